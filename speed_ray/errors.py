@@ -1,0 +1,19 @@
+"""What can end a job early, and the exit code each ending has. Every message says what happened, where, what to do."""
+
+
+class UserError(Exception):
+    """The user can put this right: a recipe key, a file, a model folder. Nothing was spent. Exit code 2."""
+
+    exit_code = 2
+
+
+class Interrupted(Exception):
+    """The work stopped with everything committed kept; the same command goes on from there. Exit code 3."""
+
+    exit_code = 3
+
+
+class Stalled(Exception):
+    """The watchdog saw no commit for the recipe's time. Exit code 4."""
+
+    exit_code = 4

@@ -1,0 +1,294 @@
+"""The recipe: everything that decides what a run makes, checked before anything is started or spent.
+
+A recipe is YAML, found by name among `speed_ray/recipes/` or by path, with `--set a.b=c` on top. Unknown keys, wrong
+types and missing environment variables are reported with the key's path and the nearest valid name.
+"""
+
+import difflib
+import os
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import field_validator as validates
+
+from speed_ray import kinds
+from speed_ray.errors import UserError
+
+
+class Strict(BaseModel):
+    """No unknown key, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Topics(Strict):
+    """Where topics come from: a file or URI (one path a line, or CSV/Parquet with a `topic` column)."""
+
+    source: str
+    limit: PositiveInt | None = None
+
+
+class Budget(Strict):
+    """A hard limit on what an endpoint may be asked for, over the whole run and all its restarts."""
+
+    calls: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+    dollars: PositiveFloat | None = None
+
+
+class Price(Strict):
+    """Dollars per million tokens."""
+
+    input: float
+    output: float
+
+
+class VllmEngine(Strict):
+    """vLLM inside a Ray actor. `args` goes to vLLM under vLLM's own names; `model` is a folder or a hub name."""
+
+    engine: Literal["vllm"]
+    model: str
+    revision: str | None = None
+    adapter: str | None = None  # a LoRA folder
+    chat_template: str | None = None  # Jinja text or file, for a model without one
+    structured: bool = True  # hold replies to the kind's JSON schema
+    in_flight: PositiveInt = 256
+    args: dict[str, Any] = {}
+
+
+class OpenAIEngine(Strict):
+    """Any OpenAI-compatible endpoint. The key is read from the environment variable that `api_key_env` names."""
+
+    engine: Literal["openai"]
+    model: str
+    base_url: str
+    api_key_env: str | None = None
+    structured: bool = True
+    in_flight: PositiveInt = 64  # the most at once; lowered by itself when the endpoint pushes back
+    timeout: PositiveFloat = 600.0  # seconds for one answer
+    budget: Budget = Budget()
+    price: Price | None = None
+
+
+class Faults(Strict):
+    """What a simulated engine gets wrong, as shares of its answers. Drawn from the request's seed."""
+
+    malformed: float = 0.0
+    die: float = 0.0  # the whole engine dies, once per row
+    hang: float = 0.0
+
+
+class SimulatedEngine(Strict):
+    """An engine without a model: vLLM's shape in time (seconds to first token, tokens a second), replies that parse."""
+
+    engine: Literal["simulated"]
+    model: str = "simulated"
+    in_flight: PositiveInt = 256
+    prefill: PositiveFloat = 50_000.0  # prompt tokens a second
+    decode: PositiveFloat = 6_400.0  # output tokens a second with all requests in flight
+    one_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
+    output_tokens: PositiveInt = 350
+    faults: Faults = Faults()
+
+
+class ScriptedEngine(Strict):
+    """The scripted teacher of the miniature world: no model at all, and named so wherever its output is shown."""
+
+    engine: Literal["scripted"]
+    model: str = "scripted-teacher"
+    in_flight: PositiveInt = 64
+
+
+EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]
+
+
+class Pool(Strict):
+    """The actors of one stage: how many engines, and what each takes of the cluster. Never part of a row's identity."""
+
+    min: NonNegativeInt = 1
+    max: PositiveInt = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    accelerator: str | None = None  # a GPU type as Ray names it: "H100"
+    watchdog_minutes: PositiveFloat = 30.0  # without a commit the job ends with a diagnosis
+
+
+class Sampling(Strict):
+    """How an engine chooses tokens (SPEED, section 4.1: temperature 1, top_p 1; appendix B: at most 800 new ones)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: PositiveInt = 800
+
+
+class Stage(Strict):
+    """What every stage that asks a model has in common."""
+
+    sampling: Sampling = Sampling()
+    shard_rows: PositiveInt = 256
+    retries: NonNegativeInt = 2  # new seeds for a malformed reply, before it is rejected for good
+    pool: Pool = Pool()
+
+
+class Brainstorm(Stage):
+    """Topics to tasks. The prompt asks for about five; one is kept (62.6 MTEB; three 61.6, five 60.9: SPEED, table 3)."""
+
+    ask: PositiveInt = 5
+    keep: PositiveInt = 1
+    duplicate_similarity: float = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
+
+
+class Synthesize(Stage):
+    """Tasks to examples."""
+
+    examples: PositiveInt = 1_000  # prompts to plan; each ends as an example or a reject
+
+
+class Recipe(Strict):
+    """The whole recipe, as it is frozen into a run."""
+
+    seed: NonNegativeInt = 0
+    topics: Topics
+    teacher: EngineConfig
+    generator: EngineConfig
+    languages: dict[str, PositiveInt] = {"English": 1}  # weights
+    mix: dict[str, NonNegativeInt] = {
+        "classification": 7,
+        "sts": 7,
+        "retrieval": 7,
+        "matching_short": 1,
+        "matching_long": 1,
+    }  # 7 : 7 : 7 : 2, matching split evenly (SPEED, appendix)
+    prompts: str | None = None  # a folder whose templates replace ours, name by name
+    brainstorm: Brainstorm = Brainstorm()
+    synthesize: Synthesize = Synthesize()
+
+    @validates("mix")
+    @classmethod
+    def mix_names_kinds_and_has_weight(cls, mix: dict[str, int]) -> dict[str, int]:
+        """Refuse a kind that has no file and a mix that sums to nothing."""
+        for name in mix:
+            if name not in kinds.names():
+                raise ValueError(f"there is no kind {name!r}{nearest(name, kinds.names())}")
+        if sum(mix.values()) == 0:
+            raise ValueError("all weights are zero: give at least one kind a weight")
+        return mix
+
+    @validates("languages")
+    @classmethod
+    def languages_not_empty(cls, languages: dict[str, int]) -> dict[str, int]:
+        """Refuse a recipe that writes in no language."""
+        if not languages:
+            raise ValueError("name at least one language")
+        return languages
+
+
+def nearest(name: str, valid: typing.Iterable[str]) -> str:
+    """Say which valid name was probably meant: ` (did you mean 'x'?)` or the list of them."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (valid: {', '.join(valid)})"
+
+
+def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends."""
+    text, origin = _read(name_or_path)
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{origin} must be a mapping of recipe keys, not {type(tree).__name__}")
+    for override in overrides:
+        _set(tree, override)
+    return check(tree, origin)
+
+
+def check(tree: dict[str, Any], origin: str) -> Recipe:
+    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key."""
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, error.errors())])) from None
+    for key in ("teacher", "generator"):
+        config = getattr(recipe, key)
+        if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env):
+            raise UserError(
+                f"{key}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
+                f"Set it to the endpoint's key; the key itself never goes into a recipe."
+            )
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """Write a recipe out in full, as `recipe.yaml` of a run holds it."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def names() -> list[str]:
+    """List the recipes that come with the package."""
+    return sorted(
+        Path(str(entry)).stem for entry in resources.files("speed_ray.recipes").iterdir() if ".yaml" in entry.name
+    )
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    if name_or_path in names():
+        return resources.files("speed_ray.recipes").joinpath(f"{name_or_path}.yaml").read_text(), name_or_path
+    path = Path(name_or_path)
+    if not path.is_file():
+        hint = nearest(name_or_path, names())
+        raise UserError(f"--recipe {name_or_path}: no such file, and no recipe of that name{hint}")
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write it as key=value, for example --set synthesize.examples=100")
+    *parents, last = key.split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise UserError(f"--set {override}: {parent} is a value, it has no keys below it")
+        tree = branch
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"] if part not in ("vllm", "openai", "simulated", "scripted")]
+    key = ".".join(location) or "recipe"
+    if error["type"] == "extra_forbidden":
+        return f"  {key}: there is no such key{nearest(location[-1], _keys_at(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"  {key}: this key is required"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"  {key}.engine: choose one of vllm, openai, simulated, scripted"
+    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """Which keys are valid below a location, found by walking the models' own annotations."""
+    options: list[Any] = [Recipe]
+    for part in location:
+        tagged = [
+            o for o in options if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]
+        ]
+        fields = [o.model_fields[part] for o in options if part in o.model_fields]
+        options = tagged or [model for field in fields for model in _models_in(field.annotation)]
+    return [key for option in options for key in option.model_fields]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    found = [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    return found + [model for part in typing.get_args(annotation) for model in _models_in(part)]
