@@ -1,0 +1,167 @@
+"""What a model folder must hold, what it is told apart by, and how long its tokens make a text. Needs no torch.
+
+The driver asks these questions before Ray starts, so that a wrong folder costs a second and not a cluster's minutes.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from speed_ray.errors import UserError
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+
+# Everything small that changes what a model answers: the end-of-sequence ids are in generation_config.json.
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+WINDOW = 1 << 20  # bytes
+WINDOWS = 16  # of one weights file; a finetune that leaves the first and the last tensor alone still shows
+
+
+def find_model(model: str, key: str = "generator.model") -> Path | None:
+    """Return the folder that a recipe's `model` names, or None when it is a hub name.
+
+    `miniature://<name>` is trained on first use. Raises UserError when it looks like a path and nothing is there.
+    """
+    if model.startswith("miniature://"):
+        from speed_ray.miniature import models  # trains with torch, which a folder on disk does not need
+
+        return Path(models.ensure(model.removeprefix("miniature://")))
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if HUB_NAME.fullmatch(model) and not folder.exists():
+        return None
+    raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
+
+
+def check_model_folder(path: Path, chat_template: str | None) -> None:
+    """Raise UserError unless vLLM can load the folder and prompts can be written for it.
+
+    `chat_template` is the recipe's own (text or file), which a model without one needs.
+    """
+    if not path.is_dir():
+        raise UserError(f"generator.model: there is no model folder {path}.")
+    if not (path / "config.json").is_file():
+        raise UserError(f"generator.model: {path} holds no config.json, so it is not a model folder of transformers.")
+    if not any(all((path / name).is_file() for name in names) for names in TOKENIZERS):
+        raise UserError(
+            f"generator.model: {path} holds no tokenizer (tokenizer.json).\n"
+            f"Save the tokenizer that the model was trained with into the same folder."
+        )
+    _check_weights(path, "generator.model")
+    if chat_template is None and not _has_chat_template(path):
+        raise UserError(
+            f"generator.chat_template: {path} has no chat template, as is usual for a base model.\n"
+            f"Set this key to Jinja text or to a file with it, so that prompts can be written for the model."
+        )
+    if chat_template is not None:
+        read_chat_template(chat_template)
+
+
+def check_adapter_folder(path: Path) -> int:
+    """Return the rank of a LoRA folder, or raise UserError for one that cannot be loaded."""
+    config = path / "adapter_config.json"
+    if not config.is_file():
+        raise UserError(f"generator.adapter: {path} holds no adapter_config.json, so it is not a LoRA folder of peft.")
+    _check_weights(path, "generator.adapter")
+    rank = _read_json(config).get("r")
+    if not isinstance(rank, int):
+        raise UserError(f"generator.adapter: {config} names no rank `r`, so it is no LoRA.")
+    return rank
+
+
+def read_chat_template(value: str) -> str:
+    """Return Jinja text: the recipe's value itself, or what the file that it names holds."""
+    if "{" in value:
+        return value
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UserError(f"generator.chat_template: {value} is neither Jinja text nor a file.")
+    return path.read_text(encoding="utf-8")
+
+
+def folder_digest(path: Path) -> str:
+    """Hash what tells one model or adapter folder from another, wherever it lies; 64 MiB are read of a 16 GB model.
+
+    Small files are read whole. A weights file gives its name, its size and up to 16 even windows of 1 MiB, the first
+    and the last among them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in SMALL_FILES:
+        if (path / name).is_file():
+            _add(digest, name, (path / name).read_bytes())
+    for weights in sorted(path.glob("*.safetensors")):
+        _add(digest, weights.name, _sample(weights))
+    return digest.hexdigest()
+
+
+def count_tokens(path: Path, texts: Sequence[str]) -> list[int]:
+    """Count the tokens of each text, without special ones, by the folder's own tokenizer.json."""
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(f"generator.model: {path} holds no tokenizer.json, so its prompts cannot be measured.")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _check_weights(path: Path, key: str) -> None:
+    if any(path.glob("*.safetensors")):
+        return
+    if any(path.glob("*.bin")) or any(path.glob("*.pt")):
+        raise UserError(
+            f"{key}: {path} holds its weights as pickle (*.bin), which can run code and is not loaded.\n"
+            f"Convert them: load the model with transformers and call save_pretrained, which writes safetensors."
+        )
+    raise UserError(f"{key}: {path} holds no weights (*.safetensors).")
+
+
+def _has_chat_template(path: Path) -> bool:
+    if (path / "chat_template.jinja").is_file():
+        return True
+    config = path / "tokenizer_config.json"
+    return config.is_file() and bool(_read_json(config).get("chat_template"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return tree
+
+
+def _sample(path: Path) -> bytes:
+    """Return the size and the even windows of a file, or all of a small one."""
+    size = path.stat().st_size
+    if size <= WINDOW * WINDOWS:
+        return path.read_bytes()
+    step = (size - WINDOW) / (WINDOWS - 1)
+    parts = [size.to_bytes(8, "little")]
+    with path.open("rb") as file:
+        for index in range(WINDOWS):
+            file.seek(round(index * step))
+            parts.append(file.read(WINDOW))
+    return b"".join(parts)
+
+
+def _add(digest: hashlib.blake2b, name: str, content: bytes) -> None:
+    for part in (name.encode(), content):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
