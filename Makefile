@@ -1,0 +1,60 @@
+# Everything that one does with a checkout. `make` alone says what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON := python3.11
+TORCH := torch==2.13.0+cpu
+BIN := .venv/bin
+
+.PHONY: help venv demo test lint bench
+
+help:
+	@echo "make demo    writes a small training set on this machine, without a GPU, into runs/demo"
+	@echo "make test    runs the tests that need no GPU, those that kill things among them"
+	@echo "make lint    checks style and types"
+	@echo "make bench   measures this machine"
+	@echo "make venv    installs Python packages into .venv (the others do it when it is needed)"
+
+venv: .venv/.installed
+
+demo: venv
+	rm -rf runs/demo
+	$(BIN)/speed-ray brainstorm --recipe miniature --run runs/demo
+	$(BIN)/speed-ray synthesize --recipe miniature --run runs/demo
+	$(BIN)/speed-ray verify runs/demo
+	$(BIN)/speed-ray show runs/demo examples
+
+test: venv
+	$(BIN)/pytest tests/cpu tests/faults
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: venv
+	$(BIN)/python -m benchmarks
+
+# A first installation that was cut off leaves `.venv/.unfinished`, and packages of which nobody knows how much is there:
+# it begins again. Once complete, a later change of the pinned list only brings in what differs.
+.venv/.installed: requirements/cpu.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "speed_ray needs Python 3.11 with venv, and '$(PYTHON)' is not it. Install it (Debian: python3.11 and" \
+	    "python3.11-venv; or with pyenv or uv) so that '$(PYTHON)' starts it, and run make again." >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig; open(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null || { \
+	  echo "The headers of Python 3.11 are missing, and DeepSpeed and PyTorch compile small extensions with them." \
+	    "Install them (Debian: python3.11-dev) and run make again." >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { \
+	  echo "No C++ compiler '$${CXX:-c++}' found, and DeepSpeed and PyTorch compile small extensions with it." \
+	    "Install one (Debian: g++) and run make again." >&2; exit 1; }
+	@if [ -e .venv/.unfinished ]; then echo "The last installation was not finished: beginning again"; rm -rf .venv; fi
+	@if [ ! -x $(BIN)/pip ]; then mkdir -p .venv; touch .venv/.unfinished; $(PYTHON) -m venv .venv; fi
+	@echo "Installing $(TORCH) (190 MB)"
+	@PIP_EXTRA_INDEX_URL="$${TORCH_CPU_INDEX:-$${PIP_EXTRA_INDEX_URL:-}}" $(BIN)/pip install -qq --no-deps '$(TORCH)' || { \
+	  echo "pip found no $(TORCH). Set TORCH_CPU_INDEX to the address of PyTorch's CPU wheel index" \
+	    "(see pytorch.org, Get Started, CPU) and run make again." >&2; exit 1; }
+	@echo "Installing the $$(grep -c == requirements/cpu.txt) packages of requirements/cpu.txt: 2 to 3 minutes on two cores"
+	@$(BIN)/pip install -qq --no-deps -r requirements/cpu.txt
+	@echo "Installing speed_ray itself"
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
+	@rm -f .venv/.unfinished && touch $@
