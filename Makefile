@@ -51,8 +51,8 @@ bench: venv
 	@if [ ! -x $(BIN)/pip ]; then mkdir -p .venv; touch .venv/.unfinished; $(PYTHON) -m venv .venv; fi
 	@echo "Installing $(TORCH) (190 MB)"
 	@PIP_EXTRA_INDEX_URL="$${TORCH_CPU_INDEX:-$${PIP_EXTRA_INDEX_URL:-}}" $(BIN)/pip install -qq --no-deps '$(TORCH)' || { \
-	  echo "pip found no $(TORCH). Set TORCH_CPU_INDEX to the address of PyTorch's CPU wheel index" \
-	    "(see pytorch.org, Get Started, CPU) and run make again." >&2; exit 1; }
+	  echo "pip could not install $(TORCH): its own words are above. If it found no such version, set TORCH_CPU_INDEX" \
+	    "to the address of PyTorch's CPU wheel index (see pytorch.org, Get Started, CPU) and run make again." >&2; exit 1; }
 	@echo "Installing the $$(grep -c == requirements/cpu.txt) packages of requirements/cpu.txt: 2 to 3 minutes on two cores"
 	@$(BIN)/pip install -qq --no-deps -r requirements/cpu.txt
 	@echo "Installing speed_ray itself"

@@ -63,8 +63,9 @@ def imports(module: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_point_down(module: str) -> None:
+    level = depth(module)
     ours = [name.removeprefix("speed_ray.") for name in imports(module) if name.startswith("speed_ray.")]
-    upwards = [name for name in ours if depth(name) < depth(module)]
+    upwards = [name for name in ours if depth(name) < level]
     assert not upwards, f"speed_ray.{module} imports from above itself: {upwards}"
 
 
