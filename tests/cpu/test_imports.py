@@ -15,20 +15,8 @@ LAYERS = (
     ("cli",),
     ("pipeline", "serving", "report"),
     ("stages", "training", "evaluation"),
-    ("prompts", "replies", "engines", "miniature", "on_ray"),
-    (
-        "run",
-        "shards",
-        "store",
-        "inputs",
-        "recipe",
-        "recipes",
-        "kinds",
-        "checks",
-        "records",
-        "errors",
-        "engines.engine",
-    ),
+    ("stage", "worker", "journal", "prompts", "replies", "engines", "miniature", "on_ray"),
+    ("run", "inputs", "shards", "store", "recipe", "recipes", "kinds", "checks", "language", "records", "errors"),
 )
 
 KNOW_RAY = ("on_ray", "serving")
@@ -37,8 +25,10 @@ HEAVY = ("ray", "torch", "transformers", "vllm")
 
 def depth(module: str) -> int:
     """Which layer a module below speed_ray belongs to: its own name's, else that of the folder that it lies in."""
-    for level, names in reversed(list(enumerate(LAYERS))):
-        if module in names or module.split(".")[0] in names:
+    if module == "engines.engine":  # the protocol: as plain as a record
+        return len(LAYERS) - 1
+    for level, names in enumerate(LAYERS):
+        if module.split(".")[0] in names:
             return level
     raise AssertionError(f"speed_ray/{module.split('.')[0]} has no layer: give it a place in LAYERS")
 

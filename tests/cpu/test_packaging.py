@@ -18,7 +18,7 @@ BREAK_TRANSFORMERS_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
 
 
 def pins(machine: str) -> dict[str, Version]:
-    """Package to version of a machine's list. PyTorch's CPU build is pinned in the Makefile: requirements/README.md."""
+    """Package to version of a machine's list. The CPU build of torch is pinned in the Makefile."""
     lines = (ROOT / "requirements" / f"{machine}.txt").read_text(encoding="utf-8").splitlines()
     lines += re.findall(r"^TORCH := (.+)$", (ROOT / "Makefile").read_text(), re.M) if machine == "cpu" else []
     pairs = [line.split("==") for line in lines if not line.lstrip().startswith("#") and line.strip()]
