@@ -11,10 +11,14 @@ Slots = dict[str, Any]
 
 @dataclass(frozen=True)
 class Field:
-    """One string that the model returns. `meaning` is told to the model and may use the slots as Jinja variables."""
+    """One string that the model returns. `meaning` is told to the model and may use the slots as Jinja variables.
+
+    `any_language` frees it from the row's language: the foreign half of a translation.
+    """
 
     name: str
     meaning: str
+    any_language: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""The rules that several kinds of example share. Each returns (reason, detail) of what is broken, or None.
+
+They look for what small models get wrong and what poisons an embedder: a label that gives itself away, a document that
+repeats its query, two fields that are one text. They compare words, not strings, in any script, and never change a
+text. All five kinds together stay below 60 microseconds for texts of sixty words, as bulk synthesis needs.
+"""
+
+import functools
+import re
+import string
+from collections.abc import Iterable
+
+Broken = tuple[str, str] | None
+
+# A reply of at most 800 tokens (SPEED, appendix B) holds some 600 words, so two documents of 500 words each, which the
+# slots ask for, cannot both be whole: beyond this many words a text is long enough whatever was wanted.
+ENOUGH = 100
+NEAR_VERBATIM = 0.8  # share of a text's word triples found in another, from which it was copied
+FEWEST_TO_COPY = 4  # words; a shorter query may well stand in a document that nobody copied
+
+# Scripts that put no spaces between words: Thai to Lao, Tibetan, Burmese, Khmer, kana, Han. There a character counts
+# as a word, which is lenient: an English word takes about one and a half of them.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation + "“”‘’„«»…–—、。，！？：；（）「」《》¿¡।؟،"), " ")
+
+
+def words(text: str) -> list[str]:
+    """Split a text into its words for counting and comparing: case and punctuation are gone."""
+    text = text.casefold()
+    if not text.isascii():
+        text = _UNSPACED.sub(r" \g<0> ", text)
+    return text.translate(_PUNCTUATION).split()
+
+
+def first(found: Iterable[Broken]) -> Broken:
+    """Return the first rule that is broken, evaluating no more of them than needed."""
+    return next((broken for broken in found if broken), None)
+
+
+def distinct(fields: dict[str, str]) -> Broken:
+    """No two fields hold the same text; case and spacing make no difference, "C++" and "C#" do."""
+    seen: dict[str, str] = {}
+    for name, text in fields.items():
+        other = seen.setdefault(" ".join(text.casefold().split()), name)
+        if other != name:
+            return "same_text", f"{other} and {name} hold the same text"
+    return None
+
+
+def no_schema_words(fields: dict[str, str]) -> Broken:
+    """No field's name has leaked into a text: `user_query` anywhere, `S1:` or `"label":` as if it were JSON."""
+    leak = _names_leaking(tuple(fields))
+    for name, text in fields.items():
+        if found := leak.search(text):
+            return "schema_words", f"{name} holds {found.group().strip()!r}, which belongs to the reply's format"
+    return None
+
+
+def length(name: str, text: str, least: int | None, most: int | None) -> Broken:
+    """A text is about as long as its slot wanted, in words: not under half of `least`, not over twice `most`."""
+    count = len(words(text))
+    if least is not None and count < min(least / 2, ENOUGH):
+        return "too_short", f"{name} has {count} words, wanted at least {least}"
+    if most is not None and count > 2 * most:
+        return "too_long", f"{name} has {count} words, wanted at most {most}"
+    return None
+
+
+def not_copied(query: tuple[str, str], positive: tuple[str, str]) -> Broken:
+    """The query, a (name, text), is not repeated in the positive, verbatim or nearly."""
+    asked = words(query[1])
+    if len(asked) < FEWEST_TO_COPY:
+        return None
+    wanted = set(zip(asked, asked[1:], asked[2:], strict=False))
+    answered = words(positive[1])
+    shared = len(wanted.intersection(zip(answered, answered[1:], answered[2:], strict=False))) / len(wanted)
+    if shared < NEAR_VERBATIM:
+        return None
+    return "copied_query", f"{positive[0]} repeats {shared:.0%} of {query[0]}'s word triples"
+
+
+def not_naming(text: tuple[str, str], labels: dict[str, str]) -> Broken:
+    """No label stands in the text, a (name, text), as whole words."""
+    haystack = " ".join(text[1].casefold().split())
+    for name, label in labels.items():
+        if _stands_in(" ".join(label.casefold().split()), haystack):
+            return "label_in_text", f"{text[0]} holds {name} {label!r}"
+    return None
+
+
+def _stands_in(needle: str, haystack: str) -> bool:
+    start = haystack.find(needle)
+    while start >= 0:
+        end = start + len(needle)
+        if not (_joined(haystack[start - 1 : start], needle[0]) or _joined(needle[-1], haystack[end : end + 1])):
+            return True
+        start = haystack.find(needle, start + 1)
+    return False
+
+
+def _joined(left: str, right: str) -> bool:
+    """Whether two neighbouring characters are of one word; in a script without spaces every character is its own."""
+    return left.isalnum() and right.isalnum() and not (_UNSPACED.match(left) or _UNSPACED.match(right))
+
+
+@functools.cache
+def _names_leaking(names: tuple[str, ...]) -> re.Pattern[str]:
+    # `label` and `input` are ordinary words and leak only where a colon makes them a key; `user_query` is no word.
+    made_up = "|".join(re.escape(name) for name in names if "_" in name)
+    numbered = "|".join(re.escape(name) for name in names if any(c.isdigit() for c in name))
+    keys = "|".join(map(re.escape, names))
+    patterns = [rf"\A\W*(?:{keys})[\"'*`]*\s*:", rf"[\"'](?:{keys})[\"']\s*:"]
+    if made_up:
+        patterns.append(rf"\b(?:{made_up})\b")
+    if numbered:
+        patterns.append(rf"\b(?:{numbered})\s*:")
+    return re.compile("|".join(patterns))

@@ -1,0 +1,61 @@
+"""Semantic textual similarity: three texts, the second nearer in meaning to the first than the third (SPEED)."""
+
+import random
+
+from speed_ray import checks
+from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+
+UNITS = ("sentence", "phrase", "passage")
+UNIT_WEIGHTS = (0.9, 0.05, 0.05)
+FEWEST_WORDS = {"sentence": 4, "phrase": 2, "passage": 30}  # of a text that deserves the name; half of it passes
+NEAR = (4, 4.5, 5)  # S1 and S2, on a scale of 1 to 5
+FAR = (2.5, 3, 3.5)  # S1 and S3
+EDUCATION = ("elementary school", "high school", "college")
+NAMED = 0.5  # share of the prompts that name an education at all
+
+
+def slots(rng: random.Random) -> Slots:
+    """Draw the unit, both similarities and, in half of the prompts, the education that reading the texts takes."""
+    [unit] = rng.choices(UNITS, UNIT_WEIGHTS)
+    difficulty = rng.choice(EDUCATION) if rng.random() < NAMED else None
+    return {
+        "unit": unit,
+        "min_words": FEWEST_WORDS[unit],
+        "near": rng.choice(NEAR),
+        "far": rng.choice(FAR),
+        "difficulty": difficulty,
+    }
+
+
+def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+    """The three texts differ, and each is long enough for its unit. They may share many words: that is the point."""
+    return (
+        checks.distinct(fields)
+        or checks.no_schema_words(fields)
+        or checks.first(checks.length(name, text, slots["min_words"], None) for name, text in fields.items())
+    )
+
+
+KIND = Kind(
+    name="sts",
+    brief="Write three texts whose meanings are graded: the second is close to the first, the third further away.",
+    fields=(
+        Field("S1", "a {{ unit }} on the topic"),
+        Field("S2", "a {{ unit }} whose similarity in meaning to S1 is {{ near }}"),
+        Field("S3", "a {{ unit }} whose similarity in meaning to S1 is {{ far }}"),
+    ),
+    query="S1",
+    positive="S2",
+    negative="S3",
+    slots=slots,
+    guidelines=(
+        "Similarity is on a scale from 1 (nothing in common) to 5 (the same meaning).",
+        "The three texts share some of their words, S3 too, so that counting words cannot tell S2 from S3.",
+        "S2 says it in other words and another order than S1; it is no copy with one word exchanged.",
+        "{% if difficulty %}Reading the texts takes {{ difficulty }} education.{% endif %}",
+        "Each text can be read alone and explains nothing about the others.",
+    ),
+    check=check,
+    shuffled=False,
+    instruction="Retrieve semantically similar text",
+)
