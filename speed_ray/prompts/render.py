@@ -1,0 +1,182 @@
+"""Turns a row into the messages that a model is sent: templates here or in a recipe's own folder, filled with values.
+
+Topics and tasks come from anywhere, so they are values and never templates, and the environment is a sandbox. A
+template's constant text comes first and what varies comes last, because an engine with a prefix cache computes the
+shared beginning of two prompts once.
+"""
+
+import hashlib
+import random
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import FileSystemLoader, PrefixLoader, StrictUndefined, Template, TemplateError, nodes
+from jinja2.exceptions import TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from speed_ray import kinds
+from speed_ray.engines.engine import Message
+from speed_ray.errors import UserError
+from speed_ray.kinds.kind import Kind, Slots
+from speed_ray.recipe import nearest
+
+OURS = Path(__file__).parent
+
+
+class Prompts:
+    """All prompts of one recipe. Making it finds every mistake in a template, so that none is met after spending.
+
+    `folder` is the recipe's own: a `synthesize-sts.jinja` there says it for one kind, a `synthesize.jinja` for all,
+    and where it has neither ours speaks; likewise for every other template's name. Raises UserError for a file that
+    is no template's name, wrong syntax or an unknown variable. `digests` holds the sha256 of every text in use, the
+    kinds' own words included, for the plan's identity.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._origins = ["recipe/", "package/"] if folder is not None else ["package/"]
+        loaders = {"package": FileSystemLoader(OURS)}
+        if folder is not None:
+            _refuse_unknown_files(Path(folder))
+            loaders["recipe"] = FileSystemLoader(folder)
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=PrefixLoader(loaders),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._templates: dict[tuple[str, str], Template] = {}
+        self._sentences: dict[str, Template] = {}
+        self.digests: dict[str, str] = {}
+        for kind in map(kinds.load, kinds.names()):
+            self._try_out(kind)
+
+    def brainstorm(self, kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> list[Message]:
+        """Ask for about `ask` one-sentence tasks that people who deal with `topic` would have."""
+        return self._render("brainstorm", kind, _brainstorm_values(kind, topic, ask, language, rng))
+
+    def synthesize(
+        self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
+    ) -> list[Message]:
+        """Ask for one example of a task, or of a topic where the kind has an instruction of its own."""
+        return self._render("synthesize", kind, self._synthesize_values(kind, slots, topic, task, language, rng))
+
+    def _synthesize_values(
+        self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
+    ) -> dict[str, Any]:
+        guidelines = _shuffled(kind.guidelines, rng) if kind.shuffled else list(kind.guidelines)
+        said = (self._sentence(guideline, kind, slots) for guideline in guidelines)
+        return {
+            "brief": kind.brief,
+            "fields": [
+                {
+                    "name": field.name,
+                    "meaning": self._sentence(field.meaning, kind, slots),
+                    "any_language": field.any_language,
+                }
+                for field in kind.fields
+            ],
+            "guidelines": [sentence for sentence in said if sentence],  # an unnamed difficulty leaves a blank one
+            "slots": dict(slots),
+            "topic": topic,
+            "task": task if kind.instruction is None else "",
+            "language": language,
+        }
+
+    def _sentence(self, text: str, kind: Kind, slots: Slots) -> str:
+        if "{" not in text:
+            return text
+        try:
+            if text not in self._sentences:
+                self._sentences[text] = self._environment.from_string(text)
+            return self._sentences[text].render(slots)
+        except TemplateError as error:
+            raise UserError(
+                f"kind {kind.name}: {error.message} in {text!r}\nA kind's sentences may use its slots: {sorted(slots)}"
+            ) from None
+
+    def _render(self, name: str, kind: Kind, values: dict[str, Any]) -> list[Message]:
+        """Fill the template `name` for one kind: one user message, as base models' chat templates know no system."""
+        template = self._templates.get((name, kind.name)) or self._load(name, kind, values)
+        try:
+            return [{"role": "user", "content": template.render(values).strip()}]
+        except Exception as error:  # a template can fail in any way that Python can
+            raise UserError(f"{_place(template, error)}: {error}") from None
+
+    def _load(self, name: str, kind: Kind, values: dict[str, Any]) -> Template:
+        stems = [f"{name}-{kind.name}", name]
+        candidates = [f"{origin}{stem}.jinja" for origin in self._origins for stem in stems]
+        try:
+            template = self._environment.select_template(candidates)
+        except TemplateSyntaxError as error:
+            raise UserError(f"{error.filename}, line {error.lineno}: {error.message}") from None
+        path = Path(str(template.filename))
+        text = path.read_text(encoding="utf-8")
+        self._refuse_unknown_variables(text, path, values)
+        self._templates[name, kind.name] = template
+        self.digests[path.name] = _sha256(text)
+        return template
+
+    def _refuse_unknown_variables(self, text: str, path: Path, values: dict[str, Any]) -> None:
+        """Find them in every branch, also in those that no row may take for hours."""
+        tree = self._environment.parse(text)
+        unknown = find_undeclared_variables(tree) - set(values)
+        for used in tree.find_all(nodes.Name):
+            if used.name in unknown:
+                hint = nearest(used.name, values)
+                raise UserError(f"{path}, line {used.lineno}: there is no value {used.name!r}{hint}")
+
+    def _try_out(self, kind: Kind) -> None:
+        rng = random.Random(0)
+        self.synthesize(kind, kind.slots(rng), "a topic", "a task", "English", rng)
+        if kind.instruction is None:
+            self.brainstorm(kind, "a topic", 5, "English", rng)
+        self.digests[f"kind {kind.name}"] = _sha256("\n".join(_words_of(kind)))
+
+
+def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> dict[str, Any]:
+    return {
+        "brief": kind.brief,
+        "rules": list(kind.task_rules),
+        "example_tasks": _shuffled(kind.example_tasks, rng),
+        "ask": ask,
+        "topic": topic,
+        "language": language,
+    }
+
+
+def _shuffled(sentences: tuple[str, ...], rng: random.Random) -> list[str]:
+    return rng.sample(sentences, len(sentences))
+
+
+def _words_of(kind: Kind) -> Iterator[str]:
+    """All that a kind says in prompts, so that rewording it is as visible in a plan as editing a template."""
+    yield kind.brief
+    for field in kind.fields:
+        yield f"{field.name}: {field.meaning} ({field.any_language})"
+    yield from (str(kind.shuffled), *kind.guidelines, *kind.task_rules, *kind.example_tasks)
+
+
+def _refuse_unknown_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"prompts: {folder} is not a folder: give one that holds templates, or leave the key out")
+    names = sorted(path.stem for path in OURS.glob("*.jinja"))
+    valid = {f"{stem}.jinja" for name in names for stem in (name, *(f"{name}-{kind}" for kind in kinds.names()))}
+    for path in sorted(folder.iterdir()):
+        if path.name not in valid and not path.name.startswith("."):
+            raise UserError(f"{path} is no template's name{nearest(path.name, valid)}")
+
+
+def _place(template: Template, error: Exception) -> str:
+    """Say in which line of the template an error arose; Jinja puts it into the traceback."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == template.filename
+    ]
+    return f"{template.filename}, line {lines[-1]}" if lines else str(template.filename)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
