@@ -89,9 +89,7 @@ class Vllm:
             self._engine.shutdown()
             self._engine = None
 
-    async def _answer_or_die(
-        self, row_id: str, prompt: list[int], sampling: SamplingParams, lora: Any
-    ) -> RequestOutput:
+    async def _answer_or_die(self, row_id: str, *ask: Any) -> RequestOutput:
         """Try twice. vLLM calls these faults recoverable; one that comes back is not, so the actor must go."""
         for last in (False, True):
             try:
