@@ -1,0 +1,94 @@
+"""A hard limit on what an endpoint is asked for: room is reserved before a call is sent, settled when it is answered.
+
+A reservation is an upper bound (no tokenizer makes more tokens than a text has bytes, no answer is longer than
+`max_tokens`), so the sum of settled and reserved never passes the budget, however many calls are in flight. Near
+its end the budget lets fewer calls through at once, because the real counts are known only when they come back.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from speed_ray.engines.engine import EngineRefused
+from speed_ray.recipe import Budget, Price
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Calls that were answered, and their tokens as the endpoint counted them."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.output_tokens - other.output_tokens,
+        )
+
+    def dollars(self, price: Price | None) -> float:
+        """Return what this costs, 0.0 where the recipe names no price."""
+        if price is None:
+            return 0.0
+        return (self.prompt_tokens * price.input + self.output_tokens * price.output) / 1e6
+
+
+class Ledger:
+    """What was spent so far (`settled`) and what calls in flight may still spend (`held`)."""
+
+    def __init__(self, budget: Budget, price: Price | None, spent: Spent, key: str) -> None:
+        """Open with what earlier runs spent. `key` is the recipe's name for this engine, as "teacher"."""
+        self.settled = spent
+        self.held = Spent()
+        self._budget = budget
+        self._price = price
+        self._key = key
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def reserve(self, most: Spent) -> None:
+        """Hold room for one call, waiting for calls in flight to settle. Raises EngineRefused when none can be had."""
+        while short := self._short_of(self.settled + self.held + most):
+            if not self.held.calls:
+                raise EngineRefused(
+                    f"budget used up: {self._key}.budget.{short}, and another call may not fit.\n"
+                    f"Everything answered so far is kept. Raise {self._key}.budget.{short.split()[0]} "
+                    f"and run the same command again."
+                )
+            change = asyncio.get_running_loop().create_future()
+            self._waiting.append(change)
+            await change
+        self.held += most
+
+    def settle(self, most: Spent, actual: Spent) -> None:
+        """Replace a reservation by what the call did spend (`Spent()` for one that was never answered)."""
+        self.held -= most
+        self.settled += actual
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():
+                change.set_result(None)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether this budget can only be held by knowing token counts."""
+        return self._budget.tokens is not None or self._budget.dollars is not None
+
+    def _short_of(self, total: Spent) -> str | None:
+        """Name the first limit that a total would pass, with what is settled: "calls (90 of 90 used)"."""
+        budget, settled = self._budget, self.settled
+        if budget.calls is not None and total.calls > budget.calls:
+            return f"calls ({settled.calls} of {budget.calls} used)"
+        tokens = settled.prompt_tokens + settled.output_tokens
+        if budget.tokens is not None and total.prompt_tokens + total.output_tokens > budget.tokens:
+            return f"tokens ({tokens} of {budget.tokens} used)"
+        if budget.dollars is not None and total.dollars(self._price) > budget.dollars:
+            return f"dollars ({settled.dollars(self._price):.4f} of {budget.dollars} used)"
+        return None

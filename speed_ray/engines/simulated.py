@@ -1,0 +1,121 @@
+"""An engine without a model: the time of a vLLM, replies that parse, faults on demand, so that a cluster can be tried.
+
+Time follows continuous batching (batching.py). A request waits until fewer than `in_flight` others run; its prompt is
+read, one prompt after another, at `prefill` tokens a second (time to first token = waiting + prompt tokens / prefill);
+then each of its n samples decodes at min(`one_stream`, `decode` / samples decoding) tokens a second, a rate that moves
+with every request that starts or ends. A prompt has a token for every four characters, an answer `output_tokens`.
+
+Faults are drawn from the request's seed, so the same rows fail on every run. A malformed reply gets a new seed from
+the stage, and a hanging one is what the watchdog is for: both recur as they should. A row that killed its engine each
+time could never be finished, so a death leaves a mark, a file named after the row in the folder that the environment
+variable SPEED_RAY_DEATHS names (one that every node sees), and only the process that makes the mark dies. Process ids
+would not do: with a share of 1% an engine would get through a shard of 256 rows once in 13 tries, with 5% never.
+"""
+
+import asyncio
+import os
+import random
+import time
+from enum import Enum
+from pathlib import Path
+
+from speed_ray.engines.batching import Batching
+from speed_ray.engines.engine import EngineDead, Reply, Request, Sample
+from speed_ray.engines.invention import invent
+from speed_ray.errors import UserError
+from speed_ray.recipe import SimulatedEngine
+
+DEATHS = "SPEED_RAY_DEATHS"
+CHARACTERS_A_TOKEN = 4
+TURN = 64  # answers that took no time, after which other coroutines get their turn
+
+
+class _Fault(Enum):
+    DIE = "die"
+    HANG = "hang"
+    MALFORMED = "malformed"
+
+
+class Simulated:
+    """Answers with invented text when a continuous-batching engine of the recipe's rates would."""
+
+    paid = False
+
+    def __init__(self, config: SimulatedEngine) -> None:
+        self.model = config.model
+        self.in_flight = config.in_flight
+        self._config = config
+        self._shares = [(fault, share) for fault in _Fault if (share := getattr(config.faults, fault.value))]
+        self._dead = False
+        self._answered = 0
+
+    async def start(self) -> None:
+        """Start the clock. Raises UserError when deaths are wanted and there is no place to mark them."""
+        config = self._config
+        if config.faults.die and not os.environ.get(DEATHS):
+            raise UserError(
+                "faults.die needs a folder that every node sees, where a row's death is marked: it comes once.\n"
+                f"Name an empty one in the environment variable {DEATHS}, on every node."
+            )
+        self._batching = Batching(config.in_flight, config.prefill, config.decode, config.one_stream)
+
+    async def close(self) -> None:
+        """End whatever is in flight."""
+        self._batching.fail(EngineDead("the simulated engine was closed"))
+
+    async def generate(self, request: Request) -> Reply:
+        """Answer in the model's time. Raises EngineDead for all in flight once one of them kills the engine."""
+        if self._dead:
+            raise EngineDead("the simulated engine is dead")
+        began = time.perf_counter()
+        fault = self._fault(request.seed) if self._shares else None
+        prompt_tokens = sum(len(message["content"]) for message in request.messages) // CHARACTERS_A_TOKEN
+        output_tokens = min(self._config.output_tokens, request.max_tokens)
+        await self._batching.submit(prompt_tokens, output_tokens, request.n)
+        await self._strike(fault, request.row_id)
+        await self._give_way()
+        samples = self._samples(request, output_tokens, malformed=fault is _Fault.MALFORMED)
+        return Reply(samples, prompt_tokens, time.perf_counter() - began)
+
+    def _fault(self, seed: int) -> _Fault | None:
+        """Draw at most one fault: each takes its share of the unit interval."""
+        drawn = random.Random(seed ^ 0x5EED).random()
+        for fault, share in self._shares:
+            if drawn < share:
+                return fault
+            drawn -= share
+        return None
+
+    async def _strike(self, fault: _Fault | None, row_id: str) -> None:
+        if fault is _Fault.HANG:
+            await asyncio.get_running_loop().create_future()
+        if fault is _Fault.DIE and _first_death(row_id):
+            self._dead = True
+            error = EngineDead(f"the simulated engine died at row {row_id}, as faults.die asks")
+            self._batching.fail(error)
+            raise error
+
+    async def _give_way(self) -> None:
+        self._answered += 1
+        if self._answered % TURN == 0:
+            await asyncio.sleep(0)
+
+    def _samples(self, request: Request, output_tokens: int, malformed: bool) -> list[Sample]:
+        rng = random.Random(request.seed)
+        texts = [invent(request.schema, rng, request.facts) for _ in range(request.n)]
+        if not malformed:
+            return [Sample(text, "stop", output_tokens) for text in texts]
+        if rng.random() < 0.5:
+            return [Sample(text[: len(text) // 2], "length", output_tokens) for text in texts]
+        return [Sample(f"Certainly. {invent(None, rng, {})}", "stop", output_tokens) for _ in texts]
+
+
+def _first_death(row_id: str) -> bool:
+    """Make the row's mark. False when it is there already: then the row has killed an engine before, and may live."""
+    folder = Path(os.environ[DEATHS])
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / row_id).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
