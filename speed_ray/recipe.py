@@ -83,7 +83,7 @@ class Faults(Strict):
 
 
 class SimulatedEngine(Strict):
-    """An engine without a model: vLLM's shape in time (seconds to first token, tokens a second), replies that parse."""
+    """An engine without a model: vLLM's shape in time, replies that parse. For tests and for planning a cluster."""
 
     engine: Literal["simulated"]
     model: str = "simulated"
@@ -107,9 +107,9 @@ EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedE
 
 
 class Pool(Strict):
-    """The actors of one stage: how many engines, and what each takes of the cluster. Never part of a row's identity."""
+    """The actors of one stage: how many engines, and what each takes. Never part of a row's identity."""
 
-    min: NonNegativeInt = 1
+    min: PositiveInt = 1
     max: PositiveInt = 1
     cpus: float = 1.0
     gpus: float = 0.0
@@ -135,7 +135,7 @@ class Stage(Strict):
 
 
 class Brainstorm(Stage):
-    """Topics to tasks. The prompt asks for about five; one is kept (62.6 MTEB; three 61.6, five 60.9: SPEED, table 3)."""
+    """Topics to tasks. About five are asked for, one is kept: 62.6 MTEB; three 61.6, five 60.9 (SPEED, table 3)."""
 
     ask: PositiveInt = 5
     keep: PositiveInt = 1
@@ -208,13 +208,16 @@ def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
     return check(tree, origin)
 
 
-def check(tree: dict[str, Any], origin: str) -> Recipe:
-    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key."""
+def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:
+    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key.
+
+    `environment` False leaves out the variables that only a job needs: `status` reads a recipe without its keys.
+    """
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, error.errors())])) from None
-    for key in ("teacher", "generator"):
+    for key in ("teacher", "generator") if environment else ():
         config = getattr(recipe, key)
         if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env):
             raise UserError(
@@ -227,6 +230,33 @@ def check(tree: dict[str, Any], origin: str) -> Recipe:
 def dump(recipe: Recipe) -> str:
     """Write a recipe out in full, as `recipe.yaml` of a run holds it."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# What may change between two drives of one run: where and how fast, never what.
+_WHERE_AND_HOW_FAST = {"pool", "in_flight", "base_url", "api_key_env", "timeout", "budget", "price", "faults"}
+_VLLM_RESOURCES = {
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "kv_cache_memory_bytes",
+    "download_dir",
+}
+
+
+def identity(model: BaseModel) -> dict[str, Any]:
+    """The part of a recipe, or of one engine in it, that decides its rows."""
+    tree = model.model_dump(mode="json", exclude=_WHERE_AND_HOW_FAST)
+    return {key: _decides(key, value) for key, value in tree.items()}
+
+
+def _decides(key: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    dropped = _VLLM_RESOURCES if key == "args" else _WHERE_AND_HOW_FAST
+    return {name: _decides(name, below) for name, below in value.items() if name not in dropped}
 
 
 def names() -> list[str]:

@@ -60,6 +60,11 @@ class Plan:
         """The planned rows of one shard."""
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
 
+    @property
+    def key(self) -> str:
+        """The column of a record that names its planned row: the input's own id where rows are only passed on."""
+        return "row_id" if self.variants or self.mix else "id"
+
     @cached_property
     def digest(self) -> str:
         """One hash over the whole plan."""
@@ -88,7 +93,7 @@ class File:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one shard, or many together, came to. `accepted` and `rejected` count planned rows, `records` their yield."""
+    """What one shard, or many together, came to. `accepted` and `rejected` count planned rows."""
 
     accepted: int = 0
     rejected: int = 0
@@ -101,11 +106,17 @@ class Counts:
     reasons: dict[str, int] = field(default_factory=dict)  # rejected rows by reason
 
     def __add__(self, other: "Counts") -> "Counts":
-        mine, theirs = asdict(self), asdict(other)
-        summed = {
-            key: dict(Counter(value) + Counter(theirs[key])) for key, value in mine.items() if isinstance(value, dict)
-        }
-        return Counts(**{key: summed[key] if key in summed else mine[key] + theirs[key] for key in mine})
+        return Counts(
+            accepted=self.accepted + other.accepted,
+            rejected=self.rejected + other.rejected,
+            records=self.records + other.records,
+            calls=self.calls + other.calls,
+            retries=self.retries + other.retries,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            kinds=dict(Counter(self.kinds) + Counter(other.kinds)),
+            reasons=dict(Counter(self.reasons) + Counter(other.reasons)),
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ class Attempt:
                 f"{self.artifact.where}/{path} was not stored as written: {damage}. Run the command again."
             )
         self.files[role] = entry
-        self.row_ids[role].update(row["row_id"] if "row_id" in row else row["id"] for row in rows)
+        self.row_ids[role].update(row[self.plan.key if role == RECORDS else "row_id"] for row in rows)
 
     def commit(self, planned: Iterable[str], counts: Counts) -> bool:
         """Make this attempt the one that counts. Returns False when another was first; its files are then orphans."""
@@ -224,7 +235,7 @@ class Artifact:
         ]
         with ThreadPoolExecutor(8) as readers:
             for start in range(0, len(names), 256):
-                yield from map(Commit.from_json, readers.map(self._get, names[start : start + 256]))
+                yield from map(Commit.from_json, readers.map(self.get, names[start : start + 256]))
 
     def is_committed(self, shard: int, generation: int) -> bool:
         """Whether another worker was there first: spares a shard that Ray hands out twice."""
@@ -250,7 +261,7 @@ class Artifact:
         """The published list of shards, or None before publication. `_SUCCESS` comes last, so it decides."""
         if self._find("_SUCCESS") is None:
             return None
-        tree: dict[str, Any] = json.loads(self._get("_MANIFEST.json"))
+        tree: dict[str, Any] = json.loads(self.get("_MANIFEST.json"))
         return tree
 
     def withdraw(self, commit: Commit) -> None:
@@ -276,7 +287,7 @@ class Artifact:
 
     def read(self, path: str) -> pa.Table:
         """Read one committed file."""
-        return pq.read_table(BytesIO(self._get(path)))
+        return pq.read_table(BytesIO(self.get(path)))
 
     def sweep(self, grace: float = SWEEP_GRACE) -> int:
         """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds. Returns how many files went."""
@@ -284,7 +295,7 @@ class Artifact:
         if success is None or manifest is None or time.time() - json.loads(success)["published"] < grace:
             return 0
         kept = {entry["path"] for shard in manifest["shards"] for entry in shard["files"].values()}
-        orphans = [f"attempts/{name}" for name in self.store.names(f"{self.name}/attempts")]
+        orphans = [f"attempts/{name}" for name in self.names("attempts")]
         orphans = [path for path in orphans if path not in kept]
         for path in orphans:
             self.store.delete(f"{self.name}/{path}")
@@ -298,16 +309,21 @@ class Artifact:
         """Write a file of the protocol, only if it is not there."""
         return self.store.create(f"{self.name}/{path}", data)
 
+    def get(self, path: str) -> bytes:
+        """Read one file. Raises FileNotFoundError."""
+        return self.store.get(f"{self.name}/{path}")
+
+    def names(self, folder: str) -> list[str]:
+        """List a folder's files. Only for what no manifest names yet: commits, journals, orphans."""
+        return self.store.names(f"{self.name}/{folder}")
+
     def _find(self, path: str) -> bytes | None:
         return find(self.store, f"{self.name}/{path}")
-
-    def _get(self, path: str) -> bytes:
-        return self.store.get(f"{self.name}/{path}")
 
     def _commit_names(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         done: dict[int, list[int]] = {}
         void: dict[int, list[int]] = {}
-        for name in self.store.names(f"{self.name}/commits"):
+        for name in self.names("commits"):
             shard, _, rest = name.partition(".")
             generation, _, suffix = rest.partition(".")
             if shard.isdigit() and generation.isdigit() and suffix in ("json", "void"):  # anything else is a stray

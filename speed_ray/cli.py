@@ -1,0 +1,139 @@
+"""`speed-ray`: every job, and the commands that look at a run. Ray and torch are not imported until a job runs."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from speed_ray import recipe as recipes
+from speed_ray import show as showing
+from speed_ray import status as standing
+from speed_ray import verify as proving
+from speed_ray.errors import Interrupted, Stalled, UserError
+from speed_ray.recipe import Recipe
+from speed_ray.run import ARTIFACTS, EXAMPLES, TASKS, Run
+
+app = typer.Typer(
+    help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name (miniature, …) or a YAML file.")]
+RunUri = Annotated[str, typer.Option("--run", help="The run's folder: a path, s3://…, gs://… or az://…")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe, as often as needed.")]
+RunArgument = Annotated[str, typer.Argument(help="The run's folder.", metavar="RUN")]
+
+Job = Callable[[Run, Recipe], None]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; a user's mistake is a message and an exit code, never a traceback."""
+    try:
+        app(args=arguments)
+    except (UserError, Interrupted, Stalled) as error:
+        print(f"speed-ray: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def brainstorm(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Topics -> tasks: a teacher lists tasks for every topic and kind, and those that differ are kept."""
+    from speed_ray import pipeline
+
+    _drive(pipeline.brainstorm, recipe, run, set_, TASKS, "synthesize")
+
+
+@app.command()
+def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Tasks -> examples: the generator writes an example for every planned prompt."""
+    from speed_ray import pipeline
+
+    _drive(pipeline.synthesize, recipe, run, set_, EXAMPLES, None)
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Say where a run stands, while it runs or after a crash: read from storage alone."""
+    console = Console()
+    opened = Run(run)
+    console.print(standing.table(opened))
+    for part in standing.standings(opened):
+        console.print(f"{part.artifact} ({part.counts.records:,} records)", *standing.breakdown(part), sep="\n")
+
+
+@app.command()
+def verify(
+    run: RunArgument,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Withdraw damaged shards; the next drive makes them anew.")
+    ] = False,
+) -> None:
+    """Prove from storage that every planned row is there once. Exit code 1 when the proof fails."""
+    opened = Run(run)
+    verdicts = proving.verify(opened)
+    for verdict in verdicts:
+        print(f"{verdict.artifact}: {verdict}")
+        for problem in verdict.problems:
+            print(f"  {problem}")
+    damaged = proving.repair(opened, verdicts) if repair else sum(len(verdict.damaged) for verdict in verdicts)
+    if damaged and repair:
+        print(f"{damaged} damaged shards withdrawn. Run the same jobs again: they make only these anew.")
+    elif damaged:
+        print(f"{damaged} shards are damaged. With nobody driving the run: speed-ray verify {run} --repair")
+    if not all(verdict.holds for verdict in verdicts):
+        sys.exit(1)
+
+
+@app.command()
+def show(
+    run: RunArgument,
+    artifact: Annotated[str, typer.Argument(help=f"One of: {', '.join(ARTIFACTS)}.")],
+    row: Annotated[str | None, typer.Option("--row", help="The id of one row.")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="What was turned away, and why.")] = False,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of example.")] = None,
+) -> None:
+    """Print rows with their whole lineage: topic, task, prompt, raw reply, model, seed."""
+    showing.show(Run(run), artifact, Console(), row, rejects, kind)
+
+
+@app.command()
+def sweep(run: RunArgument) -> None:
+    """Delete what attempts that did not count left behind, an hour after an artifact was published."""
+    opened = Run(run)
+    for name in ARTIFACTS:
+        print(f"{name}: {opened.artifact(name).sweep()} orphaned files deleted")
+
+
+def _drive(job: Job, recipe_name: str, uri: str, overrides: list[str] | None, made: str, next_job: str | None) -> None:
+    recipe = recipes.load(recipe_name, overrides or ())
+    run = Run(uri)
+    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
+    try:
+        job(run, recipe)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped. Everything committed is kept in {uri}.\nTo go on, run the same command again."
+        ) from None
+    _say_what_was_made(run, made)
+    if next_job:
+        options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
+        print(f"next: speed-ray {next_job} --recipe {recipe_name} --run {uri}{options}")
+    else:
+        print(f"next: speed-ray verify {uri} && speed-ray show {uri} {made}")
+
+
+def _say_what_was_made(run: Run, made: str) -> None:
+    for part in standing.standings(run):
+        if part.artifact == made:
+            print(f"\n{made}: {part.counts.records:,} records in {run.uri}/{made}")
+            print(*standing.breakdown(part), sep="\n")
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,37 @@
+"""What can be known to fail is said before anything is started: the model folder, its prompts' length."""
+
+from speed_ray.engines import model_folder
+from speed_ray.engines.engine import Request
+from speed_ray.errors import UserError
+from speed_ray.inputs import Inputs
+from speed_ray.recipe import VllmEngine
+from speed_ray.stage import Stage
+
+SAMPLE = 32  # prompts that are measured
+
+
+def check(stage: Stage, inputs: Inputs) -> None:
+    """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the stage's prompts."""
+    config = stage.engine
+    if not isinstance(config, VllmEngine):
+        return
+    folder = model_folder.find_model(config.model, f"{stage.role}.model")
+    if folder is None:
+        return
+    model_folder.check_model_folder(folder, config.chat_template)
+    window = config.args.get("max_model_len")
+    requests = [request for row in inputs.of_shard(0)[:SAMPLE] if (request := stage.request(row))]
+    if not window or not requests:
+        return
+    lengths = model_folder.count_tokens(folder, [_text(request) for request in requests])
+    fitting = sum(length < window for length in lengths)
+    if fitting < len(lengths) / 2:
+        raise UserError(
+            f"{stage.role}.args.max_model_len: {window} tokens cannot hold the prompts of {stage.name}: of "
+            f"{len(lengths)} measured, {len(lengths) - fitting} do not fit (the longest has {max(lengths)} tokens).\n"
+            f"Set it to {max(lengths) + stage.settings.sampling.max_tokens} or more, if the model allows that."
+        )
+
+
+def _text(request: Request) -> str:
+    return "\n".join(message["content"] for message in request.messages)

@@ -1,0 +1,50 @@
+"""A Run: one folder, on any storage, that holds the frozen recipe and the named artifacts made by it."""
+
+from typing import Any
+
+import yaml
+
+from speed_ray import recipe as recipes
+from speed_ray.errors import UserError
+from speed_ray.recipe import Recipe
+from speed_ray.shards import Artifact, difference
+from speed_ray.store import Store, find, open_store
+
+# In the order in which they are made.
+TOPICS, PROPOSED_TASKS, TASKS, EXAMPLES = "topics", "proposed_tasks", "tasks", "examples"
+ARTIFACTS = (TOPICS, PROPOSED_TASKS, TASKS, EXAMPLES)
+
+
+class Run:
+    """The folder at `uri`. Opening it touches nothing."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.store: Store = open_store(uri)
+
+    def artifact(self, name: str) -> Artifact:
+        """One of `ARTIFACTS`, finished or not."""
+        return Artifact(self.store, name)
+
+    def freeze(self, recipe: Recipe) -> None:
+        """Write the resolved recipe, or find one there that makes the same rows. Raises UserError with the difference.
+
+        Pools, endpoints' addresses, budgets and threads may change between two drives of a run; what decides a row
+        may not.
+        """
+        if self.store.create("recipe.yaml", recipes.dump(recipe).encode()):
+            return
+        before, now = recipes.identity(self.recipe()), recipes.identity(recipe)
+        if before != now:
+            raise UserError(
+                f"{self.uri} was begun with another recipe:\n{difference(before, now)}\n"
+                "Use another --run folder, or go back to the recipe that this one was begun with."
+            )
+
+    def recipe(self) -> Recipe:
+        """The frozen recipe. Raises UserError where the folder is not a run."""
+        data = find(self.store, "recipe.yaml")
+        if data is None:
+            raise UserError(f"{self.uri} is not a run: it has no recipe.yaml. A job such as brainstorm begins one.")
+        tree: dict[str, Any] = yaml.safe_load(data)
+        return recipes.check(tree, f"{self.uri}/recipe.yaml", environment=False)

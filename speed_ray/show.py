@@ -1,0 +1,121 @@
+"""A record made readable, with its whole lineage: topic, task, prompt, raw reply, model, seed.
+
+Everything printed here was written by a model or a stranger. It is shown as plain text: no terminal escape codes, no
+markup.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from speed_ray.errors import UserError
+from speed_ray.records import Row
+from speed_ray.run import ARTIFACTS, EXAMPLES, TASKS, TOPICS, Run
+from speed_ray.shards import RECORDS, REJECTS, REPLIES, Artifact
+
+FEW = 3
+
+
+def show(
+    run: Run, name: str, console: Console, row: str | None = None, rejects: bool = False, kind: str | None = None
+) -> None:
+    """Print one row by id, or a few of an artifact: one of each kind, or the first few of a kind or of the rejects."""
+    if name not in ARTIFACTS:
+        raise UserError(f"there is no artifact {name!r}; a run has: {', '.join(ARTIFACTS)}")
+    artifact = run.artifact(name)
+    if artifact.plan() is None:
+        raise UserError(f"{artifact.where} was not begun yet. See what there is with: speed-ray status {run.uri}")
+    chosen = _by_id(artifact, row) if row else _few(_rows(artifact, REJECTS if rejects else RECORDS), kind, rejects)
+    if not chosen:
+        what = f"row {row}" if row else "rejects" if rejects else "records"
+        raise UserError(f"{artifact.where} holds no {what}" + (f" of kind {kind}." if kind else "."))
+    for record in chosen:
+        console.print(_panel(run, artifact, record))
+
+
+def plain(text: str) -> Text:
+    """Text that cannot drive a terminal: control and format characters are shown as their code points."""
+    kept = (c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else f"\\u{ord(c):04x}" for c in text)
+    return Text("".join(kept))
+
+
+def _rows(artifact: Artifact, role: str) -> Iterator[Row]:
+    for commit in artifact.commits():
+        if role in commit.files:
+            yield from artifact.read(commit.files[role].path).to_pylist()
+
+
+def _by_id(artifact: Artifact, row: str) -> list[Row]:
+    for role in (RECORDS, REJECTS):
+        found = [r for r in _rows(artifact, role) if row in (r.get("id"), r.get("row_id"))]
+        if found:
+            return found
+    return []
+
+
+def _few(rows: Iterator[Row], kind: str | None, rejects: bool) -> list[Row]:
+    chosen: list[Row] = []
+    for row in rows:
+        fresh = kind is not None or "kind" not in row or row["kind"] not in {r["kind"] for r in chosen}
+        if kind in (None, row.get("kind")) and (fresh or rejects):
+            chosen.append(row)
+        if len(chosen) == FEW:
+            break
+    return chosen
+
+
+def _panel(run: Run, artifact: Artifact, record: Row) -> Panel:
+    row_id = record.get("row_id", record.get("id"))
+    parts: list[RenderableType] = [_fields(record)]
+    parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
+    for reply in _rows_with(artifact, REPLIES, str(row_id)):
+        parts.append(_reply(reply))
+    return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
+
+
+def _fields(record: Row, prefix: str = "") -> Text:
+    text = Text()
+    for key, value in record.items():
+        if key not in ("id", "row_id", "parent_id"):
+            text.append(f"{prefix}{key}: ", style="bold")
+            text.append_text(plain(_words(value)))
+            text.append("\n")
+    return text
+
+
+def _words(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _reply(reply: Row) -> Text:
+    text = Text(f"prompt (trial {reply['trial']}, seed {reply['seed']}, model {reply['model']}):\n", style="bold")
+    for message in reply["messages"]:
+        text.append_text(plain(message["content"].strip() + "\n"))
+    text.append(f"raw reply ({reply['finish_reason']}, {reply['output_tokens']} tokens):\n", style="bold")
+    text.append_text(plain(reply["text"] + "\n"))
+    return text
+
+
+def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
+    above = {EXAMPLES: (TASKS, TOPICS), TASKS: (TOPICS,), "proposed_tasks": (TOPICS,)}.get(artifact.name, ())
+    parent_id = record.get("parent_id")
+    for name in above:
+        found = next((row for row in _rows(run.artifact(name), RECORDS) if row["id"] == parent_id), None)
+        if found is None:
+            return
+        yield name, found
+        parent_id = found.get("parent_id")
+
+
+def _rows_with(artifact: Artifact, role: str, row_id: str) -> list[Row]:
+    for commit in artifact.commits():
+        if role in commit.files:
+            table = artifact.read(commit.files[role].path)
+            found = [row for row in table.to_pylist() if row["row_id"] == row_id]
+            if found:
+                return found
+    return []

@@ -1,0 +1,75 @@
+"""What a stage that asks a model declares: what to ask about one row, and what to make of the answer."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from speed_ray import __version__, kinds
+from speed_ray import recipe as recipes
+from speed_ray.engines import model_folder
+from speed_ray.engines.engine import Reply, Request
+from speed_ray.errors import UserError
+from speed_ray.inputs import PlannedRow
+from speed_ray.prompts.render import Prompts
+from speed_ray.recipe import Recipe
+from speed_ray.records import Row
+from speed_ray.shards import Artifact
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One LLM stage. Everything else is the executor's (worker.py, on_ray/pool.py), the same for all stages.
+
+    `request` returns None for a row that needs no model (an sts task is its topic). `parse` turns a reply into one or
+    more records or raises `records.Rejected`; the reply is None where the request was.
+    """
+
+    name: str
+    record: pa.Schema
+    role: str  # who answers: the recipe's key, "teacher" or "generator"
+    engine: recipes.EngineConfig
+    settings: recipes.Stage
+    seed: int
+    request: Callable[[PlannedRow], Request | None]
+    parse: Callable[[PlannedRow, Request | None, Reply | None], list[Row]]
+
+
+def identity(
+    recipe: Recipe, source: Artifact, engine: recipes.EngineConfig, settings: recipes.Stage
+) -> dict[str, Any]:
+    """All that decides a stage's rows, as a plan keeps it and as a difference is shown to the user."""
+    manifest = source.manifest()
+    if manifest is None:
+        raise UserError(
+            f"{source.where} is not finished, and this job works on it.\n"
+            f"Run the job that makes {source.name!r} first, with the same --recipe and --run."
+        )
+    return {
+        "code": __version__,
+        "input": {"artifact": source.name, "plan": manifest["plan"], "sha256": _sha256(manifest)},
+        "engine": _engine_identity(engine),
+        "prompts": Prompts(recipe.prompts).digests,
+        "kinds": {name: kinds.digest(name) for name, weight in recipe.mix.items() if weight},
+        "sampling": settings.sampling.model_dump(),
+        "retries": settings.retries,
+        "languages": recipe.languages,
+        "seed": recipe.seed,
+    }
+
+
+def _engine_identity(config: recipes.EngineConfig) -> dict[str, Any]:
+    decides = recipes.identity(config)
+    if isinstance(config, recipes.VllmEngine):
+        folder = model_folder.find_model(config.model)
+        decides["weights"] = model_folder.folder_digest(folder) if folder else config.revision
+        if config.adapter and (adapter := model_folder.find_model(config.adapter, "generator.adapter")):
+            decides["adapter_weights"] = model_folder.folder_digest(adapter)
+    return decides
+
+
+def _sha256(manifest: dict[str, Any]) -> str:
+    entries = [entry["sha256"] for shard in manifest["shards"] for _, entry in sorted(shard["files"].items())]
+    return hashlib.sha256("".join(entries).encode()).hexdigest()

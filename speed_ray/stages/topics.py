@@ -1,0 +1,101 @@
+"""A user's list of topics becomes the `topics` artifact: truncated, without repeats, every line accounted for."""
+
+import csv
+import hashlib
+from io import BytesIO, StringIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speed_ray.errors import UserError
+from speed_ray.recipe import Recipe
+from speed_ray.records import TOPIC, Row, content_id
+from speed_ray.run import TOPICS, Run
+from speed_ray.shards import Artifact, Plan
+from speed_ray.stages import passing
+from speed_ray.store import open_store
+
+LONGEST = 300  # characters; a longer line is no category path but text that was pasted by mistake
+SHARD_ROWS = 4096
+
+
+def collect(run: Run, recipe: Recipe) -> Artifact:
+    """Read `topics.source` and publish one record a topic; repeats and over-long lines are rejects with a reason."""
+    lines = read(recipe.topics.source)[: recipe.topics.limit]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"source": digest})
+    artifact = run.artifact(TOPICS)
+    seen: set[str] = set()
+    rows = [_topic(number, line, seen) for number, line in enumerate(lines)]
+    passing.publish(artifact, plan, TOPIC, iter(rows))
+    return artifact
+
+
+def read(source: str) -> list[str]:
+    """Return the topic paths of a source, stripped; blank lines and `#` comments are left out.
+
+    A source is `miniature://topics`, or a file or URI: text with one path a line, or CSV or Parquet with a `topic`
+    column. Raises UserError for one that is missing, unreadable or empty.
+    """
+    if source == "miniature://topics":
+        from speed_ray.miniature import world
+
+        return world.topics()
+    data = _bytes(source)
+    try:
+        lines = (
+            _column(source, data)
+            if Path(source).suffix in (".csv", ".parquet")
+            else data.decode("utf-8-sig").splitlines()
+        )
+    except UnicodeDecodeError as error:
+        raise UserError(f"topics.source: {source} is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    stripped = (line.strip() for line in lines)
+    topics = [line for line in stripped if line and not line.startswith("#")]
+    if not topics:
+        raise UserError(f"topics.source: {source} holds no topic. Write one category path a line, such as Arts/Music.")
+    return topics
+
+
+def truncate(path: str) -> str:
+    """Keep the first two and the last two parts of a path deeper than four (SPEED, appendix D.1: 61.8 -> 62.6)."""
+    parts = [part.strip() for part in path.split("/") if part.strip()]
+    return "/".join(parts if len(parts) <= 4 else parts[:2] + parts[-2:])
+
+
+def _topic(number: int, line: str, seen: set[str]) -> passing.Passed:
+    topic = truncate(line)
+    if len(line) > LONGEST or not topic:
+        reason, detail = ("too_long", f"{len(line)} characters") if topic else ("no_words", "only separators")
+        return passing.reject(content_id(TOPICS, str(number), line), "", TOPICS, reason, detail, line[:1000])
+    if topic.casefold() in seen:
+        return passing.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
+    seen.add(topic.casefold())
+    row: Row = {"id": content_id(topic), "topic": topic, "source": line}
+    return passing.Passed(row["id"], row, None)
+
+
+def _bytes(source: str) -> bytes:
+    folder, _, name = source.rpartition("/")
+    try:
+        return open_store(folder).get(name) if "://" in source else Path(source).expanduser().read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"topics.source: there is no file {source}.") from None
+    except OSError as error:
+        raise UserError(f"topics.source: cannot read {source}: {error.strerror}.") from None
+
+
+def _column(source: str, data: bytes) -> list[str]:
+    if source.endswith(".parquet"):
+        try:
+            table = pq.read_table(BytesIO(data))
+        except pa.ArrowInvalid as error:
+            raise UserError(f"topics.source: {source} is not a Parquet file: {error}") from None
+        columns, rows = table.column_names, table.to_pylist() if "topic" in table.column_names else []
+    else:
+        reader = csv.DictReader(StringIO(data.decode("utf-8-sig")))
+        columns, rows = list(reader.fieldnames or []), list(reader)
+    if "topic" not in columns:
+        raise UserError(f"topics.source: {source} has no column `topic` (it has: {', '.join(columns) or 'none'}).")
+    return [str(row["topic"] or "") for row in rows]
