@@ -33,6 +33,7 @@ class Batching:
         self._one_stream = one_stream
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = math.inf  # asked of ourselves: uvloop, which Ray's actors run on, hands out no `when()`
         self._time = self._loop.time()  # up to when everything has happened
         self._waiting: deque[_Job] = deque()
         self._reading: deque[tuple[float, _Job]] = deque()  # (time of its first token, job), in order
@@ -111,10 +112,11 @@ class Batching:
 
     def _wake_at(self, time: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= time and not self._timer.cancelled():
+            if self._timer_due <= time:
                 return
             self._timer.cancel()
         self._timer = None if time == math.inf else self._loop.call_at(time, self._on_timer)
+        self._timer_due = time
 
     def _on_timer(self) -> None:
         self._timer = None
