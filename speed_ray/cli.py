@@ -60,11 +60,7 @@ def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
 @app.command()
 def status(run: RunArgument) -> None:
     """Say where a run stands, while it runs or after a crash: read from storage alone."""
-    console = Console()
-    opened = Run(run)
-    console.print(standing.table(opened))
-    for part in standing.standings(opened):
-        console.print(f"{part.artifact} ({part.counts.records:,} records)", *standing.breakdown(part), sep="\n")
+    print(*standing.lines(Run(run)), sep="\n")
 
 
 @app.command()

@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from speed_ray.errors import UserError
 from speed_ray.progress import cost
 from speed_ray.recipe import OpenAIEngine, Recipe
@@ -61,38 +59,25 @@ def _standing(artifact: Artifact) -> Standing | None:
     )
 
 
-def table(run: Run) -> Table:
-    """The standings as a table for a terminal."""
+def lines(run: Run) -> list[str]:
+    """One line an artifact, and below it what its records are and why rows were rejected."""
     recipe = run.recipe()
-    grid = Table(title=run.uri, title_justify="left")
-    for heading in (
-        "artifact",
-        "state",
-        "shards",
-        "planned",
-        "accepted",
-        "rejected",
-        "records",
-        "calls",
-        "tokens",
-        "$",
-    ):
-        grid.add_column(heading, justify="left" if heading in ("artifact", "state") else "right")
-    for standing in standings(run):
-        counts = standing.counts
-        grid.add_row(
-            standing.artifact,
-            standing.state,
-            f"{standing.committed:,}/{standing.shards:,}",
-            f"{standing.planned:,}",
-            f"{counts.accepted:,}",
-            f"{counts.rejected:,}",
-            f"{counts.records:,}",
-            f"{counts.calls:,}",
-            f"{counts.prompt_tokens + counts.output_tokens:,}",
-            _dollars(recipe, standing),
-        )
-    return grid
+    return [line for standing in standings(run) for line in [_line(recipe, standing), *breakdown(standing)]]
+
+
+def _line(recipe: Recipe, standing: Standing) -> str:
+    counts = standing.counts
+    parts = [
+        f"{standing.artifact}: {standing.state}",
+        f"{standing.committed:,} of {standing.shards:,} shards",
+        f"{standing.planned:,} rows planned, {counts.accepted:,} accepted, {counts.rejected:,} rejected",
+        f"{counts.records:,} records",
+    ]
+    if counts.calls:
+        parts.append(f"{counts.calls:,} calls, {counts.prompt_tokens:,} + {counts.output_tokens:,} tokens")
+    if dollars := _dollars(recipe, standing):
+        parts.append(dollars)
+    return " · ".join(parts)
 
 
 def breakdown(standing: Standing) -> list[str]:
@@ -107,5 +92,5 @@ def _dollars(recipe: Recipe, standing: Standing) -> str:
     for role, artifacts in ARTIFACTS_OF.items():
         engine = getattr(recipe, role)
         if standing.artifact in artifacts and isinstance(engine, OpenAIEngine) and engine.price:
-            return f"{cost(standing.counts, engine.price.input, engine.price.output):,.2f}"
+            return f"${cost(standing.counts, engine.price.input, engine.price.output):,.2f}"
     return ""
