@@ -15,7 +15,6 @@ would not do: with a share of 1% an engine would get through a shard of 256 rows
 import asyncio
 import os
 import random
-import time
 from enum import Enum
 from pathlib import Path
 
@@ -65,17 +64,18 @@ class Simulated:
 
     async def generate(self, request: Request) -> Reply:
         """Answer in the model's time. Raises EngineDead for all in flight once one of them kills the engine."""
-        if self._dead:
-            raise EngineDead("the simulated engine is dead")
-        began = time.perf_counter()
+        self._stop_if_dead()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         fault = self._fault(request.seed) if self._shares else None
         prompt_tokens = sum(len(message["content"]) for message in request.messages) // CHARACTERS_A_TOKEN
         output_tokens = min(self._config.output_tokens, request.max_tokens)
         await self._batching.submit(prompt_tokens, output_tokens, request.n)
+        self._stop_if_dead()
         await self._strike(fault, request.row_id)
         await self._give_way()
         samples = self._samples(request, output_tokens, malformed=fault is _Fault.MALFORMED)
-        return Reply(samples, prompt_tokens, time.perf_counter() - began)
+        return Reply(samples, prompt_tokens, clock() - began)
 
     def _fault(self, seed: int) -> _Fault | None:
         """Draw at most one fault: each takes its share of the unit interval."""
@@ -94,6 +94,10 @@ class Simulated:
             error = EngineDead(f"the simulated engine died at row {row_id}, as faults.die asks")
             self._batching.fail(error)
             raise error
+
+    def _stop_if_dead(self) -> None:
+        if self._dead:
+            raise EngineDead("the simulated engine is dead")
 
     async def _give_way(self) -> None:
         self._answered += 1
