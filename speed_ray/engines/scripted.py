@@ -1,0 +1,31 @@
+"""The scripted teacher of the miniature world as an engine: no model, no cost, and named as what it is."""
+
+import time
+
+from speed_ray.engines.engine import Reply, Request, Sample
+from speed_ray.miniature import teacher
+from speed_ray.recipe import ScriptedEngine
+
+
+class ScriptedTeacher:
+    """Answers from `Request.facts` and `Request.seed`; sample i of n is drawn from seed + i. Tokens are words here."""
+
+    paid = False
+
+    def __init__(self, config: ScriptedEngine) -> None:
+        self.model = config.model
+        self.in_flight = config.in_flight
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def generate(self, request: Request) -> Reply:
+        """Write n samples."""
+        began = time.perf_counter()
+        texts = [teacher.answer(request.facts, request.seed + sample) for sample in range(request.n)]
+        samples = [Sample(text, finish_reason="stop", output_tokens=len(text.split())) for text in texts]
+        prompt_tokens = sum(len(message["content"].split()) for message in request.messages)
+        return Reply(samples, prompt_tokens, time.perf_counter() - began)
+
+    async def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,162 @@
+"""The miniature base model: a tiny Llama and its tokenizer, pre-trained here on the world's plain text.
+
+`ensure("base")` builds it once per machine and returns an ordinary Hugging Face folder, which vLLM and transformers
+load as any other. It has read pages, never our prompts: following them is what fine-tuning has to teach it.
+"""
+
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from speed_ray.errors import UserError
+from speed_ray.miniature import corpus, grammar, world
+
+if TYPE_CHECKING:
+    import torch
+
+SEED = 0
+VOCABULARY = 2048
+BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
+TOKENIZER_PAGES = 4_000
+WINDOW = 512  # tokens of one training sequence: topics must be found that far back, as in a real prompt
+BATCH = 8
+STEPS = 220
+LEARNING_RATE = 4e-3
+WARMUP = 20
+ARCHITECTURE = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,  # of 32, a width that vLLM's CPU and GPU attention both take
+    "num_key_value_heads": 6,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '\n\nAnswer:\n' }}{% endif %}{% endfor %}"
+)
+
+
+def ensure(name: str) -> Path:
+    """Return the folder of a miniature model, building it if this machine does not have it yet.
+
+    The cache is `$SPEED_RAY_CACHE`, else `~/.cache/speed_ray`. Two processes at once build one model: the second
+    waits for the first. Raises UserError for a name other than "base".
+    """
+    folder = _cache() / f"miniature-{name}-{digest(name)}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as unfinished:
+                _build(Path(unfinished))
+                Path(unfinished).chmod(0o755)
+                shutil.copytree(unfinished, f"{unfinished}-whole")
+            os.replace(f"{unfinished}-whole", folder)
+    return folder
+
+
+def digest(name: str) -> str:
+    """Return the identity of a miniature model: a hash of the world's words, the text and the code that make it."""
+    if name != "base":
+        raise UserError(f"miniature://{name}: there is no such model; the miniature world has miniature://base")
+    sources = "".join(inspect.getsource(module) for module in (grammar, corpus)) + Path(__file__).read_text()
+    return hashlib.blake2b((world.digest() + sources).encode(), digest_size=8).hexdigest()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
+
+
+def _build(folder: Path) -> None:
+    tokenizer = _tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _pretrained(tokenizer).save_pretrained(folder)
+    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD}
+    for file, content in {
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": ARCHITECTURE["max_position_embeddings"],
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+            **special,
+        },
+        "special_tokens_map.json": special,
+    }.items():
+        (folder / file).write_text(json.dumps(content, indent=2))
+
+
+def _tokenizer() -> Tokenizer:
+    """Train a byte-level BPE tokenizer: any Unicode text, no unknown token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[BEGIN, END, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(itertools.islice(corpus.pages(SEED), TOKENIZER_PAGES), trainer)
+    return tokenizer
+
+
+def _pretrained(tokenizer: Tokenizer) -> Any:
+    """Train the language model from scratch, on the CPU with two threads, and return it."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = LlamaForCausalLM(_config(tokenizer)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / WARMUP, max(0.02, (STEPS - step) / (STEPS - WARMUP)))
+    )
+    for batch in itertools.islice(_batches(tokenizer), STEPS):
+        model(input_ids=batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    torch.set_num_threads(threads)
+    return model.eval()
+
+
+def _config(tokenizer: Tokenizer) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        bos_token_id=tokenizer.token_to_id(BEGIN),
+        eos_token_id=tokenizer.token_to_id(END),
+        pad_token_id=tokenizer.token_to_id(PAD),
+        **ARCHITECTURE,
+    )
+
+
+def _batches(tokenizer: Tokenizer) -> Iterator["torch.Tensor"]:
+    """Yield int64 tensors (BATCH, WINDOW) of pages packed end to end."""
+    import torch
+
+    tokens: list[int] = []
+    for page in corpus.pages(SEED + 1):
+        tokens += tokenizer.encode(BEGIN + page + END).ids
+        if len(tokens) >= BATCH * WINDOW:
+            yield torch.tensor(tokens[: BATCH * WINDOW]).view(BATCH, WINDOW)
+            tokens = tokens[BATCH * WINDOW :]
