@@ -23,7 +23,7 @@ FEW = 3
 def show(
     run: Run, name: str, console: Console, row: str | None = None, rejects: bool = False, kind: str | None = None
 ) -> None:
-    """Print one row by id, or a few of an artifact: one of each kind, or the first few of a kind or of the rejects."""
+    """Print one row with its whole lineage, or a few: one of each kind, or the first of one kind or of the rejects."""
     if name not in ARTIFACTS:
         raise UserError(f"there is no artifact {name!r}; a run has: {', '.join(ARTIFACTS)}")
     artifact = run.artifact(name)
@@ -34,7 +34,9 @@ def show(
         what = f"row {row}" if row else "rejects" if rejects else "records"
         raise UserError(f"{artifact.where} holds no {what}" + (f" of kind {kind}." if kind else "."))
     for record in chosen:
-        console.print(_panel(run, artifact, record))
+        console.print(_panel(run, artifact, record, whole=row is not None))
+    if row is None:
+        console.print(f"Prompt, raw reply and seed of one: speed-ray show {run.uri} {name} --row ID", markup=False)
 
 
 def plain(text: str) -> Text:
@@ -68,12 +70,12 @@ def _few(rows: Iterator[Row], kind: str | None, rejects: bool) -> list[Row]:
     return chosen
 
 
-def _panel(run: Run, artifact: Artifact, record: Row) -> Panel:
+def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:
     row_id = record.get("row_id", record.get("id"))
     parts: list[RenderableType] = [_fields(record)]
-    parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
-    for reply in _rows_with(artifact, REPLIES, str(row_id)):
-        parts.append(_reply(reply))
+    if whole:
+        parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
+        parts += [_reply(reply) for reply in _rows_with(artifact, REPLIES, str(row_id))]
     return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
 
 
