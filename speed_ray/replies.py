@@ -17,7 +17,6 @@ from speed_ray.records import Rejected
 LONGEST_TASK = 400  # characters; a longer one is no sentence
 
 _ANY_OPENING = re.compile(r"""\{\s*["']""")
-_THOUGHT_ENDS = re.compile(r"</think>\s*(?:```\w*\s*)?(?=\{)")
 _TOKEN = re.compile(  # an unterminated string runs to the end, so that hostile quotes cost linear time
     r"""("(?:[^"\\]|\\.)*+(?:"|\\?\Z)) | '((?:[^'\\]|\\.)*+)' | ('(?:[^'\\]|\\.)*+\\?\Z) | ,(?=\s*[}\]])""",
     re.DOTALL | re.VERBOSE,
@@ -71,26 +70,30 @@ def tasks_schema(ask: int) -> dict[str, Any]:
 
 def _object(text: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Read the object that opens with one of `names`, else the first of any, never one inside another that failed."""
-    answer = _after_thoughts(text)
-    opening = _opening(names).search(answer) or _ANY_OPENING.search(answer)
-    if opening is None:
+    opening, thought_then_opening = _openings(names)
+    answer = _after_thoughts(text, thought_then_opening)
+    start = opening.search(answer) or _ANY_OPENING.search(answer)
+    if start is None:
         raise Rejected("not_json", "the reply holds no JSON object")
-    return _decode(answer, opening.start())
+    return _decode(answer, start.start())
 
 
 @functools.cache
-def _opening(names: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"""\{{\s*["'](?:{"|".join(map(re.escape, names))})["']""")
+def _openings(names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    either = "|".join(map(re.escape, names))
+    # No JSON string can hold the second: a quote in a string is written \".
+    thought_then_opening = rf"""</think>\s*(?:```\w*\s*)?(?=\{{\s*"(?:{either})")"""
+    return re.compile(rf"""\{{\s*["'](?:{either})["']"""), re.compile(thought_then_opening)
 
 
-def _after_thoughts(text: str) -> str:
+def _after_thoughts(text: str, thought_then_opening: re.Pattern[str]) -> str:
     answer = text.lstrip("\ufeff \t\r\n")
     if answer.startswith("<think>"):
         _, ended, answer = answer.partition("</think>")
         if not ended:
             raise Rejected("truncated", "the reply ends while the model is still thinking")
-    elif not answer.startswith("{") and (thought := _THOUGHT_ENDS.search(answer)):
-        answer = answer[thought.end() :]  # a chat template can open the thought itself
+    elif not answer.startswith("{") and (thought := thought_then_opening.search(answer)):
+        answer = answer[thought.end() :]  # some chat templates open the thought themselves
     return answer
 
 
@@ -153,11 +156,16 @@ def _string(found: dict[str, Any], name: str) -> str:
         raise Rejected("not_a_string", f"{name!r} is a {type(value).__name__}")
     if not (value := value.strip()):
         raise Rejected("blank_field", f"{name!r} is blank")
+    if not value.isprintable():  # nor is a line break, but few texts have one, and this is much the faster look
+        _refuse_unprintable(name, value)
+    return value
+
+
+def _refuse_unprintable(name: str, value: str) -> None:
     if control := _CONTROL.search(value):
         raise Rejected("control_character", f"{name!r} holds U+{ord(control.group()):04X}")
     if _SURROGATE.search(value):
         raise Rejected("lone_surrogate", f"{name!r} holds half of a surrogate pair, which is no character")
-    return value
 
 
 def _refuse_extra(found: dict[str, Any], wanted: set[str]) -> None:

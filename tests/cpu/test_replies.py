@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from speed_ray import kinds, replies
 from speed_ray.kinds.kind import Field, Kind
 from speed_ray.records import Rejected
 
+unhurried = settings(deadline=None, max_examples=300)  # a slow machine is no wrong answer
 GOLDEN = Path(__file__).parents[1] / "golden" / "replies"
 
 PLAIN = Kind(  # a kind that accepts any text, so that only the reading is tested
@@ -108,6 +109,7 @@ BEFORE = st.sampled_from(
 AFTER = st.sampled_from(["", "\n```", "\nHope that's what you wanted! {smile}", '\n\n{"user_query": "other"}', "}}"])
 
 
+@unhurried
 @given(FIELDS, BEFORE, AFTER, st.booleans(), st.sampled_from([None, 2]))
 def test_no_word_is_changed(
     fields: dict[str, str], before: str, after: str, ascii_only: bool, indent: int | None
@@ -116,7 +118,9 @@ def test_no_word_is_changed(
     assert read(before + json.dumps(fields, ensure_ascii=ascii_only, indent=indent) + after) == fields
 
 
+@unhurried
 @given(FIELDS, BEFORE)
+@example({"user_query": "task's", "S2": "</think> {'a': 'b',}"}, "Sure! Here it is:\n")
 def test_no_word_is_changed_by_leniency(fields: dict[str, str], before: str) -> None:
     """A trailing comma makes JSON's own grammar refuse, so this goes the other way through the parser."""
     assume(all(fields.values()))
@@ -124,7 +128,9 @@ def test_no_word_is_changed_by_leniency(fields: dict[str, str], before: str) -> 
     assert read(before + dumped[:-1] + ", }") == fields
 
 
+@unhurried
 @given(FIELDS)
+@example({"user_query": "task's", "S2": '</think> {"S2": 1}'})
 def test_python_quotes_change_no_word(fields: dict[str, str]) -> None:
     assume(all(fields.values()))
     try:
@@ -133,6 +139,7 @@ def test_python_quotes_change_no_word(fields: dict[str, str]) -> None:
         assert rejected.reason == "not_json" and ("\\x" in repr(fields) or "\\U" in repr(fields))
 
 
+@unhurried
 @given(FIELDS, st.data())
 def test_a_cut_reply_is_never_completed(fields: dict[str, str], data: st.DataObject) -> None:
     assume(all(fields.values()))
@@ -140,6 +147,7 @@ def test_a_cut_reply_is_never_completed(fields: dict[str, str], data: st.DataObj
     assert reason(dumped[: data.draw(st.integers(2, len(dumped) - 1))]) == "truncated"
 
 
+@unhurried
 @given(st.text(st.sampled_from("{}[]\"'\\,: \nabc" + string.digits)))
 def test_nothing_but_rejected_is_raised(text: str) -> None:
     with contextlib.suppress(Rejected):
