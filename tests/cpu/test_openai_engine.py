@@ -21,6 +21,7 @@ from speed_ray.engines import openai
 from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import EngineRefused, PromptTooLong, Reply, Request
 from speed_ray.engines.openai import OpenAI
+from speed_ray.engines.throttle import Throttle
 from speed_ray.errors import UserError
 from speed_ray.recipe import Budget, OpenAIEngine, Price
 
@@ -295,6 +296,21 @@ async def test_cancelled_callers_leave_their_slot_to_others(endpoint, engine) ->
     replies = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20)
     assert texts(replies[1::2]) == answers(20)[1::2]
     assert texts(await all_of(client, 4)) == answers(4)
+
+
+async def test_a_turn_that_comes_with_a_cancellation_goes_to_the_next() -> None:
+    throttle = Throttle(1)
+
+    async def enter() -> None:
+        async with throttle:
+            pass
+
+    async with throttle:
+        cancelled, after = asyncio.create_task(enter()), asyncio.create_task(enter())
+        await asyncio.sleep(0)
+    cancelled.cancel()  # it has just been let in and has not run since
+    await asyncio.wait_for(after, 20)
+    assert cancelled.cancelled() and throttle.active == 0
 
 
 # What cannot pass
