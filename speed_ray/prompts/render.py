@@ -113,6 +113,10 @@ class Prompts:
             template = self._environment.select_template(candidates)
         except TemplateSyntaxError as error:
             raise UserError(f"{error.filename}, line {error.lineno}: {error.message}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"the template {name}.jinja or {name}-{kind.name}.jinja is not UTF-8 text: {error}"
+            ) from None
         path = Path(str(template.filename))
         text = path.read_text(encoding="utf-8")
         self._refuse_unknown_variables(text, path, values)

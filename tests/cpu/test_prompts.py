@@ -158,3 +158,9 @@ def test_a_mistake_is_found_before_anything_is_spent(name: str, text: str, said:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder"):
         Prompts(str(tmp_path / "absent"))
+
+
+def test_a_template_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "synthesize.jinja").write_bytes("Schöne {{ task }}".encode("latin-1"))
+    with pytest.raises(UserError, match=r"synthesize\.jinja .* is not UTF-8"):
+        Prompts(str(tmp_path))
