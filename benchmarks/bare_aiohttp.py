@@ -1,6 +1,6 @@
 """How much of a bare aiohttp client's rate the endpoint engine keeps, both against the same mock on this machine.
 
-    python benchmarks/bare_aiohttp.py --rows 12000 --in-flight 64 --latency-ms 50
+    python -m benchmarks.bare_aiohttp --rows 12000 --in-flight 64 --latency-ms 50
 
 The bare client is what a script would do: post, read the body, parse the JSON; no retry, no limit but its own workers.
 """

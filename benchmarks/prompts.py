@@ -1,0 +1,22 @@
+"""The very requests that a run's synthesis sends, for rivals to send as well."""
+
+from dataclasses import replace
+
+from speed_ray import recipe as recipes
+from speed_ray.engines.engine import Request
+from speed_ray.inputs import Inputs
+from speed_ray.recipe import Recipe
+from speed_ray.records import seed_of
+from speed_ray.run import Run
+from speed_ray.stages import synthesize
+
+
+def planned(uri: str, overrides: list[str]) -> tuple[Recipe, list[Request]]:
+    """Return the recipe and every first request of the plan, with its seed."""
+    recipe = recipes.load("miniature", overrides)
+    run = Run(uri)
+    plan = synthesize.plan(run, recipe)
+    inputs, stage = Inputs(run.artifact(str(plan.input)), plan), synthesize.stage(recipe)
+    rows = (row for shard in range(plan.shards) for row in inputs.of_shard(shard))
+    requests = [(row.row_id, stage.request(row)) for row in rows]
+    return recipe, [replace(r, seed=seed_of(recipe.seed, row_id, "trial 0")) for row_id, r in requests if r]

@@ -1,0 +1,56 @@
+"""One benchmark's result: a table for a person, one JSON object for a program."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """`figure` against `goal` in `unit`, met or not, with every number seen on the way in `details`."""
+
+    benchmark: str
+    figure: float
+    goal: str
+    unit: str
+    met: bool
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+
+def emit(result: Result, as_json: bool) -> None:
+    """Print a result."""
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    console = Console()
+    table = Table(title=f"{result.benchmark}: {result.figure:,.3f} {result.unit} (goal {result.goal})")
+    columns = list(dict.fromkeys(key for row in result.details for key in row))
+    for column in columns:
+        table.add_column(column)
+    for row in result.details:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console.print(table)
+    console.print("goal met" if result.met else "goal NOT met")
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that knows `--json`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return parser
+
+
+def say(text: str) -> None:
+    """Tell a waiting person what goes on; standard output is the result's."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,95 @@
+"""What a kill costs: how many rows are done twice, and how long until the first new row, with much already committed.
+
+    python -m benchmarks.resume --rows 200000 --committed 10000 1000000
+
+A drive of simulated rows is SIGKILLed, with all its processes, at half; the same command ends the job.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks import process, report
+from benchmarks.orchestration import FAST
+
+SHARD_ROWS = 1000
+# A second of latency: shards are in flight when the kill comes.
+SLOW = "{engine: simulated, prefill: 1.0e+12, decode: 1.0e+12, one_stream: 120, output_tokens: 120, in_flight: 4000}"
+
+
+def overrides(rows: int, engine: str, shard_rows: int = SHARD_ROWS) -> list[str]:
+    """One run: engines and sizes."""
+    sizes = [f"synthesize.examples={rows}", f"synthesize.shard_rows={shard_rows}"]
+    return [f"teacher={FAST}", f"generator={engine}", *sizes]
+
+
+def repeated(folder: Path, rows: int) -> dict[str, float]:
+    """Kill at half, go on, and count what was written more than once."""
+    run = folder / "killed"
+    process.job("brainstorm", run, overrides(rows, SLOW))
+    half = lambda: process.committed_rows(run, "examples", SHARD_ROWS) >= rows // 2  # noqa: E731
+    process.job("synthesize", run, overrides(rows, SLOW), kill_when=half)
+    before = {commit.shard for commit in process.commits(run, "examples")}
+    killed_at = time.time()
+    process.job("synthesize", run, overrides(rows, SLOW))
+    commits = process.commits(run, "examples")
+    again = _asked_twice(run)
+    in_flight = 2 * 4000 // SHARD_ROWS
+    return {
+        "rows": rows,
+        "committed at the kill": len(before) * SHARD_ROWS,
+        "rows written twice": again,
+        "rows in flight at most": in_flight * SHARD_ROWS,
+        "s to first new commit": min(c.finished for c in commits if c.shard not in before) - killed_at,
+    }
+
+
+def first_row(folder: Path, committed: int) -> dict[str, float]:
+    """Commit `committed` rows and one shard less than all; time from the command to the first new commit."""
+    run = folder / f"resumed-{committed}"
+    shard_rows = SHARD_ROWS
+    sizes = overrides(committed + shard_rows, FAST, shard_rows)
+    process.job("brainstorm", run, sizes)
+    process.job("synthesize", run, sizes)
+    for name in ("_SUCCESS", "_MANIFEST.json", f"commits/{committed // shard_rows:08d}.0.json"):
+        (run / "examples" / name).unlink()
+    began = time.time()
+    process.job("synthesize", run, sizes)
+    commits = process.commits(run, "examples")
+    return {"rows": committed, "s to first new commit": max(c.finished for c in commits) - began}
+
+
+def _asked_twice(run: Path) -> int:
+    """Rows whose replies were written by more than one attempt that got as far as writing."""
+    seen: Counter[str] = Counter()
+    for path in (run / "examples" / "attempts").rglob("*-replies.parquet"):
+        seen.update(set(pq.read_table(path, columns=["row_id"])["row_id"].to_pylist()))
+    return sum(times > 1 for times in seen.values())
+
+
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--committed", type=int, nargs="+", default=[10_000, 1_000_000])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="resume-") as folder:
+        report.say(f"resume: kill at half of {options.rows:,} rows")
+        kill = repeated(Path(folder), options.rows)
+        details = [kill]
+        for committed in options.committed:
+            report.say(f"resume: first new row after {committed:,} rows")
+            details.append(first_row(Path(folder), committed))
+    figure = kill["rows written twice"] / kill["rows in flight at most"]
+    report.emit(
+        report.Result(
+            "resume", figure, "<= 1", "rows written twice / rows of the shards in flight", figure <= 1, details
+        ),
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
