@@ -53,7 +53,7 @@ bench: venv
 	@PIP_EXTRA_INDEX_URL="$${TORCH_CPU_INDEX:-$${PIP_EXTRA_INDEX_URL:-}}" $(BIN)/pip install -qq --no-deps '$(TORCH)' || { \
 	  echo "pip could not install $(TORCH): its own words are above. If it found no such version, set TORCH_CPU_INDEX" \
 	    "to the address of PyTorch's CPU wheel index (see pytorch.org, Get Started, CPU) and run make again." >&2; exit 1; }
-	@echo "Installing the $$(grep -c == requirements/cpu.txt) packages of requirements/cpu.txt: 2 to 3 minutes on two cores"
+	@echo "Installing the $$(grep -c == requirements/cpu.txt) packages of requirements/cpu.txt: 2 to 3 minutes on two free cores"
 	@$(BIN)/pip install -qq --no-deps -r requirements/cpu.txt
 	@echo "Installing speed_ray itself"
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
