@@ -1,0 +1,59 @@
+"""A Ray session in this process whose workers die when a note in the run's folder tells them to."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import ray
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    """A private Ray for one module. Its workers know `die_as_told`; production code knows nothing of it."""
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"worker_process_setup_hook": _die_as_told()},
+    )
+    yield
+    ray.shutdown()
+
+
+def _die_as_told() -> Callable[[], None]:
+    # A nested function travels to the workers by value: they cannot import this file.
+    def hook() -> None:
+        """Before, during or after a `put` (an attempt's file) or a `create` (a commit), as the note's name says."""
+        import os
+        import signal
+
+        from speed_ray.store import LocalFolder
+
+        def die_if(store: LocalFolder, moment: str) -> None:
+            try:
+                (store.root / f".die-{moment}").unlink()  # one process takes the note, and only once
+            except FileNotFoundError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def patched(verb: str):
+            original = getattr(LocalFolder, verb)
+
+            def write(store: LocalFolder, path: str, data: bytes) -> bool | None:
+                die_if(store, f"before-{verb}")
+                if (store.root / f".die-during-{verb}").exists():
+                    torn = store.root / path
+                    torn.parent.mkdir(parents=True, exist_ok=True)
+                    (torn.parent / f".{torn.name}-torn").write_bytes(data[: len(data) // 2])
+                    die_if(store, f"during-{verb}")
+                result = original(store, path, data)
+                die_if(store, f"after-{verb}")
+                return result
+
+            return write
+
+        LocalFolder.put = patched("put")
+        LocalFolder.create = patched("create")
+
+    return hook
