@@ -4,7 +4,7 @@ from speed_ray.engines import model_folder
 from speed_ray.engines.engine import Request
 from speed_ray.errors import UserError
 from speed_ray.inputs import Inputs
-from speed_ray.recipe import VllmEngine
+from speed_ray.recipe import OpenAIEngine, VllmEngine
 from speed_ray.stage import Stage
 
 SAMPLE = 32  # prompts that are measured
@@ -12,7 +12,12 @@ SAMPLE = 32  # prompts that are measured
 
 def check(stage: Stage, inputs: Inputs) -> None:
     """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the stage's prompts."""
-    config = stage.engine
+    config, pool = stage.engine, stage.settings.pool
+    if isinstance(config, OpenAIEngine) and pool.max > 1:
+        raise UserError(
+            f"{stage.name}: pool.max is {pool.max}, but an endpoint is asked by one actor, which holds its budget.\n"
+            f"Leave pool.max at 1 and raise {stage.role}.in_flight (now {config.in_flight}) instead."
+        )
     if not isinstance(config, VllmEngine):
         return
     folder = model_folder.find_model(config.model, f"{stage.role}.model")

@@ -93,6 +93,7 @@ class SimulatedEngine(Strict):
     one_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
     output_tokens: PositiveInt = 350
     faults: Faults = Faults()
+    asked: str | None = None  # a folder that takes the id of every row asked about: what was done twice shows there
 
 
 class ScriptedEngine(Strict):
@@ -233,7 +234,7 @@ def dump(recipe: Recipe) -> str:
 
 
 # What may change between two drives of one run: where and how fast, never what.
-_WHERE_AND_HOW_FAST = {"pool", "in_flight", "base_url", "api_key_env", "timeout", "budget", "price", "faults"}
+_WHERE_AND_HOW_FAST = {"pool", "in_flight", "base_url", "api_key_env", "timeout", "budget", "price", "faults", "asked"}
 _VLLM_RESOURCES = {
     "tensor_parallel_size",
     "pipeline_parallel_size",

@@ -8,7 +8,7 @@ its end the budget lets fewer calls through at once, because the real counts are
 import asyncio
 from dataclasses import dataclass
 
-from speed_ray.engines.engine import EngineRefused
+from speed_ray.engines.engine import BudgetSpent
 from speed_ray.recipe import Budget, Price
 
 
@@ -54,10 +54,10 @@ class Ledger:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def reserve(self, most: Spent) -> None:
-        """Hold room for one call, waiting for calls in flight to settle. Raises EngineRefused when none can be had."""
+        """Hold room for one call, waiting for calls in flight to settle. Raises BudgetSpent when none can be had."""
         while short := self._short_of(self.settled + self.held + most):
             if not self.held.calls:
-                raise EngineRefused(
+                raise BudgetSpent(
                     f"budget used up: {self._key}.budget.{short}, and another call may not fit.\n"
                     f"Everything answered so far is kept. Raise {self._key}.budget.{short.split()[0]} "
                     f"and run the same command again."

@@ -53,7 +53,11 @@ class EngineDead(Exception):
 
 
 class EngineRefused(Exception):
-    """No retry can help (401, 404, budget spent): the job stops, resumable, with this message for the user."""
+    """No retry can help (401, 404, a template that fails): the job stops with this message, a user's to put right."""
+
+
+class BudgetSpent(EngineRefused):
+    """The recipe's budget holds no further call: the job stops, and goes on once the budget is raised."""
 
 
 class Engine(Protocol):

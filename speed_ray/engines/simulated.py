@@ -17,6 +17,7 @@ import os
 import random
 from enum import Enum
 from pathlib import Path
+from typing import BinaryIO
 
 from speed_ray.engines.batching import Batching
 from speed_ray.engines.engine import EngineDead, Reply, Request, Sample
@@ -45,6 +46,7 @@ class Simulated:
         self.in_flight = config.in_flight
         self._config = config
         self._shares = [(fault, share) for fault in _Fault if (share := getattr(config.faults, fault.value))]
+        self._asked: BinaryIO | None = None
         self._dead = False
         self._answered = 0
 
@@ -57,6 +59,9 @@ class Simulated:
                 f"Name an empty one in the environment variable {DEATHS}, on every node."
             )
         self._batching = Batching(config.in_flight, config.prefill, config.decode, config.one_stream)
+        if config.asked:
+            # One unbuffered write a row: what was asked is known even of an actor that is killed.
+            self._asked = (Path(config.asked) / f"{os.getpid()}.txt").open("ab", buffering=0)
 
     async def close(self) -> None:
         """End whatever is in flight."""
@@ -65,6 +70,8 @@ class Simulated:
     async def generate(self, request: Request) -> Reply:
         """Answer in the model's time. Raises EngineDead for all in flight once one of them kills the engine."""
         self._stop_if_dead()
+        if self._asked:
+            self._asked.write(request.row_id.encode() + b"\n")
         clock = asyncio.get_running_loop().time
         began = clock()
         fault = self._fault(request.seed) if self._shares else None

@@ -21,7 +21,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from speed_ray import engines, preflight
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import EngineDead, EngineRefused
+from speed_ray.engines.engine import BudgetSpent, EngineDead, EngineRefused
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.inputs import Inputs
 from speed_ray.on_ray.session import resources, session
@@ -113,7 +113,7 @@ def _consume(dataset: Dataset, arrived: "queue.Queue[Any]") -> None:
 
 def _read(row: dict[str, Any]) -> Counts | Exception:
     if row["error"]:
-        return {"UserError": UserError, "Stalled": Stalled}.get(row["error"], Interrupted)(row["message"])
+        return (UserError if row["error"] == UserError.__name__ else Interrupted)(row["message"])
     return Counts(**json.loads(row["counts"]))
 
 
@@ -150,8 +150,10 @@ class EngineActor:
             # (ray#62746: sys.exit in a pool of one hangs for good).
             log.error("engine died at shard %d: %s; Ray starts another", shard, error)
             os._exit(1)
+        except BudgetSpent as error:
+            return _row(error=Interrupted.__name__, message=str(error))
         except EngineRefused as error:
-            return _row(error="Interrupted", message=str(error))
+            return _row(error=UserError.__name__, message=str(error))
         except (UserError, Interrupted) as error:
             return _row(error=type(error).__name__, message=str(error))
 
