@@ -117,13 +117,13 @@ def work(run: Run, artifact: Artifact, plan: Plan, stage: Stage, shards: int | N
 
 @pytest.fixture
 def make_job(tmp_path: Path) -> Callable[..., Job]:
-    """Make a job of 460 rows in 46 shards in a folder of the test's own; keywords change the recipe."""
+    """Make a job of 460 rows in 46 shards in the test's folder; keywords change the recipe, `__` for a dot."""
 
-    def make(name: str = "run", uri: str | None = None, generator: dict[str, Any] = FAST, **settings: Any) -> Job:
+    def make(name: str = "run", uri: str | None = None, slow: bool = False, **settings: Any) -> Job:
         source = tmp_path / "topics.txt"
         source.write_text("\n".join(PATHS))
         changed = {key.replace("__", "."): value for key, value in settings.items()}
-        defaults = {"topics.source": str(source), "teacher": FAST, "mix": MIX, "generator": generator}
+        defaults = {"topics.source": str(source), "teacher": FAST, "mix": MIX, "generator": SLOW if slow else FAST}
         sizes = {"synthesize.examples": 460, "synthesize.shard_rows": 10}
         return Job(uri or str(tmp_path / name), {**defaults, **sizes, **changed})
 

@@ -1,5 +1,6 @@
 """A Ray session in this process whose workers die when a note in the run's folder tells them to."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +20,21 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def nothing_left() -> Callable[..., None]:
+    """Wait for a driver's private Ray to vanish by itself: Ray's processes watch the one that started them."""
+
+    def check(driver) -> None:
+        for _ in range(1200):
+            if not driver.left():
+                return
+            time.sleep(0.1)
+        names = [process.name() for process in driver.left()]
+        raise AssertionError(f"the driver is gone and left behind: {names}")
+
+    return check
 
 
 def _die_as_told() -> Callable[[], None]:
