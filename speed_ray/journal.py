@@ -8,10 +8,8 @@ prompts twice after a kill at half.)
 
 import asyncio
 import hashlib
-from dataclasses import asdict
+import json
 from typing import Any
-
-import orjson
 
 from speed_ray.engines.engine import Reply, Sample
 from speed_ray.shards import Artifact
@@ -32,7 +30,7 @@ class Journal:
 
     async def add(self, row_id: str, trial: int, reply: Reply) -> None:
         """Take a reply in; returns when it, or the batch that it completes, is stored."""
-        self.waiting.append({"row_id": row_id, "trial": trial, **asdict(reply)})
+        self.waiting.append({"row_id": row_id, "trial": trial, "reply": reply})  # orjson writes dataclasses
         if len(self.waiting) >= EVERY:
             await self.flush()
 
@@ -44,7 +42,8 @@ class Journal:
             await asyncio.to_thread(self._store, f"{self.prefix}-{self.files}.jsonl", batch)
 
     def _store(self, path: str, batch: list[dict[str, Any]]) -> None:
-        body = b"\n".join(map(orjson.dumps, batch))
+        # Not orjson: it refuses half of a surrogate pair, which an endpoint may send and which was paid for.
+        body = "\n".join(map(json.dumps, batch)).encode()
         self.artifact.put(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
@@ -58,7 +57,8 @@ def replay(artifact: Artifact, shard: int) -> dict[Answer, Reply]:
         digest, _, body = artifact.get(f"{folder}/{name}").partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             continue
-        for line in map(orjson.loads, body.split(b"\n")):
-            samples = [Sample(**sample) for sample in line["samples"]]
-            found[line["row_id"], line["trial"]] = Reply(samples, line["prompt_tokens"], line["seconds"])
+        for line in map(json.loads, body.split(b"\n")):
+            reply = line["reply"]
+            samples = [Sample(**sample) for sample in reply["samples"]]
+            found[line["row_id"], line["trial"]] = Reply(samples, reply["prompt_tokens"], reply["seconds"])
     return found
