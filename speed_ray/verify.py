@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from speed_ray.errors import UserError
 from speed_ray.inputs import Inputs
 from speed_ray.run import ARTIFACTS, Run
-from speed_ray.shards import RECORDS, REJECTS, Artifact, Commit, Plan
+from speed_ray.shards import RECORDS, REJECTS, Artifact, Commit, Plan, manifest_of
 
 
 @dataclass
@@ -38,46 +38,63 @@ class Verdict:
 
 def verify(run: Run) -> list[Verdict]:
     """Check every artifact of a run that was begun. Reads every committed file; memory stays that of one shard."""
-    verdicts = []
+    verdicts: list[Verdict] = []
     for name in ARTIFACTS:
         artifact = run.artifact(name)
         plan = artifact.plan()
         if plan is not None:
-            verdicts.append(_verify(run, artifact, plan))
+            verdicts.append(_verify(run, artifact, plan, verdicts))
     if not verdicts:
         raise UserError(f"{run.uri} holds nothing to verify: no job was begun there. Check the folder's name.")
     return verdicts
 
 
 def repair(run: Run, verdicts: list[Verdict]) -> int:
-    """Withdraw every damaged commit, so that the next drive makes its shard anew. Only while nobody drives the run."""
+    """Withdraw every damaged commit, so that the next drive makes its shard anew. Only while nobody drives the run.
+
+    A publication that does not hold goes too: the next drive publishes what its commits say by then.
+    """
     for verdict in verdicts:
         artifact = run.artifact(verdict.artifact)
-        if verdict.damaged:
+        if not verdict.holds:
             artifact.unpublish()
         for commit in verdict.damaged:
             artifact.withdraw(commit)
     return sum(len(verdict.damaged) for verdict in verdicts)
 
 
-def _verify(run: Run, artifact: Artifact, plan: Plan) -> Verdict:
+def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[Verdict]) -> Verdict:
     verdict = Verdict(artifact.name, planned=plan.rows, published=artifact.manifest() is not None)
-    inputs = Inputs(run.artifact(plan.input), plan) if plan.input and (plan.variants or plan.mix) else None
+    inputs = _inputs(run, plan, verdict, before)
+    commits = list(artifact.commits())
     seen = 0
-    for commit in artifact.commits():
-        seen += len(plan.rows_of(commit.shard))
+    for commit in commits:
         if commit.plan != plan.digest or commit.shard >= plan.shards:
             verdict.problems.append(f"{artifact.where}: the commit of shard {commit.shard} belongs to another plan")
-        elif damage := _damage(artifact, commit):
+            continue
+        seen += len(plan.rows_of(commit.shard))
+        if damage := _damage(artifact, commit):
             verdict.damaged.append(commit)
             verdict.problems += damage
         else:
             _count(verdict, artifact, plan, inputs, commit)
-    _compare_manifest(verdict, artifact)
     verdict.missing += plan.rows - seen
+    if verdict.published and artifact.get("_MANIFEST.json") != manifest_of(plan, commits):
+        verdict.problems.append(f"{artifact.where}/_MANIFEST.json does not say what the commits say")
     if not verdict.published and not verdict.problems:
         verdict.problems.append(f"{artifact.where} is not published yet: run its job again to finish it")
     return verdict
+
+
+def _inputs(run: Run, plan: Plan, verdict: Verdict, before: list[Verdict]) -> Inputs | None:
+    """The planned rows to hold the committed ones against; None where each input row is only passed on."""
+    if not plan.input or not (plan.variants or plan.mix):
+        return None
+    source = run.artifact(plan.input)
+    if any(not other.holds for other in before if other.artifact == source.name):
+        verdict.problems.append(f"{verdict.artifact} cannot be held against {source.where}, which is not whole")
+        return None
+    return Inputs(source, plan)
 
 
 def _damage(artifact: Artifact, commit: Commit) -> list[str]:
@@ -104,13 +121,3 @@ def _column(artifact: Artifact, commit: Commit, role: str, column: str) -> list[
         return []
     values: list[str] = artifact.read(commit.files[role].path)[column].to_pylist()
     return values
-
-
-def _compare_manifest(verdict: Verdict, artifact: Artifact) -> None:
-    manifest = artifact.manifest()
-    if manifest is None:
-        return
-    committed = {commit.shard: commit.attempt for commit in artifact.commits()}
-    for shard in manifest["shards"]:
-        if committed.get(shard["shard"]) != shard["attempt"]:
-            verdict.problems.append(f"{artifact.where}: the commit of shard {shard['shard']} is not the published one")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from speed_ray.errors import Interrupted
 from speed_ray.records import REJECT, Row
 from speed_ray.shards import RECORDS, REJECTS, Artifact, Attempt, Counts, Plan
 
@@ -26,7 +27,10 @@ def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, te
 
 
 def publish(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[Passed]) -> None:
-    """Commit all rows, shard by shard, and publish. `rows` starts at the first row, whatever is committed already."""
+    """Commit all rows, shard by shard, and publish. `rows` starts at the first row, whatever is committed already.
+
+    Raises Interrupted where a committed file was damaged before publication.
+    """
     artifact.ensure_plan(plan)
     if artifact.manifest() is not None:
         return
@@ -35,7 +39,11 @@ def publish(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[Pa
         passed = list(islice(rows, len(plan.rows_of(shard))))
         if shard in pending:
             _commit(artifact, plan, shard, pending[shard], record, passed)
-    artifact.publish(plan)
+    if not artifact.publish(plan):
+        raise Interrupted(
+            f"{artifact.where}: a committed file was damaged, and its shard was withdrawn.\n"
+            "Run the same command again: it makes only that shard anew."
+        )
 
 
 def _commit(

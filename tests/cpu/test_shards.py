@@ -1,0 +1,511 @@
+"""Exactly-once, however the work is killed: every operation on the store is a place where a driver can die."""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from obstore.store import MemoryStore
+
+from speed_ray import recipe as recipes
+from speed_ray.engines.engine import Reply, Request, Sample
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.inputs import Inputs, PlannedRow
+from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id
+from speed_ray.run import PROPOSED_TASKS, TOPICS, Run
+from speed_ray.shards import RECORDS, REJECTS, Attempt, Counts, Plan
+from speed_ray.stage import Stage
+from speed_ray.stages import passing
+from speed_ray.store import ObjectStore
+from speed_ray.verify import repair, verify
+from speed_ray.worker import Worker
+
+BEFORE, AFTER, LOST = "before", "after", "lost"
+Turn = Callable[[], AbstractContextManager[Any]]
+
+
+class Crash(BaseException):
+    """The driver's process is gone."""
+
+
+class Troubled:
+    """A driver's view of a store: it dies before or after its n-th operation, or that operation's response is lost.
+
+    After a lost response obstore sends the request again, so the operation happens twice. `turn` may hold each one.
+    """
+
+    def __init__(self, backend: MemoryStore, troubles: dict[int, str], turn: Turn = nullcontext) -> None:
+        self.store = ObjectStore(backend, "memory://")
+        self.uri = self.store.uri
+        self.troubles = troubles
+        self.turn = turn
+        self.operations = 0
+        self.dead = False
+        self.one_at_a_time = threading.Lock()
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        return lambda *arguments: self._operate(getattr(self.store, verb), *arguments)
+
+    def _operate(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        with self.turn(), self.one_at_a_time:
+            trouble = self.troubles.get(self.operations)
+            self.operations += 1
+            self.dead = self.dead or trouble == BEFORE
+            if self.dead:
+                raise Crash
+            if trouble == LOST:
+                with contextlib.suppress(FileNotFoundError):
+                    operation(*arguments)
+            self.dead = trouble == AFTER
+            with contextlib.suppress(FileNotFoundError) if self.dead else nullcontext():
+                result = operation(*arguments)
+            if self.dead:
+                raise Crash
+            return result
+
+
+class Driver(threading.Thread):
+    """A job in a thread that makes one store operation each time it is told to."""
+
+    def __init__(self, job: Callable[[Turn], None]) -> None:
+        super().__init__(daemon=True)
+        self.job = job
+        self.asks: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.go = threading.Semaphore(0)
+        self.done = threading.Semaphore(0)
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.job(self.turn)
+        except Crash:
+            pass
+        except BaseException as error:
+            self.error = error
+        self.asks.put(False)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait to be told, and tell when it is done."""
+        self.asks.put(True)
+        assert self.go.acquire(timeout=60)
+        try:
+            yield
+        finally:
+            self.done.release()
+
+    def step(self) -> bool:
+        """Let the next operation happen. Returns whether there was one."""
+        if not self.asks.get(timeout=60):
+            return False
+        self.go.release()
+        assert self.done.acquire(timeout=60)
+        return True
+
+
+def interleave(jobs: list[Callable[[Turn], None]], choices: list[int]) -> None:
+    """Run jobs side by side, one operation at a time; `choices`, repeated, says whose turn it is."""
+    drivers = [Driver(job) for job in jobs]
+    alive = list(drivers)
+    for choice in cycle(choices):
+        if not alive:
+            break
+        driver = alive[choice % len(alive)]
+        if not driver.step():
+            alive.remove(driver)
+    for driver in drivers:
+        if driver.error:
+            raise driver.error
+
+
+@dataclass(frozen=True)
+class World:
+    """A plan at random: topics that are passed on or rejected, then a worker's 0 (rejected) to n records for each.
+
+    `fates` of a prompt are drawn by its place: how many records it gets, and how many malformed replies come first.
+    """
+
+    topics: tuple[bool, ...]
+    fates: tuple[tuple[int, int], ...]
+    topic_shard: int
+    task_shard: int
+    variants: tuple[str, ...]
+    retries: int = 1
+
+    def fate(self, row_id: str) -> tuple[int, int]:
+        return self.fates[int(row_id[:8], 16) % len(self.fates)]
+
+
+SMALL = World((True, False, True, True), ((2, 0), (0, 0), (1, 1)), 3, 2, ("sts", "retrieval"))
+WORLDS = st.builds(
+    World,
+    topics=st.lists(st.booleans(), min_size=1, max_size=6).filter(any).map(tuple),
+    fates=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4).map(tuple),
+    topic_shard=st.integers(1, 7),
+    task_shard=st.integers(1, 7),
+    variants=st.sampled_from([("sts",), ("retrieval", "sts"), ("a", "b", "c")]),
+)
+TROUBLES = st.dictionaries(st.integers(0, 80), st.sampled_from([BEFORE, AFTER, LOST]), max_size=3)
+
+
+class Scripted:
+    """An engine that answers as the world's fates say."""
+
+    model, in_flight, paid = "scripted", 8, True
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: Counter[str] = Counter()
+
+    async def generate(self, request: Request) -> Reply:
+        records, malformed = self.world.fate(request.row_id)
+        self.asked[request.row_id] += 1
+        text = "" if self.asked[request.row_id] <= malformed else str(records)
+        return Reply([Sample(text, "stop", 3)], prompt_tokens=5, seconds=0.1)
+
+
+def request_of(row: PlannedRow) -> Request:
+    return Request(row.row_id, [{"role": "user", "content": row.parent["topic"]}])
+
+
+def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
+    assert reply is not None
+    if reply.samples[0].text in ("", "0"):
+        raise Rejected("nothing")
+    parent = {"parent_id": row.parent["id"], "topic": row.parent["topic"], "kind": row.variant}
+    return [
+        {"id": f"{row.row_id}-{i}", "row_id": row.row_id, "task": "t", "model": "m", **parent}
+        for i in range(int(reply.samples[0].text))
+    ]
+
+
+def topics_of(world: World) -> Iterator[passing.Passed]:
+    for number, good in enumerate(world.topics):
+        row_id = content_id(str(number))
+        record = {"id": row_id, "topic": f"topic {number}", "source": ""}
+        yield passing.Passed(row_id, record, None) if good else passing.reject(row_id, "", TOPICS, "bad", "", "")
+
+
+def plans_of(world: World) -> tuple[Plan, Plan]:
+    tasks = sum(world.topics) * len(world.variants)
+    return (
+        Plan(TOPICS, rows=len(world.topics), shard_rows=world.topic_shard),
+        Plan(PROPOSED_TASKS, rows=tasks, shard_rows=world.task_shard, input=TOPICS, variants=world.variants),
+    )
+
+
+def drive(run: Run, world: World) -> None:
+    """What a job does: topics, then the work on every pending shard, then publication."""
+    topics, tasks = plans_of(world)
+    passing.publish(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
+    artifact = run.artifact(PROPOSED_TASKS)
+    artifact.ensure_plan(tasks)
+    if artifact.manifest() is not None:
+        return
+    settings = recipes.Stage(retries=world.retries)
+    engine = recipes.ScriptedEngine(engine="scripted")
+    stage = Stage(PROPOSED_TASKS, TASK, "teacher", engine, settings, 0, request_of, parse)
+    worker = Worker(stage, artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
+    while (pending := artifact.pending(tasks)) or not artifact.publish(tasks):
+        for shard, generation in pending:
+            asyncio.run(worker.work(shard, generation))
+
+
+def check(run: Run, world: World) -> None:
+    """The promise: all planned rows once, by `verify` and by what a reader of the manifest sees."""
+    for verdict in verify(run):
+        assert verdict.holds, verdict.problems
+    _, plan = plans_of(world)
+    planned = [
+        content_id(topic.row_id, variant) for topic in topics_of(world) if topic.record for variant in plan.variants
+    ]
+    tasks = run.artifact(PROPOSED_TASKS)
+    expected = Counter(f"{row}-{i}" for row in planned for i in range(expected_records(world, row)))
+    reader = Inputs(tasks, Plan("readers", rows=expected.total(), shard_rows=5, input=PROPOSED_TASKS, variants=("",)))
+    read = [row.parent["id"] for shard in range(reader.plan.shards) for row in reader.of_shard(shard)]
+    assert Counter(read) == expected
+    counts = tasks.manifest()["counts"]
+    assert counts["rejected"] == sum(expected_records(world, row) == 0 for row in planned)
+    assert counts["accepted"] + counts["rejected"] == len(planned) == tasks.manifest()["planned"]
+
+
+def expected_records(world: World, row_id: str) -> int:
+    records, malformed = world.fate(row_id)
+    return 0 if malformed > world.retries else records
+
+
+def check_commits_are_whole(run: Run) -> None:
+    """No commit that counts names a missing file; nothing is published that is not all there."""
+    for name in (TOPICS, PROPOSED_TASKS):
+        artifact = run.artifact(name)
+        for commit in artifact.commits():
+            assert not [entry.path for entry in commit.files.values() if artifact.damage(entry)]
+        if manifest := artifact.manifest():
+            assert [shard["shard"] for shard in manifest["shards"]] == list(range(artifact.plan().shards))
+
+
+@pytest.mark.parametrize("trouble", [BEFORE, AFTER, LOST])
+def test_every_crash_point_of_one_driver(run_on, trouble):
+    counting = Troubled(MemoryStore(), {})
+    drive(run_on(counting), SMALL)
+    operations = counting.operations
+    assert operations > 50
+    for point in range(operations):
+        backend = MemoryStore()
+        with contextlib.suppress(Crash):
+            drive(run_on(Troubled(backend, {point: trouble})), SMALL)
+            assert trouble == LOST
+        clean = run_on(ObjectStore(backend, "memory://"))
+        check_commits_are_whole(clean)
+        drive(clean, SMALL)
+        check(clean, SMALL)
+
+
+@given(WORLDS, st.lists(TROUBLES, min_size=2, max_size=3), st.lists(st.integers(0, 2), min_size=1, max_size=40))
+def test_drivers_side_by_side_and_killed(run_on, world, troubles, choices):
+    backend = MemoryStore()
+
+    def job(own: dict[int, str]) -> Callable[[Turn], None]:
+        return lambda turn: drive(run_on(Troubled(backend, own, turn)), world)
+
+    interleave([job(own) for own in troubles], choices)
+    clean = run_on(ObjectStore(backend, "memory://"))
+    check_commits_are_whole(clean)
+    drive(clean, world)
+    check(clean, world)
+
+
+HOW = st.sampled_from(["torn", "flipped", "deleted"])
+
+
+def vandalise(backend: MemoryStore, which: int, how: str, artifact: str = "") -> str:
+    """Damage a file that is in the store, one of an artifact's data files where one is named. Returns its path."""
+    store = ObjectStore(backend, "memory://")
+    stored = [path for path in store.names("") if path.startswith(artifact)]
+    parts = [path for path in stored if path.endswith(".parquet") or ("/commits/" in path and not artifact)]
+    if not parts:
+        return ""
+    path = parts[which % len(parts)]
+    data = store.get(path)
+    if how == "deleted" or "/commits/" in path:
+        store.delete(path)
+    else:
+        middle = len(data) // 2
+        store.put(path, data[:middle] + (b"" if how == "torn" else bytes([data[middle] ^ 1]) + data[middle + 1 :]))
+    return path
+
+
+@given(
+    WORLDS,
+    st.lists(TROUBLES, min_size=1, max_size=2),
+    st.lists(st.integers(0, 2), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20), HOW), min_size=1, max_size=2),
+)
+def test_damage_at_any_moment_heals(run_on, world, troubles, choices, damages):
+    backend = MemoryStore()
+
+    def job(own: dict[int, str]) -> Callable[[Turn], None]:
+        return lambda turn: drive(run_on(Troubled(backend, own, turn)), world)
+
+    def vandal(turn: Turn) -> None:
+        for wait, which, how in damages:
+            for _ in range(wait):
+                with turn():
+                    pass
+            with turn():
+                vandalise(backend, which, how)
+
+    with contextlib.suppress(UserError, Interrupted):
+        interleave([*(job(own) for own in troubles), vandal], choices)
+    clean = run_on(ObjectStore(backend, "memory://"))
+    for _ in range(3):  # damage to topics first, then to what was made of them
+        with contextlib.suppress(UserError, Interrupted):
+            drive(clean, world)
+        verdicts = verify(clean)
+        if all(verdict.holds for verdict in verdicts):
+            break
+        repair(clean, verdicts)
+    check(clean, world)
+
+
+@pytest.fixture
+def finished(run) -> Run:
+    """A run whose two artifacts are published."""
+    drive(run, SMALL)
+    return run
+
+
+@pytest.mark.parametrize("how", ["torn", "flipped", "deleted"])
+def test_damage_before_publication_costs_one_shard(run, how):
+    drive(run, SMALL)
+    artifact = run.artifact(PROPOSED_TASKS)
+    artifact.unpublish()
+    before = {commit.shard: commit.attempt for commit in artifact.commits()}
+    path = vandalise(run.store.backend, 0, how, PROPOSED_TASKS)
+    drive(run, SMALL)
+    after = {commit.shard: commit.attempt for commit in artifact.commits()}
+    shard = int(path.split("/")[2])
+    assert [number for number in before if before[number] != after[number]] == [shard]
+    check(run, SMALL)
+
+
+@pytest.mark.parametrize("how", ["torn", "flipped", "deleted"])
+def test_damage_after_publication_is_named_and_healed(finished, how):
+    path = vandalise(finished.store.backend, 0, how, TOPICS)
+    topics, tasks = verify(finished)
+    assert not topics.holds and path in topics.problems[0]
+    assert not tasks.holds, "rows cannot be proven against an input that is damaged"
+    assert repair(finished, [topics, tasks]) == 1
+    drive(finished, SMALL)
+    check(finished, SMALL)
+
+
+def test_a_flipped_bit_is_never_read_as_another_row(run):
+    plan = Plan(TOPICS, rows=50, shard_rows=50)
+    rows = [{"id": str(i), "topic": content_id(str(i)), "source": content_id(f"s{i}")} for i in range(50)]
+    artifact = run.artifact(TOPICS)
+    passing.publish(artifact, plan, TOPIC, (passing.Passed(row["id"], row, None) for row in rows))
+    path = next(artifact.commits()).files[RECORDS].path
+    data = artifact.get(path)
+    noticed = 0
+    for place in range(4, len(data) - 8, 29):
+        artifact.put(path, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            # By value: the footer, with the columns' names, has no checksum, but a wrong name is a loud KeyError.
+            assert [list(row.values()) for row in artifact.read(path).to_pylist()] == [
+                list(row.values()) for row in rows
+            ]
+        except Interrupted as error:
+            assert path in str(error)
+            noticed += 1
+    assert noticed > 50
+
+
+def test_a_commit_deleted_after_publication_is_missed_and_made_anew(finished):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    finished.store.delete(f"{PROPOSED_TASKS}/commits/00000001.0.json")
+    verdicts = verify(finished)
+    assert verdicts[1].missing == len(artifact.plan().rows_of(1))
+    repair(finished, verdicts)
+    drive(finished, SMALL)
+    check(finished, SMALL)
+
+
+@pytest.mark.parametrize("name", ["commits/00000000.0.json", "_MANIFEST.json"])
+def test_a_damaged_file_of_the_protocol_is_named_and_may_be_deleted(finished, name):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    artifact.put(name, artifact.get(name)[:50])
+    with pytest.raises(Interrupted, match=f"{name} is damaged"):
+        verify(finished)
+    finished.store.delete(f"{PROPOSED_TASKS}/{name}")
+    repair(finished, verify(finished))
+    drive(finished, SMALL)
+    check(finished, SMALL)
+
+
+def test_a_manifest_that_says_another_thing_than_the_commits_is_reported(finished):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    artifact.put("_MANIFEST.json", artifact.get("_MANIFEST.json").replace(b'"records": 2', b'"records": 3', 1))
+    assert "_MANIFEST.json" in verify(finished)[1].problems[0]
+
+
+def test_a_manifest_left_by_a_driver_that_died_does_not_outlive_its_commits(run):
+    """The driver died between `_MANIFEST.json` and `_SUCCESS`, and then a file that the manifest names was lost."""
+    drive(run, SMALL)
+    run.store.delete(f"{PROPOSED_TASKS}/_SUCCESS")
+    vandalise(run.store.backend, 0, "deleted", PROPOSED_TASKS)
+    drive(run, SMALL)
+    check(run, SMALL)
+
+
+def test_strays_are_ignored(finished):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    commit = artifact.get("commits/00000000.0.json")
+    strays = [
+        ".DS_Store",
+        "0.0.json",
+        "00000000.0.json.bak",
+        "00000000.0 (1).json",
+        "00000000.json",
+        "²²²²²²²².0.json",
+    ]
+    for name in [*strays, "old/00000009.0.json", "00000000..void", "readme.txt"]:
+        artifact.put(f"commits/{name}", commit)
+    artifact.put("attempts/00000000/notes.txt", b"hello")
+    artifact.put("attempts/00000000/0123-records.parquet", b"torn")
+    check(finished, SMALL)
+    artifact.unpublish()
+    drive(finished, SMALL)
+    check(finished, SMALL)
+
+
+def test_a_sweep_deletes_orphans_only_and_only_after_the_grace(finished):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    named = artifact.names("attempts")
+    artifact.put("attempts/00000000/orphan-records.parquet", b"x")
+    assert artifact.sweep() == 0
+    assert artifact.sweep(grace=0.0) == 1
+    assert artifact.names("attempts") == named
+    check(finished, SMALL)
+    artifact.unpublish()
+    artifact.put("attempts/00000000/orphan-records.parquet", b"x")
+    assert artifact.sweep(grace=0.0) == 0
+
+
+def test_a_sweep_keeps_all_attempts_that_lost_until_publication_is_sure(run):
+    """Another driver's attempt that lost its race is an orphan, the winner's never."""
+    topics, _ = plans_of(SMALL)
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(topics)
+    rows = list(topics_of(SMALL))
+    won = []
+    for _ in range(2):
+        attempt = Attempt(artifact, topics, 0, 0)
+        attempt.write(RECORDS, [row.record for row in rows[:3] if row.record], TOPIC)
+        attempt.write(REJECTS, [row.reject for row in rows[:3] if row.reject], REJECT)
+        won.append(attempt.commit([row.row_id for row in rows[:3]], Counts(accepted=2, rejected=1, records=2)))
+    assert won == [True, False]
+    drive(run, SMALL)
+    assert artifact.sweep(grace=0.0) == 2
+    check(run, SMALL)
+
+
+def test_an_attempt_that_lost_or_doubled_a_row_cannot_commit(run):
+    plan = Plan("topics", rows=2, shard_rows=2)
+    artifact = run.artifact(TOPICS)
+    row = {"id": "a", "topic": "t", "source": ""}
+    reject = passing.reject("a", "", TOPICS, "bad", "", "").reject
+    for records, rejects in [([row], []), ([row], [reject]), ([], [])]:
+        attempt = Attempt(artifact, plan, 0, 0)
+        attempt.write(RECORDS, records, TOPIC)
+        attempt.write(REJECTS, rejects, REJECT)
+        with pytest.raises(AssertionError, match="shard 0"):
+            attempt.commit(["a", "b"], Counts())
+    assert artifact.pending(plan) == [(0, 0)]
+
+
+def test_another_plan_is_refused_and_the_difference_names_the_key(run):
+    def planned(identity: dict[str, Any]) -> Plan:
+        return Plan("tasks", rows=3, shard_rows=2, mix={"sts": 1, "a": 2}, identity=identity)
+
+    artifact = run.artifact("tasks")
+    artifact.ensure_plan(planned({"sampling": {"top_p": 1.0, "n": (1, 2)}}))
+    artifact.ensure_plan(planned({"sampling": {"n": (1, 2), "top_p": 1.0}}))
+    with pytest.raises(UserError, match=r"\n  identity\.sampling\.top_p: was 1\.0, now 0\.9\nUse another --run"):
+        artifact.ensure_plan(planned({"sampling": {"top_p": 0.9, "n": [1, 2]}}))
+
+
+def test_an_empty_plan_is_published(run):
+    passing.publish(run.artifact(TOPICS), Plan(TOPICS, rows=0, shard_rows=4), TOPIC, iter(()))
+    (verdict,) = verify(run)
+    assert verdict.holds and verdict.planned == 0
