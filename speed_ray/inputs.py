@@ -68,10 +68,11 @@ class Inputs:
 
 def pattern(mix: dict[str, int]) -> list[str]:
     """Spread the kinds evenly over one cycle of `sum(weights)` rows (smooth weighted round-robin)."""
-    credit = dict.fromkeys(mix, 0)
+    # In the order of their names: a plan that was read back from storage has lost the one it was written in.
+    credit = dict.fromkeys(sorted(mix), 0)
     cycle = []
     for _ in range(sum(mix.values())):
-        credit = {kind: credit[kind] + weight for kind, weight in mix.items()}
+        credit = {kind: credit[kind] + mix[kind] for kind in credit}
         chosen = max(credit, key=lambda kind: credit[kind])
         credit[chosen] -= sum(mix.values())
         cycle.append(chosen)
