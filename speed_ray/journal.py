@@ -9,6 +9,7 @@ prompts twice after a kill at half.)
 import asyncio
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from speed_ray.engines.engine import Reply, Sample
@@ -30,7 +31,7 @@ class Journal:
 
     async def add(self, row_id: str, trial: int, reply: Reply) -> None:
         """Take a reply in; returns when it, or the batch that it completes, is stored."""
-        self.waiting.append({"row_id": row_id, "trial": trial, "reply": reply})  # orjson writes dataclasses
+        self.waiting.append({"row_id": row_id, "trial": trial, "reply": reply})
         if len(self.waiting) >= EVERY:
             await self.flush()
 
@@ -43,7 +44,7 @@ class Journal:
 
     def _store(self, path: str, batch: list[dict[str, Any]]) -> None:
         # Not orjson: it refuses half of a surrogate pair, which an endpoint may send and which was paid for.
-        body = "\n".join(map(json.dumps, batch)).encode()
+        body = "\n".join(json.dumps(entry, default=asdict) for entry in batch).encode()
         self.artifact.put(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
