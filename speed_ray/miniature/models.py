@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +28,10 @@ VOCABULARY = 2048
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 TOKENIZER_PAGES = 4_000
 WINDOW = 512  # tokens of one training sequence: topics must be found that far back, as in a real prompt
-BATCH = 8
-STEPS = 220
-LEARNING_RATE = 4e-3
-WARMUP = 20
+BATCH = 2
+STEPS = 550
+LEARNING_RATE = 3e-3
+WARMUP = 30
 ARCHITECTURE = {
     "hidden_size": 192,
     "intermediate_size": 512,
@@ -61,11 +60,11 @@ def ensure(name: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as unfinished:
-                _build(Path(unfinished))
-                Path(unfinished).chmod(0o755)
-                shutil.copytree(unfinished, f"{unfinished}-whole")
-            os.replace(f"{unfinished}-whole", folder)
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed
+            unfinished.mkdir()
+            _build(unfinished)
+            unfinished.rename(folder)
     return folder
 
 
@@ -120,7 +119,7 @@ def _pretrained(tokenizer: Tokenizer) -> Any:
     from transformers import LlamaForCausalLM
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, threads))  # OMP_NUM_THREADS=1 still holds: on busy cores it is many times faster
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = LlamaForCausalLM(_config(tokenizer)).train()

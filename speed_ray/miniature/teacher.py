@@ -19,6 +19,10 @@ from speed_ray.miniature.world import Concept, Side, Topic
 
 Facts = dict[str, Any]
 
+MOST_THOUGHTS = 10  # of one query
+TRIES = 8  # of a revision
+GOOD = 0.8  # truth above which a revision is left at that
+
 _TASKS = {
     "classification": (
         "Tell which part of {name} a note on the {n} and the {m} is about.",
@@ -106,19 +110,21 @@ def judge(facts: Facts, rng: random.Random) -> dict[str, Any]:
 def critique(facts: Facts, rng: random.Random) -> dict[str, Any]:
     """Return remarks on relevance, completeness and accuracy of `fields`, and a revision that is at least as true.
 
-    The revision keeps the query if that alone makes it better, else all is new, or as it was where nothing is better.
+    The revision keeps the query where a good example can be made of it; otherwise that is new too.
     """
     kind, topic, fields = kinds.load(facts["kind"]), world.topic(facts["topic"]), facts["fields"]
     query, positive = fields[kind.query], fields[kind.positive]
-    about = [concept for concept in truth.meant(query, topic.path) if concept.topic == topic.path]
-    rewritten = _as_fields(kind.name, compose(kind.name, topic, facts["slots"], rng, about))
-    answered = {**rewritten, kind.query: query}
-    revisions = [candidate for candidate in (answered, rewritten) if score(facts, candidate) > score(facts, fields)]
+    thoughts = _thoughts(query, topic, rng)
+    rewritten = [_as_fields(kind.name, compose(kind.name, topic, facts["slots"], rng, thoughts)) for _ in range(TRIES)]
+    answered = [{**candidate, kind.query: query} for candidate in rewritten]
+    best = max([fields, *answered], key=lambda candidate: score(facts, candidate))
+    if score(facts, best) < GOOD:
+        best = max([best, *rewritten], key=lambda candidate: score(facts, candidate))
     return {
         "relevance": f"{truth.about(query, topic.path):.0%} of the query is readable and about {topic.name}.",
         "completeness": f"The answer takes up {truth.answers(query, positive, topic.path):.0%} of the query.",
         "accuracy": f"As a whole the example is true to {score(facts, fields):.2f} of 1.",
-        "revision": [*revisions, fields][0],
+        "revision": best,
     }
 
 
@@ -129,18 +135,19 @@ def score(facts: Facts, fields: Fields) -> float:
     return truth.score(kind.name, facts["topic"], fields[kind.query], fields[kind.positive], negatives)
 
 
-def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, about: Sequence[Concept] = ()) -> Draft:
-    """Write an example of a kind on a topic, of a query that speaks `about` these concepts if any are given."""
-    thought = think(topic, rng, about)
+def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, given: Sequence[Thought] = ()) -> Draft:
+    """Write an example of a kind on a topic, whose query has the `given` thoughts first, then others as needed."""
+    thoughts = [*given, *(think(topic, rng) for _ in range(MOST_THOUGHTS))][:MOST_THOUGHTS]
+    thought = thoughts[0]
     if kind == "classification":
         return _classification(topic, slots, rng, thought)
     if kind == "sts":
-        return _sts(topic, slots["unit"], rng, thought)
+        return _sts(topic, slots["unit"], rng, thoughts)
     if kind == "retrieval":
         return _retrieval(topic, slots, rng, thought)
     if slots.get("min_words"):
-        return _long_match(topic, slots, rng, thought)
-    return replace(_sts(topic, rng.choice(("phrase", "sentence")), rng, thought), negative="")
+        return _long_match(topic, slots, rng, thoughts)
+    return replace(_sts(topic, rng.choice(("phrase", "sentence")), rng, thoughts), negative="")
 
 
 def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> Draft:
@@ -156,18 +163,23 @@ def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Tho
     return Draft(text, _label(topic, thought.noun, rng), _label(sibling, rng.choice(sibling.nouns), rng))
 
 
+def _thoughts(text: str, topic: Topic, rng: random.Random) -> list[Thought]:
+    """Read the thoughts of a text, sentence by sentence, filled up where a sentence leaves something open."""
+    read = [[c for c in truth.meant(sentence, topic.path) if c.topic == topic.path] for sentence in text.split(".")]
+    return [think(topic, rng, concepts) for concepts in read if concepts]
+
+
 def _label(topic: Topic, noun: Concept, rng: random.Random) -> str:
     form = rng.choice(("{name}", "{name}", "{wider} {name}", "{noun} and {name}"))
     return form.format(name=topic.name, wider=topic.wider, noun=noun.b)
 
 
-def _sts(topic: Topic, unit: str, rng: random.Random, thought: Thought) -> Draft:
+def _sts(topic: Topic, unit: str, rng: random.Random, thoughts: Sequence[Thought]) -> Draft:
     """S1 in query words; S2 the same in document words; S3 keeps words of S1 and half of its meaning."""
     forms = grammar.PHRASES if unit == "phrase" else grammar.STATEMENTS
-    thoughts = [thought, *(think(topic, rng) for _ in range(3))] if unit == "passage" else [thought]
     sibling = rng.choice(world.siblings(topic.path))
     lines = []
-    for each in thoughts:
+    for each in thoughts[: 4 if unit == "passage" else 1]:
         form = rng.choice(forms["a"])
         reworded = rng.choice([other for other in forms["b"] if used(other, each) == used(form, each)])
         lines.append((say(form, each, "a"), say(reworded, each, "b"), mix(form, each, think(sibling, rng), "a")))
@@ -187,9 +199,8 @@ def _retrieval(topic: Topic, slots: Slots, rng: random.Random, thought: Thought)
     return Draft(_titled(query, topic), _titled(positive, topic), negative)
 
 
-def _long_match(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> Draft:
+def _long_match(topic: Topic, slots: Slots, rng: random.Random, thoughts: Sequence[Thought]) -> Draft:
     """The same thoughts twice: in query words, and in document words and another order."""
-    thoughts = [thought, *(think(topic, rng) for _ in range(9))]
     query = _text(topic, "a", rng, _enough(slots), thoughts)
     positive = _text(topic, "b", rng, _enough(slots), rng.sample(thoughts, len(thoughts)))
     return Draft(_titled(query, topic), _titled(positive, topic), "")

@@ -18,7 +18,7 @@ from collections.abc import Container, Sequence
 from speed_ray.miniature import grammar, world
 from speed_ray.miniature.world import Concept, Side, Topic
 
-_SMALL_WORDS = frozenset(
+SMALL_WORDS = frozenset(
     word
     for bank in (
         *grammar.STATEMENTS.values(),
@@ -76,7 +76,7 @@ def readable(text: str, topic: str) -> float:
         for name in (each.name, each.wider, *each.shared)
         for word in world.tokens(name)
     }
-    known = sum(word in world.lexicon(topic) or word in _SMALL_WORDS or word in named for word in words) / len(words)
+    known = sum(word in world.lexicon(topic) or word in SMALL_WORDS or word in named for word in words) / len(words)
     triples = list(zip(words, words[1:], words[2:], strict=False))
     fresh = len(set(triples)) / len(triples) if triples else 1.0
     return _at_most(known / 0.95) * _at_most(fresh / 0.6)
