@@ -44,15 +44,17 @@ class ObjectStore:
             obstore.put(self.backend, path, data, mode="create", use_multipart=False)
             return True
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            return self.get(path) == data
-        except exceptions.BaseError as error:
+            there = find(self, path)
+            # S3 answers 409 also where a write or a deletion of the same name is under way: then nothing may be there.
+            return self.create(path, data) if there is None else there == data
+        except (exceptions.BaseError, FileNotFoundError) as error:
             raise _explain(error, self.uri, path) from error
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whose name nobody else uses."""
         try:
             obstore.put(self.backend, path, data)
-        except exceptions.BaseError as error:
+        except (exceptions.BaseError, FileNotFoundError) as error:
             raise _explain(error, self.uri, path) from error
 
     def get(self, path: str) -> bytes:
@@ -73,8 +75,12 @@ class ObjectStore:
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is already gone is fine."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             obstore.delete(self.backend, path)
+        except FileNotFoundError:
+            pass
+        except exceptions.BaseError as error:
+            raise _explain(error, self.uri, path) from error
 
 
 class LocalFolder:
@@ -85,27 +91,42 @@ class LocalFolder:
         self.uri = str(root)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Link a synced file into place: a hard link is atomic and refuses an existing name, on NFS too."""
+        """Link a synced file into place: a hard link is atomic and refuses an existing name, on NFS too.
+
+        NFS may lose the response and send the request again, so the content decides here too whose the file is.
+        """
         final = self.root / path
-        temporary = self._write(final.parent / f".{final.name}-{uuid.uuid4().hex}", data)
+        temporary = self._write(final, data)
         try:
             os.link(temporary, final)
             _sync_folder(final.parent)
             return True
         except FileExistsError:
-            return False
+            return find(self, path) == data
+        except OSError as error:
+            raise _unwritable(final, error) from error
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
     def put(self, path: str, data: bytes) -> None:
         """Write and sync a file, then give it its name."""
         final = self.root / path
-        os.replace(self._write(final.parent / f".{final.name}-{uuid.uuid4().hex}", data), final)
-        _sync_folder(final.parent)
+        temporary = self._write(final, data)
+        try:
+            os.replace(temporary, final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _unwritable(final, error) from error
 
     def get(self, path: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
-        return (self.root / path).read_bytes()
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise Interrupted(f"Cannot read {self.root / path}: {error.strerror or error}.") from error
 
     def names(self, folder: str) -> list[str]:
         """List files below a folder. Hidden ones are writes that were never finished: they do not count."""
@@ -117,21 +138,19 @@ class LocalFolder:
         """Remove a file; one that is already gone is fine."""
         (self.root / path).unlink(missing_ok=True)
 
-    def _write(self, path: Path, data: bytes) -> Path:
+    def _write(self, final: Path, data: bytes) -> Path:
+        temporary = final.parent / f".{final.name}-{uuid.uuid4().hex}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            _make_folder(final.parent)
+            with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            raise Interrupted(
-                f"Cannot write {path}: {error.strerror or error}.\n"
-                "Nothing that was committed is lost. Make room or set permissions, then run the same command again."
-            ) from error
-        return path
+                temporary.unlink()
+            raise _unwritable(final, error) from error
+        return temporary
 
 
 Store = ObjectStore | LocalFolder
@@ -155,6 +174,14 @@ def find(store: Store, path: str) -> bytes | None:
         return None
 
 
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each synced into its parent: a commit must not outlive the files it names."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
 def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -173,13 +200,23 @@ def _open_cloud(uri: str) -> ObjectStore:
         raise UserError(f"{uri}: {error}") from None
 
 
+def _unwritable(path: Path, error: OSError) -> Interrupted:
+    return Interrupted(
+        f"Cannot write {path}: {error.strerror or error}.\n"
+        "Nothing that was committed is lost. Make room or set permissions, then run the same command again."
+    )
+
+
 def _explain(error: Exception, uri: str, path: str) -> Exception:
+    said = str(error).partition("\n\nDebug source")[0]
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{uri}/{path} cannot be written: there is no such bucket ({said}).")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return Interrupted(
-            f"{uri}/{path}: the store refused access ({str(error)[:200]}).\n"
+            f"{uri}/{path}: the store refused access ({said}).\n"
             f"Nothing that was committed is lost. Renew the credentials, then run the same command again."
         )
     return Interrupted(
-        f"{uri}/{path}: the store did not answer ({str(error)[:200]}).\n"
+        f"{uri}/{path}: the store did not answer ({said}).\n"
         f"Nothing that was committed is lost. Run the same command again when it is back."
     )

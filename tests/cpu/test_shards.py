@@ -325,7 +325,8 @@ def test_damage_at_any_moment_heals(run_on, world, troubles, choices, damages):
             with turn():
                 vandalise(backend, which, how)
 
-    with contextlib.suppress(UserError, Interrupted):
+    # A commit may vanish between its listing and its reading; any end is good that the next drive goes on from.
+    with contextlib.suppress(UserError, Interrupted, FileNotFoundError):
         interleave([*(job(own) for own in troubles), vandal], choices)
     clean = run_on(ObjectStore(backend, "memory://"))
     for _ in range(3):  # damage to topics first, then to what was made of them

@@ -1,0 +1,284 @@
+"""One contract for every store: `create` has one winner, and nothing half written is ever seen under its name."""
+
+import http.client
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from obstore.store import MemoryStore
+
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.store import LocalFolder, ObjectStore, find, open_store
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[int]:
+    """The port of an S3 server with a bucket named `bucket`."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket="bucket")
+    yield port
+    server.stop()
+
+
+@pytest.fixture
+def open_s3(s3: int, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ObjectStore]:
+    """Open a folder of its own on the S3 server, or on one that stands before it."""
+
+    def open_at(port: int = s3, bucket: str = "bucket") -> ObjectStore:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        return open_store(f"s3://{bucket}/{uuid.uuid4().hex}")
+
+    return open_at
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalFolder | ObjectStore:
+    if request.param == "local":
+        return open_store(str(tmp_path / "a" / "run"))
+    if request.param == "memory":
+        return ObjectStore(MemoryStore(), "memory://")
+    return request.getfixturevalue("open_s3")()
+
+
+def test_create_has_one_winner_of_32_racing_threads(store):
+    start = threading.Barrier(32)
+
+    def race(number: int) -> bool:
+        start.wait()
+        return store.create("commits/0.json", b"%d" % number)
+
+    with ThreadPoolExecutor(32) as racers:
+        won = list(racers.map(race, range(32)))
+    assert won.count(True) == 1
+    assert store.get("commits/0.json") == b"%d" % won.index(True)
+    assert store.names("commits") == ["0.json"]
+
+
+def test_create_refuses_other_content_and_knows_its_own_again(store):
+    assert store.create("plan.json", b"ours")
+    assert not store.create("plan.json", b"theirs")
+    assert store.create("plan.json", b"ours")
+    assert store.get("plan.json") == b"ours"
+
+
+def test_put_get_names_delete(store):
+    for path in ("attempts/1/b", "attempts/1/a", "attempts/2/x/y", "attempts2/z", "top"):
+        store.put(path, path.encode())
+    assert store.names("attempts") == ["1/a", "1/b", "2/x/y"]
+    assert store.names("nothing/here") == []
+    assert store.get("attempts/2/x/y") == b"attempts/2/x/y"
+    store.put("top", b"")
+    assert store.get("top") == b""
+    store.delete("attempts/1/a")
+    store.delete("attempts/1/a")
+    assert store.names("attempts") == ["1/b", "2/x/y"]
+    with pytest.raises(FileNotFoundError):
+        store.get("attempts/1/a")
+    assert find(store, "attempts/1/a") is None
+
+
+def test_a_large_object_comes_back_whole(store):
+    data = os.urandom(12_000_000)  # obstore sends more than 5 MB in parts
+    store.put("attempts/large", data)
+    assert store.create("large", data)
+    assert store.get("attempts/large") == data == store.get("large")
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """Stands before an S3 server. `spoil` says what becomes of the n-th request: None, "drop" or a status."""
+
+    def __init__(self, port: int, spoil: Callable[[int, str], str | int | None]) -> None:
+        super().__init__(("127.0.0.1", 0), Forward)
+        self.target = port
+        self.spoil = spoil
+        self.seen: list[str] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Forward(http.server.BaseHTTPRequestHandler):
+    server: Proxy
+
+    def do(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.seen.append(self.command)
+        fate = self.server.spoil(len(self.server.seen) - 1, self.command)
+        if isinstance(fate, int):
+            self.send_response(fate)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.target)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        content = answer.read()
+        if fate == "drop":  # it was done, and nobody is told
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_PUT = do_GET = do_DELETE = do_POST = do_HEAD = do
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def before_s3(s3: int, open_s3: Callable[..., ObjectStore]) -> Iterator[Callable[..., tuple[ObjectStore, Proxy]]]:
+    proxies = []
+
+    def stand(spoil: Callable[[int, str], str | int | None]) -> tuple[ObjectStore, Proxy]:
+        proxies.append(Proxy(s3, spoil))
+        return open_s3(proxies[-1].server_port), proxies[-1]
+
+    yield stand
+    for proxy in proxies:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def test_a_create_whose_response_is_lost_is_still_ours(before_s3):
+    store, proxy = before_s3(lambda number, verb: "drop" if number == 0 else None)
+    assert store.create("commits/0.json", b"attempt 1")
+    assert proxy.seen[:2] == ["PUT", "PUT"]
+    assert not store.create("commits/0.json", b"attempt 2")
+
+
+def test_a_throttling_store_only_slows_down(before_s3):
+    store, proxy = before_s3(lambda number, verb: 503 if number % 4 else None)
+    assert store.create("commits/0.json", b"x")
+    store.put("attempts/0", b"y")
+    assert store.get("attempts/0") == b"y"
+    assert store.names("commits") == ["0.json"]
+    assert len(proxy.seen) > 4
+
+
+def test_a_create_that_meets_another_in_flight_is_decided_by_what_is_there(before_s3):
+    """S3 may answer 409 to a conditional write while another, or a deletion, is under way: nothing may be there."""
+    store, _ = before_s3(lambda number, verb: 409 if number == 0 else None)
+    assert store.create("commits/0.json", b"x")
+    assert not store.create("commits/0.json", b"y")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_credentials_say_what_to_do(before_s3, status):
+    store, _ = before_s3(lambda number, verb: status)
+    for verb in (store.create, store.put):
+        with pytest.raises(Interrupted, match=r"plan\.json: the store refused access .*\n.*Renew the credentials"):
+            verb("plan.json", b"x")
+    for verb in (store.get, store.names, store.delete):
+        with pytest.raises(Interrupted, match=f"{status}"):
+            verb("plan.json")
+
+
+def test_a_bucket_that_is_not_there_is_the_users_to_make(open_s3):
+    store = open_s3(bucket="nobucket")
+    for verb in (store.create, store.put):
+        with pytest.raises(UserError, match=r"s3://nobucket/.*plan\.json.*no such bucket"):
+            verb("plan.json", b"x")
+
+
+def test_an_unknown_scheme_names_the_known_ones():
+    with pytest.raises(UserError, match=r"'hdfs'.*local path.*s3"):
+        open_store("hdfs://name/run")
+
+
+def test_a_local_path_and_its_file_uri_are_one_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_store("some run/1").put("a/b", b"x")
+    assert open_store(f"file://{tmp_path}/some run/1").get("a/b") == b"x"
+    assert open_store(str(tmp_path / "some run" / "1")).get("a/b") == b"x"
+
+
+def test_a_folder_below_a_regular_file_is_explained(tmp_path):
+    (tmp_path / "file").write_text("x")
+    store = open_store(str(tmp_path / "file" / "run"))
+    for verb in (store.create, store.put):
+        with pytest.raises(Interrupted, match=rf"Cannot write {tmp_path}/file/run/plan\.json: .*\n.*run the same"):
+            verb("plan.json", b"x")
+    with pytest.raises(Interrupted, match="Cannot read"):
+        store.get("plan.json")
+    assert store.names("commits") == []
+
+
+def test_an_unfinished_write_is_not_listed(tmp_path):
+    store = open_store(str(tmp_path))
+    store.put("attempts/0/a", b"x")
+    (tmp_path / "attempts/0/.b-1234").write_bytes(b"half")
+    assert store.names("attempts") == ["0/a"]
+
+
+FULL = """
+import resource, signal, sys
+from speed_ray.errors import Interrupted
+from speed_ray.store import open_store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+store = open_store(sys.argv[1])
+store.put("attempts/small", b"x" * 1000)
+for verb in (store.put, store.create):
+    try:
+        verb("attempts/large", b"x" * 1001)
+    except Interrupted as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_interrupts_and_leaves_no_half_file(tmp_path):
+    """A limit on the size of files ends a write as a full disk does, after a part of it."""
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.count(f"Cannot write {tmp_path}/attempts/large: File too large") == 2
+    assert done.stdout.count("Make room") == 2
+    assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["small"]
+
+
+def test_a_file_system_without_hard_links_is_explained(tmp_path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(Interrupted, match=r"plan\.json: Operation not permitted"):
+        open_store(str(tmp_path)).create("plan.json", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_new_folder_is_synced_before_a_file_in_it_counts(tmp_path, monkeypatch):
+    """A power cut may undo what was not: a commit must not outlive the folder of the files that it names."""
+    synced = []
+    sync = os.fsync
+
+    def record(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    open_store(str(tmp_path / "run")).put("attempts/00000000/a", b"x")
+    wanted = [tmp_path, tmp_path / "run", tmp_path / "run/attempts", tmp_path / "run/attempts/00000000"]
+    assert [path for path in synced if path.is_dir()] == wanted
