@@ -19,7 +19,7 @@ class Progress:
     """Counts the shards of one artifact as they are committed; what earlier drives committed is counted in."""
 
     def __init__(self, artifact: Artifact, plan: Plan, engine: EngineConfig) -> None:
-        self.name = artifact.name
+        self.artifact = artifact
         self.plan = plan
         self.price = engine.price if isinstance(engine, OpenAIEngine) else None
         before = list(artifact.commits())
@@ -40,10 +40,12 @@ class Progress:
     ) -> None:
         if self.live:
             self.live.stop()
+        if error is None:  # what another driver committed meanwhile counts as well
+            self.counts = sum((commit.counts for commit in self.artifact.commits()), Counts())
         self._line()
 
     def add(self, counts: Counts) -> None:
-        """Take in one committed shard."""
+        """Take in one committed shard, or no news."""
         self.counts += counts
         if self.live:
             self.live.update(self._bar())
@@ -52,12 +54,12 @@ class Progress:
 
     def _line(self) -> None:
         self.lined = time.monotonic()
-        self.console.print(f"{self.name}: {self.text()}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"{self.artifact.name}: {self.text()}", markup=False, highlight=False, soft_wrap=True)
 
     def _bar(self) -> Table:
         table = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self.plan.rows, completed=self._done(), width=30)
-        table.add_row(self.name, bar, self.text())
+        table.add_row(self.artifact.name, bar, self.text())
         return table
 
     def text(self) -> str:

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -34,6 +35,8 @@ from speed_ray.stage import Stage
 from speed_ray.worker import Worker
 
 log = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between two looks at the watchdog and the progress bar
 
 Batch = dict[str, Any]
 MakeStage = Callable[[Recipe], Stage]
@@ -81,25 +84,37 @@ def _dataset(run: Run, artifact: Artifact, plan: Plan, make_stage: MakeStage, re
 
 
 def _answers(dataset: Dataset, stage: Stage) -> Iterator[Counts]:
-    """Yield each shard's counts as it is committed. The watchdog counts the time between two of them."""
+    """Yield each shard's counts as it is committed, and nothing's counts now and then so that progress can be shown.
+
+    The watchdog counts the time between two commits.
+    """
     arrived: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_consume, args=(dataset, arrived), daemon=True).start()
-    minutes = stage.settings.pool.watchdog_minutes
+    last = time.monotonic()
     while True:
         try:
-            item = arrived.get(timeout=minutes * 60)
+            item = arrived.get(timeout=TICK)
         except queue.Empty:
-            raise Stalled(
-                f"{stage.name}: no shard was committed for {minutes:g} minutes, so the job was ended.\n"
-                f"The cluster has: {resources()}. One engine of this stage takes {stage.settings.pool}.\n"
-                "If the cluster cannot hold one, change the stage's pool; if an engine is slow or an endpoint is "
-                "down, see the actors' logs. Then run the same command again: it goes on from the last commit."
-            ) from None
+            if time.monotonic() - last > stage.settings.pool.watchdog_minutes * 60:
+                raise _stalled(stage) from None
+            yield Counts()
+            continue
         if item is None:
             return
         if isinstance(item, BaseException):
             raise item
+        last = time.monotonic()
         yield item
+
+
+def _stalled(stage: Stage) -> Stalled:
+    pool = stage.settings.pool
+    return Stalled(
+        f"{stage.name}: no shard was committed for {pool.watchdog_minutes:g} minutes, so the job was ended.\n"
+        f"The cluster has: {resources()}. One engine of this stage takes {pool}.\n"
+        "If the cluster cannot hold one, change the stage's pool; if an engine is slow or an endpoint is "
+        "down, see the actors' logs. Then run the same command again: it goes on from the last commit."
+    )
 
 
 def _consume(dataset: Dataset, arrived: "queue.Queue[Any]") -> None:
@@ -131,7 +146,7 @@ class EngineActor:
         self.worker = Worker(stage, run.artifact(artifact), plan, inputs, self.engine)
 
     @functools.cached_property
-    def started(self) -> "asyncio.Task[None]":
+    def starting(self) -> "asyncio.Task[None]":
         """Starting the engine, once, on the event loop that the shards will run on."""
         return asyncio.ensure_future(self.engine.start())
 
@@ -140,9 +155,16 @@ class EngineActor:
         for shard, generation in zip(batch["shard"].tolist(), batch["generation"].tolist(), strict=True):
             yield await self._work(shard, generation)
 
+    async def _start(self) -> None:
+        try:
+            await asyncio.shield(self.starting)
+        except EngineDead as error:
+            # Another actor would fail alike, every minute until the watchdog; a person can read this one's reason.
+            raise Interrupted(f"{self.worker.stage.name}: the engine did not start. {error}") from error
+
     async def _work(self, shard: int, generation: int) -> Batch:
         try:
-            await asyncio.shield(self.started)
+            await self._start()
             counts = await self.worker.work(shard, generation)
             return _row(counts=json.dumps(asdict(counts or Counts())))
         except EngineDead as error:
