@@ -12,11 +12,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
 from speed_ray.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Strict(BaseModel):
@@ -43,8 +55,8 @@ class Budget(Strict):
 class Price(Strict):
     """Dollars per million tokens."""
 
-    input: float
-    output: float
+    input: NonNegativeFloat
+    output: NonNegativeFloat
 
 
 class VllmEngine(Strict):
@@ -77,9 +89,9 @@ class OpenAIEngine(Strict):
 class Faults(Strict):
     """What a simulated engine gets wrong, as shares of its answers. Drawn from the request's seed."""
 
-    malformed: float = 0.0
-    die: float = 0.0  # the whole engine dies, once per row
-    hang: float = 0.0
+    malformed: Share = 0.0
+    die: Share = 0.0  # the whole engine dies, once per row
+    hang: Share = 0.0
 
 
 class SimulatedEngine(Strict):
@@ -112,17 +124,24 @@ class Pool(Strict):
 
     min: PositiveInt = 1
     max: PositiveInt = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
+    cpus: NonNegativeFloat = 1.0
+    gpus: NonNegativeFloat = 0.0
     accelerator: str | None = None  # a GPU type as Ray names it: "H100"
     watchdog_minutes: PositiveFloat = 30.0  # without a commit the job ends with a diagnosis
+
+    @model_validator(mode="after")
+    def min_is_at_most_max(self) -> "Pool":
+        """Refuse a pool that can never be made."""
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max is {self.max}: set max to {self.min} or more")
+        return self
 
 
 class Sampling(Strict):
     """How an engine chooses tokens (SPEED, section 4.1: temperature 1, top_p 1; appendix B: at most 800 new ones)."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: NonNegativeFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: PositiveInt = 800
 
 
@@ -140,7 +159,7 @@ class Brainstorm(Stage):
 
     ask: PositiveInt = 5
     keep: PositiveInt = 1
-    duplicate_similarity: float = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
+    duplicate_similarity: Share = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
 class Synthesize(Stage):
@@ -182,10 +201,10 @@ class Recipe(Strict):
     @validates("languages")
     @classmethod
     def languages_not_empty(cls, languages: dict[str, int]) -> dict[str, int]:
-        """Refuse a recipe that writes in no language."""
+        """Refuse a recipe that writes in no language. Sorts them: a row draws by place, whatever order was written."""
         if not languages:
             raise ValueError("name at least one language")
-        return languages
+        return dict(sorted(languages.items()))
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
@@ -262,9 +281,8 @@ def _decides(key: str, value: Any) -> Any:
 
 def names() -> list[str]:
     """List the recipes that come with the package."""
-    return sorted(
-        Path(str(entry)).stem for entry in resources.files("speed_ray.recipes").iterdir() if ".yaml" in entry.name
-    )
+    files = [entry.name for entry in resources.files("speed_ray.recipes").iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
 
 def _read(name_or_path: str) -> tuple[str, str]:

@@ -1,0 +1,185 @@
+"""A recipe is checked whole before anything is spent, and a mistake names its key and the one that was meant."""
+
+import pytest
+import yaml
+
+from speed_ray import recipe as recipes
+from speed_ray.errors import UserError
+
+OPENAI = "generator={engine: openai, model: m, base_url: http://localhost/v1}"
+
+
+def complaint(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        recipes.load("miniature", overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "meant"),
+    [
+        ("seedd=1", "seedd", "seed"),
+        ("topics.sourcee=x", "topics.sourcee", "source"),
+        ("generator.argss={}", "generator.argss", "args"),
+        ("teacher.in_fligth=3", "teacher.in_fligth", "in_flight"),
+        ("synthesize.pool.maxx=2", "synthesize.pool.maxx", "max"),
+        ("brainstorm.sampling.temprature=1", "brainstorm.sampling.temprature", "temperature"),
+        ("brainstorm.kep=1", "brainstorm.kep", "keep"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_one(override, key, meant):
+    assert f"  {key}: there is no such key (did you mean {meant!r}?)" in complaint(override)
+
+
+def test_an_unknown_key_below_an_engine_is_found_among_that_engines_keys():
+    assert "generator.budget.cals: there is no such key (did you mean 'calls'?)" in complaint(
+        OPENAI, "generator.budget.cals=3"
+    )
+    assert "valid: engine, in_flight, model" in complaint("teacher.xyzzy=1"), "the scripted engine's keys only"
+
+
+def test_all_mistakes_are_named_at_once():
+    said = complaint("seedd=1", "synthesize.examples=many", "brainstorm.keep=0")
+    assert said.count("\n") == 3
+    for key in ("seedd", "synthesize.examples", "brainstorm.keep"):
+        assert f"  {key}: " in said
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=1.5", r"seed: Input should be a valid integer (got 1.5)"),
+        ("seed=true", "seed: Input should be a valid integer (got True)"),
+        ("seed='7'", "seed: Input should be a valid integer (got '7')"),
+        ("synthesize.examples=1e3", "synthesize.examples: Input should be a valid integer (got '1e3')"),
+        ("generator.model=5", "generator.model: Input should be a valid string (got 5)"),
+        ("topics=", "topics: "),
+        ("generator=vllm", "generator: "),
+        ("generator.engine=vlm", "generator.engine: choose one of vllm, openai, simulated, scripted"),
+        ("generator={}", "generator.engine: choose one of vllm"),
+        ("generator={engine: vllm}", "generator.model: this key is required"),
+        ("mix.retreival=1", "mix: there is no kind 'retreival' (did you mean 'retrieval'?)"),
+        ("mix={sts: 0, retrieval: 0}", "mix: all weights are zero"),
+        ("mix={}", "mix: all weights are zero"),
+        ("languages={}", "languages: name at least one language"),
+        ("languages={English: 0}", "languages.English: "),
+        ("synthesize.sampling.temperature=-0.1", "synthesize.sampling.temperature: "),
+        ("synthesize.sampling.temperature=.nan", "synthesize.sampling.temperature: "),
+        ("synthesize.sampling.top_p=1.5", "synthesize.sampling.top_p: "),
+        ("brainstorm.duplicate_similarity=7", "brainstorm.duplicate_similarity: "),
+        ("synthesize.pool={min: 3, max: 1}", "synthesize.pool: min is 3 and max is 1: set max to 3 or more"),
+        ("brainstorm.pool.cpus=-1", "brainstorm.pool.cpus: "),
+    ],
+)
+def test_a_wrong_value_is_refused(override, expected):
+    assert expected in complaint(override)
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "", "seed.x=1", "seed=[1"])
+def test_a_malformed_override_repeats_what_was_written(override):
+    assert f"--set {override}: " in complaint(override)
+
+
+def test_overrides_are_yaml_laid_over_the_file_in_order():
+    recipe = recipes.load(
+        "miniature",
+        ["synthesize.examples=3", "generator.args.max_model_len=64", "generator.args.x={a: [1, 2]}", "prompts=a=b",
+         "seed=1", "seed=2", "mix={sts: 1}"],
+    )  # fmt: skip
+    assert recipe.synthesize.examples == 3
+    assert recipe.generator.args["x"] == {"a": [1, 2]} and recipe.generator.args["max_model_len"] == 64
+    assert recipe.generator.args["dtype"] == "float32", "the rest of a mapping stays"
+    assert (recipe.prompts, recipe.seed, recipe.mix) == ("a=b", 2, {"sts": 1})
+
+
+def test_a_key_is_read_from_the_environment_only(monkeypatch):
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    overrides = [OPENAI, "generator.api_key_env=SOME_KEY"]
+    assert "generator.api_key_env names the environment variable SOME_KEY, which is not set" in complaint(*overrides)
+    monkeypatch.setenv("SOME_KEY", "secret")
+    recipe = recipes.load("miniature", overrides)
+    assert "secret" not in recipes.dump(recipe)
+    monkeypatch.delenv("SOME_KEY")
+    assert recipes.check(yaml.safe_load(recipes.dump(recipe)), "recipe.yaml", environment=False) == recipe
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_packaged_recipe_loads_and_survives_a_dump(name):
+    try:
+        recipe = recipes.load(name)
+    except UserError as error:
+        assert "environment variable" in str(error)
+        return
+    assert recipes.check(yaml.safe_load(recipes.dump(recipe)), "recipe.yaml") == recipe
+    assert recipes.dump(recipe) == recipes.dump(recipes.check(yaml.safe_load(recipes.dump(recipe)), "recipe.yaml"))
+
+
+def test_a_recipe_that_is_not_there_or_not_one_is_explained(tmp_path):
+    with pytest.raises(UserError, match=r"--recipe minature: no such file.*did you mean 'miniature'"):
+        recipes.load("minature")
+    file = tmp_path / "r.yaml"
+    for content, expected in [
+        (b"", "must be a mapping of recipe keys, not NoneType"),
+        (b"- 1", "must be a mapping of recipe keys, not list"),
+        (b"a: [", "is not valid YAML"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"seed: 1", "topics: this key is required"),
+        (b"!!python/object/apply:os.system [ls]", "is not valid YAML"),
+    ]:
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=expected) as caught:
+            recipes.load(str(file))
+        assert str(file) in str(caught.value)
+
+
+def identity(*overrides: str) -> dict:
+    return recipes.identity(recipes.load("miniature", [OPENAI, *overrides]))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "synthesize.pool.max=8",
+        "brainstorm.pool.gpus=1",
+        "generator.budget.calls=10",
+        "generator.base_url=http://elsewhere/v1",
+        "generator.in_flight=3",
+        "generator.timeout=5",
+        "generator.price={input: 1, output: 2}",
+        "teacher.in_flight=9",
+    ],
+)
+def test_where_and_how_fast_change_no_identity(override):
+    assert identity(override) == identity()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=8",
+        "generator.model=other",
+        "generator.structured=false",
+        "teacher.model=other",
+        "synthesize.sampling.temperature=0.5",
+        "synthesize.retries=0",
+        "synthesize.shard_rows=9",
+        "mix={sts: 1}",
+        "languages={German: 1}",
+        "brainstorm.keep=2",
+    ],
+)
+def test_what_decides_a_row_changes_the_identity(override):
+    assert identity(override) != identity()
+
+
+def test_of_vllms_arguments_only_those_that_decide_a_token_count():
+    plain = recipes.identity(recipes.load("miniature"))
+    fast = ["generator.args.tensor_parallel_size=2", "generator.args.gpu_memory_utilization=0.5"]
+    assert recipes.identity(recipes.load("miniature", fast)) == plain
+    assert recipes.identity(recipes.load("miniature", ["generator.args.quantization=fp8"])) != plain
+
+
+def test_the_order_in_which_languages_were_written_changes_nothing():
+    one = recipes.load("miniature", ["languages={English: 3, German: 1}"])
+    other = recipes.load("miniature", ["languages={German: 1, English: 3}"])
+    assert list(one.languages.items()) == list(other.languages.items())
