@@ -68,9 +68,14 @@ class Vllm:
         self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model)))
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
-        self._check_template()
-        if self._config.adapter is not None:
-            await self._lora(self._config.adapter)
+        if self._template is None and not self._tokenizer.chat_template:
+            raise UserError(f"generator.chat_template: {self.model} has none of its own; set Jinja text or a file.")
+        try:
+            self._tokenize([{"role": "user", "content": "?"}])
+            if self._config.adapter is not None:
+                await self._lora(self._config.adapter)
+        except EngineRefused as error:
+            raise UserError(str(error)) from None
 
     async def generate(self, request: Request) -> Reply:
         """Answer one request with all of its n samples."""
@@ -171,7 +176,10 @@ class Vllm:
         return self._loras[path]
 
     async def _load_lora(self, path: str, number: int) -> Any:
-        rank = check_adapter_folder(Path(path))
+        try:
+            rank = check_adapter_folder(Path(path))
+        except UserError as error:
+            raise EngineRefused(str(error)) from None
         config = self._engine.vllm_config.lora_config
         if config is None or rank > config.max_lora_rank:
             raise EngineRefused(
@@ -186,15 +194,6 @@ class Vllm:
         except Exception as error:
             raise EngineRefused(f"vLLM cannot load the adapter {path}: {error}") from error
         return lora
-
-    def _check_template(self) -> None:
-        """Write one prompt, so that a model without a usable template is refused before any row is planned on it."""
-        if self._template is None and not self._tokenizer.chat_template:
-            raise UserError(f"generator.chat_template: {self.model} has none of its own; set Jinja text or a file.")
-        try:
-            self._tokenize([{"role": "user", "content": "?"}])
-        except EngineRefused as error:
-            raise UserError(str(error)) from None
 
 
 def check_args(args: dict[str, Any]) -> dict[str, Any]:

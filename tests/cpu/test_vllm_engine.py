@@ -176,6 +176,11 @@ async def test_an_adapter_changes_the_answer_of_its_request_alone(engine, adapte
     assert (await engine.generate(greedy)).samples == plain.samples
 
 
+async def test_an_adapter_that_is_not_there_is_refused(engine, tmp_path: Path) -> None:
+    with pytest.raises(EngineRefused, match="adapter_config"):
+        await engine.generate(replace(ASK, adapter=str(tmp_path / "gone")))
+
+
 async def test_a_broken_adapter_is_refused_and_is_not_the_engines_death(engine, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
     (tmp_path / "adapter_model.safetensors").write_bytes(b"no weights")
@@ -249,12 +254,14 @@ async def test_a_dead_engine_process_is_the_engines_death(tiny: Path, adapter: P
     answer = asyncio.create_task(own.generate(replace(ASK, n=64, max_tokens=200)))
     await asyncio.sleep(0.1)
     for pid in mine:
-        os.kill(pid, signal.SIGKILL)
+        if "EngineCore" in psutil.Process(pid).name():
+            os.kill(pid, signal.SIGKILL)
     with pytest.raises(EngineDead):
         await answer
     with pytest.raises(EngineDead):
         await own.generate(ASK)
     await own.close()
+    await until(lambda: not any(map(is_running, mine)), pause=asyncio.sleep)
 
 
 async def test_a_killed_parent_leaves_no_process_behind(tiny: Path) -> None:
