@@ -122,6 +122,8 @@ class Vllm:
         except Exception as error:
             if self._engine.errored:
                 raise EngineDead(f"vLLM's engine died while it answered: {error!r}") from error
+            if isinstance(error.__cause__, ValueError | TypeError):  # a check that vLLM does not count among its own
+                raise EngineRefused(f"vLLM refuses the request of row {row_id}: {error.__cause__}") from error
             raise
         unfinished = [one.finish_reason for one in final.outputs if one.finish_reason not in ("stop", "length")]
         if unfinished:
@@ -146,16 +148,19 @@ class Vllm:
         return min(wanted, left)
 
     def _sampling(self, request: Request, room: int) -> SamplingParams:
-        return SamplingParams(
-            n=request.n,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=room,
-            seed=request.seed,
-            structured_outputs=self._schema(request),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,  # ours alone, so vLLM need not copy it deeply
-        )
+        try:
+            return SamplingParams(
+                n=request.n,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                max_tokens=room,
+                seed=request.seed,
+                structured_outputs=self._schema(request),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,  # ours alone, so vLLM need not copy it deeply
+            )
+        except (VLLMClientError, ValueError) as error:
+            raise EngineRefused(f"vLLM refuses the sampling of row {request.row_id}: {error}") from error
 
     def _schema(self, request: Request) -> Any:
         if request.schema is None or not self._config.structured:

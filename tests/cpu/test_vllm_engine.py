@@ -168,6 +168,12 @@ async def test_a_bad_schema_is_refused_and_is_not_the_engines_death(engine) -> N
     assert (await engine.generate(ASK)).samples
 
 
+@pytest.mark.parametrize("wrong", [{"top_p": 2.0}, {"n": 2, "temperature": 0.0}])
+async def test_impossible_sampling_is_refused(engine, wrong: dict) -> None:
+    with pytest.raises(EngineRefused, match="sampling"):
+        await engine.generate(replace(ASK, **wrong))
+
+
 async def test_an_adapter_changes_the_answer_of_its_request_alone(engine, adapter: Path) -> None:
     greedy = replace(ASK, temperature=0.0)
     plain = await engine.generate(greedy)
