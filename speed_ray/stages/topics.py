@@ -43,14 +43,13 @@ def read(source: str) -> list[str]:
 
         return world.topics()
     data = _bytes(source)
+    table = Path(source).suffix.lower() in (".csv", ".parquet")
     try:
-        lines = (
-            _column(source, data)
-            if Path(source).suffix in (".csv", ".parquet")
-            else data.decode("utf-8-sig").splitlines()
-        )
+        lines = _column(source, data) if table else data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"topics.source: {source} is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    if any("\0" in line for line in lines):  # UTF-16 without its mark decodes as UTF-8, with a zero in every letter
+        raise UserError(f"topics.source: {source} is not UTF-8 text (it holds zero bytes). Save it as UTF-8.")
     stripped = (line.strip() for line in lines)
     topics = [line for line in stripped if line and not line.startswith("#")]
     if not topics:
@@ -87,15 +86,18 @@ def _bytes(source: str) -> bytes:
 
 
 def _column(source: str, data: bytes) -> list[str]:
-    if source.endswith(".parquet"):
+    if source.lower().endswith(".parquet"):
         try:
             table = pq.read_table(BytesIO(data))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"topics.source: {source} is not a Parquet file: {error}") from None
         columns, rows = table.column_names, table.to_pylist() if "topic" in table.column_names else []
     else:
-        reader = csv.DictReader(StringIO(data.decode("utf-8-sig")))
-        columns, rows = list(reader.fieldnames or []), list(reader)
+        try:
+            reader = csv.DictReader(StringIO(data.decode("utf-8-sig"), newline=""))
+            columns, rows = list(reader.fieldnames or []), list(reader)
+        except csv.Error as error:
+            raise UserError(f"topics.source: {source} is not a CSV file: {error}") from None
     if "topic" not in columns:
         raise UserError(f"topics.source: {source} has no column `topic` (it has: {', '.join(columns) or 'none'}).")
     return [str(row["topic"] or "") for row in rows]
