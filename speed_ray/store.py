@@ -197,7 +197,7 @@ def _open_cloud(uri: str) -> ObjectStore:
     try:
         return ObjectStore(from_url(uri, client_options={"allow_http": plain}, retry_config=RETRIES), uri)
     except exceptions.BaseError as error:
-        raise UserError(f"{uri}: {error}") from None
+        raise UserError(f"{uri}: {_said(error)}") from None
 
 
 def _unwritable(path: Path, error: OSError) -> Interrupted:
@@ -208,7 +208,7 @@ def _unwritable(path: Path, error: OSError) -> Interrupted:
 
 
 def _explain(error: Exception, uri: str, path: str) -> Exception:
-    said = str(error).partition("\n\nDebug source")[0]
+    said = _said(error)
     if isinstance(error, FileNotFoundError):
         return UserError(f"{uri}/{path} cannot be written: there is no such bucket ({said}).")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
@@ -220,3 +220,7 @@ def _explain(error: Exception, uri: str, path: str) -> Exception:
         f"{uri}/{path}: the store did not answer ({said}).\n"
         f"Nothing that was committed is lost. Run the same command again when it is back."
     )
+
+
+def _said(error: Exception) -> str:
+    return str(error).partition("\n\nDebug source")[0]

@@ -20,7 +20,7 @@ from speed_ray import recipe as recipes
 from speed_ray.engines.engine import Reply, Request, Sample
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.inputs import Inputs, PlannedRow
-from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id
+from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, seed_of
 from speed_ray.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.shards import RECORDS, REJECTS, Attempt, Counts, Plan
 from speed_ray.stage import Stage
@@ -165,12 +165,11 @@ class Scripted:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.asked: Counter[str] = Counter()
 
     async def generate(self, request: Request) -> Reply:
         records, malformed = self.world.fate(request.row_id)
-        self.asked[request.row_id] += 1
-        text = "" if self.asked[request.row_id] <= malformed else str(records)
+        seeds = [seed_of(0, request.row_id, f"trial {trial}") for trial in range(malformed)]
+        text = "" if request.seed in seeds else str(records)
         return Reply([Sample(text, "stop", 3)], prompt_tokens=5, seconds=0.1)
 
 

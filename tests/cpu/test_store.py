@@ -208,6 +208,8 @@ def test_a_bucket_that_is_not_there_is_the_users_to_make(open_s3):
 def test_an_unknown_scheme_names_the_known_ones():
     with pytest.raises(UserError, match=r"'hdfs'.*local path.*s3"):
         open_store("hdfs://name/run")
+    with pytest.raises(UserError, match=r"^s3:/: .*$"):
+        open_store("s3:/")
 
 
 def test_a_local_path_and_its_file_uri_are_one_folder(tmp_path, monkeypatch):
