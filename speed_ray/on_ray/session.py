@@ -34,6 +34,8 @@ def session() -> Iterator[None]:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own, set by init, prints C++ frames and aborts
         yield
     finally:
+        # A job that ends early cuts Ray Data's threads off, and each would print a traceback over the job's own words.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 
