@@ -44,11 +44,14 @@ MakeStage = Callable[[Recipe], Stage]
 
 def execute(run: Run, artifact: Artifact, plan: Plan, make_stage: MakeStage, recipe: Recipe) -> None:
     """Work off every pending shard of a plan and publish. Raises UserError, Interrupted or Stalled, losing nothing."""
-    artifact.ensure_plan(plan)
-    if artifact.manifest() is not None:
-        return
     stage = make_stage(recipe)
-    preflight.check(stage, Inputs(run.artifact(str(plan.input)), plan))
+    published = artifact.manifest() is not None
+    if not published:
+        # Before the plan is written: it holds the model's digest, and a model put right would be refused as another.
+        preflight.check(stage, Inputs(run.artifact(str(plan.input)), plan))
+    artifact.ensure_plan(plan)
+    if published:
+        return
     with Progress(artifact, plan, stage.engine) as progress:
         while not _published(artifact, plan):
             with session():
