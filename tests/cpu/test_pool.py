@@ -1,0 +1,105 @@
+"""The executor: the same rows for any pool, nothing done twice, a pool that grows, engines that never drain."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+
+from speed_ray.on_ray import pool
+from speed_ray.shards import RECORDS, REPLIES
+
+LOG = ".shards-of-actors"  # a file in the run's folder where each shard's begin and end are noted, by process id
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"worker_process_setup_hook": note_shards()},
+    )
+    yield
+    ray.shutdown()
+
+
+def note_shards():
+    # A nested function travels to the workers by value: they cannot import this file.
+    def hook() -> None:
+        from speed_ray.worker import Worker
+
+        work = Worker.work
+
+        async def noted(worker: Worker, shard: int, generation: int):
+            with open(f"{worker.artifact.store.uri}/{LOG}", "a") as log:
+                log.write(f"[{os.getpid()}, 1]\n")
+            try:
+                return await work(worker, shard, generation)
+            finally:
+                with open(f"{worker.artifact.store.uri}/{LOG}", "a") as log:
+                    log.write(f"[{os.getpid()}, -1]\n")
+
+        Worker.work = noted
+
+    return hook
+
+
+def table(job, role: str) -> pa.Table:
+    """All published rows of a role, in plan order."""
+    artifact = job.run.artifact("examples")
+    files = [shard["files"][role]["path"] for shard in artifact.manifest()["shards"]]
+    return pa.concat_tables([artifact.read(path) for path in files])
+
+
+def at_once(job) -> Counter[int]:
+    """The most shards that each actor's process worked on at the same time."""
+    now, most = Counter(), Counter()
+    for pid, change in map(json.loads, Path(job.uri, LOG).read_text().splitlines()):
+        now[pid] += change
+        most[pid] = max(most[pid], now[pid])
+    return most
+
+
+@pytest.mark.slow
+def test_the_pool_never_decides_a_row(make_job):
+    small = make_job("one", synthesize__pool={"max": 1}, generator__in_flight=4).begin()
+    large = make_job("three", synthesize__pool={"min": 3, "max": 3}, generator__in_flight=64).begin()
+    for job in (small, large):
+        job.synthesize()
+
+    assert len(at_once(small)) == 1
+    assert len(at_once(large)) > 1, "a pool of three left all work to one engine: nothing was compared"
+    assert table(small, RECORDS) == table(large, RECORDS)
+    columns = ["row_id", "trial", "messages", "seed", "text"]
+    assert table(small, REPLIES).select(columns) == table(large, REPLIES).select(columns)
+
+
+@pytest.mark.slow
+def test_a_finished_job_asks_nothing(make_job, monkeypatch):
+    job = make_job().begin()
+    job.synthesize()
+    attempts = job.attempts()
+
+    monkeypatch.setattr(pool, "session", lambda: pytest.fail("Ray is not needed to see that a job is finished"))
+    job.synthesize()
+
+    assert job.attempts() == attempts == 46
+
+
+@pytest.mark.slow
+def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
+    job = make_job(slow=True, synthesize__pool={"min": 1, "max": 3}, synthesize__examples=1150).begin()
+
+    job.synthesize()
+
+    most = at_once(job)
+    assert 1 < len(most) <= 3, "the pool stayed at its minimum, or outgrew its maximum"
+    assert max(most.values()) == 4, "two times 16 requests in flight over 10 rows a shard"
+    prove(job)
