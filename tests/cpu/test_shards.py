@@ -509,3 +509,26 @@ def test_an_empty_plan_is_published(run):
     passing.publish(run.artifact(TOPICS), Plan(TOPICS, rows=0, shard_rows=4), TOPIC, iter(()))
     (verdict,) = verify(run)
     assert verdict.holds and verdict.planned == 0
+
+
+def test_a_shard_that_another_driver_just_withdrew_is_waited_for(finished):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    artifact.withdraw(next(artifact.commits()))
+    assert not artifact.publish(artifact.plan())
+    assert artifact.manifest() is None
+    drive(finished, SMALL)
+    check(finished, SMALL)
+
+
+def test_the_manifest_of_a_driver_that_came_late_is_replaced(finished):
+    """It checked all files, slept while one was damaged, withdrawn and made anew, and then wrote its manifest."""
+    artifact = finished.artifact(PROPOSED_TASKS)
+    late = artifact.get("_MANIFEST.json")
+    vandalise(finished.store.backend, 0, "torn", PROPOSED_TASKS)
+    repair(finished, verify(finished))
+    drive(finished, SMALL)
+    artifact.unpublish()
+    artifact.create("_MANIFEST.json", late)
+    assert not artifact.publish(artifact.plan()) and artifact.manifest() is None
+    assert artifact.publish(artifact.plan())
+    check(finished, SMALL)
