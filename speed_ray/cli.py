@@ -77,13 +77,14 @@ def verify(
         print(f"{verdict.artifact}: {verdict}")
         for problem in verdict.problems:
             print(f"  {problem}")
-    damaged = proving.repair(opened, verdicts) if repair else sum(len(verdict.damaged) for verdict in verdicts)
-    if damaged and repair:
-        print(f"{damaged} damaged shards withdrawn. Run the same jobs again: they make only these anew.")
-    elif damaged:
-        print(f"{damaged} shards are damaged. With nobody driving the run: speed-ray verify {run} --repair")
-    if not all(verdict.holds for verdict in verdicts):
-        sys.exit(1)
+    if all(verdict.holds for verdict in verdicts):
+        return
+    if repair:
+        withdrawn = proving.repair(opened, verdicts)
+        print(f"{withdrawn} damaged shards withdrawn. Run the same jobs again: they make only what is missing.")
+    elif any(verdict.damaged or verdict.published for verdict in verdicts if not verdict.holds):
+        print(f"Something was damaged after it was made. With nobody driving: speed-ray verify {run} --repair")
+    sys.exit(1)
 
 
 @app.command()

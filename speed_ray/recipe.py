@@ -252,8 +252,22 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-# What may change between two drives of one run: where and how fast, never what.
-_WHERE_AND_HOW_FAST = {"pool", "in_flight", "base_url", "api_key_env", "timeout", "budget", "price", "faults", "asked"}
+# What may change between two drives of one run: where and how fast, never what. What lies at a path (topics, prompts,
+# weights) is in the plans by its digest, so the path itself is not: folders move, and nodes mount them elsewhere.
+_WHERE_AND_HOW_FAST = {
+    "api_key_env",
+    "asked",
+    "base_url",
+    "budget",
+    "faults",
+    "in_flight",
+    "pool",
+    "price",
+    "prompts",
+    "source",
+    "timeout",
+}
+_PATHS = ("/", "./", "../", "~")
 _VLLM_RESOURCES = {
     "tensor_parallel_size",
     "pipeline_parallel_size",
@@ -273,6 +287,8 @@ def identity(model: BaseModel) -> dict[str, Any]:
 
 
 def _decides(key: str, value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_PATHS):
+        return "(a path)"
     if not isinstance(value, dict):
         return value
     dropped = _VLLM_RESOURCES if key == "args" else _WHERE_AND_HOW_FAST

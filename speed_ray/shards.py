@@ -252,7 +252,12 @@ class Artifact:
         commits = [commit for commit in self.commits() if commit.shard < plan.shards]
         if len(commits) < plan.shards:
             return False
-        damaged = [commit for commit in commits if any(self.damage(entry) for entry in commit.files.values())]
+        with ThreadPoolExecutor(8) as readers:
+            damaged = [
+                commit
+                for commit, whole in zip(commits, readers.map(self._is_whole, commits), strict=True)
+                if not whole
+            ]
         for commit in damaged:
             self.withdraw(commit)
         if damaged:
@@ -299,6 +304,9 @@ class Artifact:
             return "its content has changed (sha256 differs)"
         rows = pq.read_metadata(BytesIO(data)).num_rows
         return None if rows == entry.rows else f"it has {rows} rows instead of {entry.rows}"
+
+    def _is_whole(self, commit: Commit) -> bool:
+        return not any(self.damage(entry) for entry in commit.files.values())
 
     def read(self, path: str) -> pa.Table:
         """Read one committed file. Raises Interrupted where it is damaged."""

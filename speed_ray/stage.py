@@ -65,6 +65,8 @@ def _engine_identity(config: recipes.EngineConfig) -> dict[str, Any]:
     if isinstance(config, recipes.VllmEngine):
         folder = model_folder.find_model(config.model)
         decides["weights"] = model_folder.folder_digest(folder) if folder else config.revision
+        if config.chat_template:
+            decides["chat_template"] = model_folder.read_chat_template(config.chat_template)
         if config.adapter and (adapter := model_folder.find_model(config.adapter, "generator.adapter")):
             decides["adapter_weights"] = model_folder.folder_digest(adapter)
     return decides
