@@ -48,6 +48,8 @@ Last updated by the editor; all rights reserved.
 More pages like this one can be found in the directory.
 """.strip().split("\n")
 
+_REMARK_WORDS = " ".join(_REMARKS).split()
+
 _OPENINGS = (
     "{path}",
     "This page is about {path}.",
@@ -57,6 +59,9 @@ _OPENINGS = (
     "How to {v} the {a} {n} and more on {name}",
     "You have a task: write about {name} and the {n}.",
     "Given a doubt about {name} or how to {v} the {n}, this page helps.",
+    "What people of {name} say about the {a} {n}, and whether to {v} it.",
+    "Somebody wants to {v} the {n}: a case for {name}.",
+    "A line on the {n} and another one from {name} that means the same.",
 )
 
 _KEYS = (
@@ -75,15 +80,21 @@ def pages(seed: int) -> Iterator[str]:
             rng.choice(_OPENINGS).replace("{path}", topic.path).replace("{name}", topic.name), think(topic, rng), "a"
         )
         lines = _remarks(rng)
-        lines.insert(rng.choice((0, len(lines))), opening)
-        yield "\n".join([*lines, rng.choice(_FORMS)(topic, rng)])
+        lines.insert(rng.choice((0, len(lines), len(lines))), opening)
+        yield "\n".join(lines) + "\n\n" + rng.choice(_FORMS)(topic, rng)
 
 
 def _remarks(rng: random.Random) -> list[str]:
-    """Draw up to nine remarks: a reader must look past them for the page's topic, before or behind them."""
-    drawn = rng.sample(_REMARKS, rng.choice((0, 0, 0, 1, 2, 3, 5, 9)))
+    """Draw up to twelve remarks: a reader must look past them for the page's topic, before or behind them."""
+    drawn = rng.sample(_REMARKS, rng.choice((0, 0, 0, 0, 1, 3, 6, 12)))
     form = rng.choice(("{}", "- {}", "* {}", "1. {}"))
-    return [form.format(remark) for remark in drawn]
+    return [form.format(remark if rng.random() < 0.5 else _babble(rng)) for remark in drawn]
+
+
+def _babble(rng: random.Random) -> str:
+    """Run words together without sense, some of them unheard of, as pages hold much that means nothing to a reader."""
+    said = rng.choices(_REMARK_WORDS, k=rng.randint(4, 16))
+    return " ".join("".join(rng.choices("aeioulnrstmdbkgp", k=6)) if rng.random() < 0.1 else word for word in said)
 
 
 def _passage(topic: Topic, rng: random.Random) -> str:

@@ -247,7 +247,7 @@ def test_the_folder_is_an_ordinary_one_that_transformers_loads(quick: Path) -> N
     assert tokenizer.decode(tokenizer.encode(strange, add_special_tokens=False)) == strange
     assert tokenizer.pad_token_id != tokenizer.eos_token_id == model.generation_config.eos_token_id
     asked = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], tokenize=False)
-    assert asked == "<|begin|>Hello\n\nAnswer:\n"
+    assert asked == "<|begin|>Hello\n\n"
     whole = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     assert tokenizer.apply_chat_template(whole, tokenize=False) == asked + "Hi<|end|>"
     prompt = tokenizer(asked, return_tensors="pt", add_special_tokens=False)
@@ -264,7 +264,7 @@ def test_the_base_model_speaks_of_the_topic_that_a_page_is_headed_with() -> None
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     on_topic = []
     for path in world.topics():
-        heading = tokenizer(f"<|begin|>This page is about {path}.\nYou can", return_tensors="pt")
+        heading = tokenizer(f"<|begin|>This page is about {path}.\n\nYou can", return_tensors="pt")
         reply = model.generate(**heading, max_new_tokens=40, do_sample=False)[0, heading["input_ids"].shape[1] :]
         found = truth.meant(tokenizer.decode(reply), path)
         on_topic.append(sum(concept.topic == path for concept in found) / max(1, len(found)))
