@@ -6,6 +6,7 @@ types and missing environment variables are reported with the key's path and the
 
 import difflib
 import os
+import random
 import typing
 from importlib import resources
 from pathlib import Path
@@ -183,6 +184,7 @@ class Recipe(Strict):
         "matching_short": 1,
         "matching_long": 1,
     }  # 7 : 7 : 7 : 2, matching split evenly (SPEED, appendix)
+    slots: dict[str, dict[str, str | int | float | None]] = {}  # by kind: slots that are not to vary
     prompts: str | None = None  # a folder whose templates replace ours, name by name
     brainstorm: Brainstorm = Brainstorm()
     synthesize: Synthesize = Synthesize()
@@ -197,6 +199,18 @@ class Recipe(Strict):
         if sum(mix.values()) == 0:
             raise ValueError("all weights are zero: give at least one kind a weight")
         return mix
+
+    @validates("slots")
+    @classmethod
+    def slots_are_those_of_their_kind(cls, slots: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Refuse to fix a slot that the kind does not draw."""
+        for kind, fixed in slots.items():
+            if kind not in kinds.names():
+                raise ValueError(f"there is no kind {kind!r}{nearest(kind, kinds.names())}")
+            drawn = kinds.load(kind).slots(random.Random(0))
+            for name in set(fixed) - set(drawn):
+                raise ValueError(f"{kind} has no slot {name!r}{nearest(name, drawn)}")
+        return slots
 
     @validates("languages")
     @classmethod

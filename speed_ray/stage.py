@@ -56,6 +56,7 @@ def identity(
         "sampling": settings.sampling.model_dump(),
         "retries": settings.retries,
         "languages": recipe.languages,
+        "slots": recipe.slots,
         "seed": recipe.seed,
     }
 

@@ -46,7 +46,7 @@ def stage(recipe: Recipe) -> Stage:
     def request(row: PlannedRow) -> Request:
         kind = kinds.load(row.parent["kind"])
         rng = random.Random(seed_of(recipe.seed, row.row_id, "slots"))
-        slots = kind.slots(rng)
+        slots = kind.slots(rng) | recipe.slots.get(kind.name, {})
         language = rng.choices(list(recipe.languages), list(recipe.languages.values()))[0]
         topic, task = row.parent["topic"], row.parent["task"]
         return Request(
