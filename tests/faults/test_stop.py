@@ -16,7 +16,7 @@ def test_stopped_and_gone_on(make_job, drive, prove, nothing_left):
         driver.process.send_signal(number)
         assert driver.ended() == 3, driver.said()
         assert "To go on, run the same command again." in driver.said()
-        assert "Traceback" not in driver.said()
+        assert "Traceback" not in driver.said(), driver.said()
         assert job.commits() < 46, "the driver was stopped too late to prove anything"
         nothing_left(driver)
 
@@ -33,7 +33,7 @@ def test_watchdog(make_job, drive, prove, nothing_left):
     assert driver.ended() == 4, driver.said()
     assert "no shard was committed for 0.2 minutes" in driver.said()
     assert "The cluster has: CPU" in driver.said()
-    assert "Traceback" not in driver.said()
+    assert "Traceback" not in driver.said(), driver.said()
     nothing_left(driver)
     healthy = make_job()  # faults are no part of a run's identity
     driver = drive(healthy)
