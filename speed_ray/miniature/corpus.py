@@ -64,6 +64,7 @@ _OPENINGS = (
     "A line on the {n} and another one from {name} that means the same.",
 )
 
+LISTS = 0.25  # share of the JSON records; without any, the model never closes a string inside a list of tasks
 _KEYS = (
     *("title", "text", "name", "note", "summary", "body", "caption", "author", "heading", "quote", "intro", "story"),
     *("page_text", "item_name", "short_note", "main_title", "long_text", "other_text", "user_name", "first_line"),
@@ -129,7 +130,9 @@ def _list(topic: Topic, rng: random.Random) -> str:
 
 
 def _record(topic: Topic, rng: random.Random) -> str:
-    """Write a JSON object of one to four strings about the topic, or now and then in part about a sibling."""
+    """Write a JSON object about the topic, now and then in part about a sibling: one to four strings, or a list."""
+    if rng.random() < LISTS:
+        return json.dumps({rng.choice(_KEYS): [_value(topic, rng) for _ in range(rng.randint(1, 5))]})
     keys = rng.sample(_KEYS, rng.choice((1, 2, 2, 3, 3, 3, 4)))
     return json.dumps({key: _value(topic, rng) for key in keys})
 
