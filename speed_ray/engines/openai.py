@@ -29,6 +29,7 @@ from speed_ray.recipe import OpenAIEngine
 
 log = logging.getLogger(__name__)
 
+KNOCKS = (0.0, 2.0, 5.0)  # seconds before each look whether anybody is there
 FIRST_BACKOFF = 0.5  # seconds; doubled with each try, drawn with full jitter
 LONGEST_BACKOFF = 60.0
 LONGEST_RETRY_AFTER = 86_400.0
@@ -96,7 +97,7 @@ class OpenAI:
         }
 
     async def start(self) -> None:
-        """Read the key and open a session; nothing is sent. Raises UserError where the recipe is at fault."""
+        """Read the key and open a session; no prompt is sent. Raises UserError where the recipe is at fault."""
         config = self._config
         if config.budget.dollars is not None and config.price is None:
             raise UserError(f"{self._key}.budget.dollars needs {self._key}.price (dollars per million tokens)")
@@ -112,8 +113,27 @@ class OpenAI:
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(self._url),
         )
+        await self._knock()
         self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watching = asyncio.create_task(self._watch())
+
+    async def _knock(self) -> None:
+        """See that somebody is there at all. A wrong address would else be retried, in silence, like an outage."""
+        door = yarl.URL(_proxy(self._url) or self._url)
+        for wait in KNOCKS:
+            await asyncio.sleep(wait)
+            try:
+                async with asyncio.timeout(30):
+                    _, writer = await asyncio.open_connection(door.host, door.port)
+                writer.close()
+                return
+            except (OSError, TimeoutError) as error:
+                reason = str(error) or "no answer within 30 s"
+        await self._session.close()
+        raise UserError(
+            f"{self._key}.base_url: nobody answers at {self._config.base_url} ({reason}).\n"
+            "Start the endpoint, or correct the address, and run the same command again."
+        )
 
     async def close(self) -> None:
         """Close every connection."""

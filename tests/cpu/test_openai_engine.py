@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import json
 import logging
+import socket
 import subprocess
 import sys
 import time
@@ -192,8 +193,11 @@ async def test_an_answer_that_takes_too_long_is_asked_again(endpoint, engine) ->
     assert texts(await all_of(await engine(timeout=0.3), 1)) == answers(1)
 
 
-async def test_an_endpoint_that_is_down_is_waited_for(endpoint, engine, unused_tcp_port, caplog) -> None:
+async def test_an_endpoint_that_goes_down_is_waited_for(endpoint, engine, unused_tcp_port, caplog) -> None:
+    there = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", unused_tcp_port)
     client = await engine(base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
+    there.close()
+    await there.wait_closed()
     asked = asyncio.create_task(client.generate(prompt(1)))
     while not client.retries:
         await asyncio.sleep(0.01)
@@ -598,3 +602,12 @@ async def test_every_row_finishes_once_among_many_faults(engine) -> None:
     assert Counter(answered for _, answered in stats["prompts"].values()) == {1: 1000}
     assert stats["outcomes"]["429"] > 50 and stats["outcomes"]["500"] > 5
     assert stats["most_in_flight"] <= 64
+
+
+async def test_an_address_where_nobody_is_ends_the_start_with_the_key_to_correct() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    engine = OpenAI(OpenAIEngine(engine="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1"), Spent())
+    with pytest.raises(UserError, match=r"teacher\.base_url: nobody answers"):
+        await engine.start()
