@@ -1,10 +1,11 @@
 """`speed-ray`: every job, and the commands that look at a run. Ray and torch are not imported until a job runs."""
 
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments)
     except (UserError, Interrupted, Stalled) as error:
         print(f"speed-ray: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(error.exit_code)
 
 
 @app.command()
@@ -130,6 +131,16 @@ def _say_what_was_made(run: Run, made: str) -> None:
         if part.artifact == made:
             print(f"\n{made}: {part.counts.records:,} records in {run.uri}/{made}")
             print(*standing.breakdown(part), sep="\n")
+
+
+def _end(code: int) -> NoReturn:
+    """End the process; at once where a job left Ray running, so that the code is ours (see on_ray/session.py)."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a private Ray sees that its driver is gone, and goes too
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import ray
 from ray.data import DataContext
 
+from speed_ray.errors import Interrupted
+
 
 @contextmanager
 def session() -> Iterator[None]:
@@ -17,26 +19,38 @@ def session() -> Iterator[None]:
 
     A private cluster is asked for by address="local", so that a stray cluster on the machine is never joined. It is
     told of more CPUs than there are: they are only Ray's bookkeeping, and an actor pool on two cores would starve.
+
+    When the job raises, Ray is left as it is: it ends with this process (see cli.py), or serves its next session.
     """
     _quiet_ray_data()
     if ray.is_initialized():
         yield
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="warning")
-    else:
+    _start()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own, set by init, prints C++ frames and aborts
+    yield
+    # Only after a job that ran to its end. One that ends early leaves Ray Data's threads at work; there is no public
+    # way to stop them, and the first that calls into a Ray that was shut down ends the process: code 1, no message.
+    ray.shutdown()
+
+
+def _start() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(logging_level="warning")
+            return
         cpus = max(os.cpu_count() or 1, 8)
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the C++ core logs to stderr, past Python's logging
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="error", log_to_driver=False)
-    try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own, set by init, prints C++ frames and aborts
-        yield
-    finally:
-        # A job that ends early cuts Ray Data's threads off, and each would print a traceback over the job's own words.
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        ray.shutdown()
+    except Exception as error:  # Ray raises plain ones: ConnectionError, RuntimeError, Exception
+        what = f"the cluster at {address} (RAY_ADDRESS) did not answer" if address else "Ray did not start here"
+        when = "the cluster is there" if address else "the machine is less busy: Ray gives its processes 30 s"
+        raise Interrupted(
+            f"{what}: {error}\nNothing that was committed is lost. Run the same command again when {when}."
+        ) from error
 
 
 def resources() -> str:
