@@ -46,6 +46,8 @@ def cluster(tmp_path, monkeypatch) -> Iterator[tuple[str, Path]]:
     everybody, and `ray job submit` (2.60) brings it along only where RAY_AUTH_MODE is set.
     """
     monkeypatch.setenv("HOME", str(tmp_path))
+    if os.environ.get("RAY_AUTH_MODE") == "token":  # as after an earlier test whose Ray ran in this process
+        subprocess.run([BIN / "ray", "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     folder = tempfile.mkdtemp(prefix="ray-")  # not pytest's: a Unix socket's path holds 107 characters
     process = subprocess.Popen(
