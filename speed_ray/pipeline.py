@@ -10,8 +10,9 @@ from speed_ray.stages import synthesize as synthesis
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
     """Topics are truncated; a teacher proposes tasks for each topic and kind; the few that differ are kept."""
+    listed = topics.read(recipe.topics.source, recipe.topics.limit)
     run.freeze(recipe)
-    topics.collect(run, recipe)
+    topics.collect(run, listed)
     proposals = brainstorming.plan(run, recipe)
     pool.execute(run, run.artifact(PROPOSED_TASKS), proposals, brainstorming.stage, recipe)
     select.select(run, recipe)

@@ -74,7 +74,7 @@ class Job:
         """Brainstorm without Ray: a worker of this process answers."""
         run, recipe = self.run, self.recipe
         run.freeze(recipe)
-        topics.collect(run, recipe)
+        topics.collect(run, topics.read(recipe.topics.source))
         plan, proposals = brainstorm.plan(run, recipe), run.artifact(PROPOSED_TASKS)
         work(run, proposals, plan, brainstorm.stage(recipe))
         proposals.publish(plan)

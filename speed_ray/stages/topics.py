@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speed_ray.errors import UserError
-from speed_ray.recipe import Recipe
 from speed_ray.records import TOPIC, Row, content_id
 from speed_ray.run import TOPICS, Run
 from speed_ray.shards import Artifact, Plan
@@ -20,9 +19,8 @@ LONGEST = 300  # characters; a longer line is no category path but text that was
 SHARD_ROWS = 4096
 
 
-def collect(run: Run, recipe: Recipe) -> Artifact:
-    """Read `topics.source` and publish one record a topic; repeats and over-long lines are rejects with a reason."""
-    lines = read(recipe.topics.source)[: recipe.topics.limit]
+def collect(run: Run, lines: list[str]) -> Artifact:
+    """Publish one record a topic; repeats and over-long lines are rejects with a reason."""
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"source": digest})
     artifact = run.artifact(TOPICS)
@@ -32,8 +30,8 @@ def collect(run: Run, recipe: Recipe) -> Artifact:
     return artifact
 
 
-def read(source: str) -> list[str]:
-    """Return the topic paths of a source, stripped; blank lines and `#` comments are left out.
+def read(source: str, limit: int | None = None) -> list[str]:
+    """Return the first `limit` topic paths of a source, stripped; blank lines and `#` comments are left out.
 
     A source is `miniature://topics`, or a file or URI: text with one path a line, or CSV or Parquet with a `topic`
     column. Raises UserError for one that is missing, unreadable or empty.
@@ -41,7 +39,7 @@ def read(source: str) -> list[str]:
     if source == "miniature://topics":
         from speed_ray.miniature import world
 
-        return world.topics()
+        return world.topics()[:limit]
     data = _bytes(source)
     table = Path(source).suffix.lower() in (".csv", ".parquet")
     try:
@@ -54,7 +52,7 @@ def read(source: str) -> list[str]:
     topics = [line for line in stripped if line and not line.startswith("#")]
     if not topics:
         raise UserError(f"topics.source: {source} holds no topic. Write one category path a line, such as Arts/Music.")
-    return topics
+    return topics[:limit]
 
 
 def truncate(path: str) -> str:

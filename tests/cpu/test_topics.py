@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speed_ray import recipe as recipes
 from speed_ray.errors import UserError
 from speed_ray.records import Row
 from speed_ray.run import TOPICS, Run
@@ -35,9 +34,9 @@ def source(tmp_path):
     return write
 
 
-def collected(run: Run, path: str, *overrides: str) -> tuple[list[Row], list[Row]]:
+def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row], list[Row]]:
     """Collect topics. Returns records and rejects."""
-    artifact = collect(run, recipes.load("miniature", [f"topics.source={path}", *overrides]))
+    artifact = collect(run, read(path, limit))
     files = [commit.files for commit in artifact.commits()]
     return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
                  for role in (RECORDS, REJECTS))  # fmt: skip
@@ -124,11 +123,11 @@ def test_every_line_ends_as_a_topic_or_as_a_reject_with_a_reason(run, source):
 
 def test_a_limit_takes_the_first_lines_and_is_part_of_the_plan(run, source):
     path = source("t.txt", b"a\nb\nc\n")
-    records, _ = collected(run, path, "topics.limit=2")
+    records, _ = collected(run, path, limit=2)
     assert [row["topic"] for row in records] == ["a", "b"]
-    collect(run, recipes.load("miniature", [f"topics.source={path}", "topics.limit=2"]))
+    collect(run, read(path, limit=2))
     with pytest.raises(UserError, match="rows: was 2, now 3"):
-        collect(run, recipes.load("miniature", [f"topics.source={path}"]))
+        collect(run, read(path))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the list of real topics is not beside this checkout")
