@@ -20,6 +20,6 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
 
 def synthesize(run: Run, recipe: Recipe) -> None:
     """A small generator writes one example for every planned prompt: kinds by the mix, slots by the row's own seed."""
-    run.freeze(recipe)
     examples = synthesis.plan(run, recipe)
+    run.freeze(recipe)
     pool.execute(run, run.artifact(EXAMPLES), examples, synthesis.stage, recipe)

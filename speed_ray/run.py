@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from speed_ray import recipe as recipes
-from speed_ray.errors import UserError
+from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipe import Recipe
 from speed_ray.shards import Artifact, difference
 from speed_ray.store import Store, find, open_store
@@ -32,7 +32,7 @@ class Run:
         Pools, endpoints' addresses, budgets and threads may change between two drives of a run; what decides a row
         may not.
         """
-        if self.store.create("recipe.yaml", recipes.dump(recipe).encode()):
+        if self._begin(recipe):
             return
         before, now = recipes.identity(self.recipe()), recipes.identity(recipe)
         if before != now:
@@ -40,6 +40,14 @@ class Run:
                 f"{self.uri} was begun with another recipe:\n{difference(before, now)}\n"
                 "Use another --run folder, or go back to the recipe that this one was begun with."
             )
+
+    def _begin(self, recipe: Recipe) -> bool:
+        try:
+            return self.store.create("recipe.yaml", recipes.dump(recipe).encode())
+        except Interrupted as error:
+            if find(self.store, "recipe.yaml") is None:  # nothing was begun, so there is nothing to go on with
+                raise UserError(f"--run {self.uri} cannot be begun. {error}") from error
+            raise
 
     def recipe(self) -> Recipe:
         """The frozen recipe. Raises UserError where the folder is not a run."""
