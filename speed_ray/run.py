@@ -45,9 +45,15 @@ class Run:
         try:
             return self.store.create("recipe.yaml", recipes.dump(recipe).encode())
         except Interrupted as error:
-            if find(self.store, "recipe.yaml") is None:  # nothing was begun, so there is nothing to go on with
-                raise UserError(f"--run {self.uri} cannot be begun. {error}") from error
-            raise
+            if self._is_begun():
+                raise
+            raise UserError(f"--run {self.uri} cannot be begun. {error}") from error
+
+    def _is_begun(self) -> bool:
+        try:
+            return find(self.store, "recipe.yaml") is not None
+        except Interrupted:
+            return False
 
     def recipe(self) -> Recipe:
         """The frozen recipe. Raises UserError where the folder is not a run."""
