@@ -47,6 +47,7 @@ class Simulated:
         self._config = config
         self._shares = [(fault, share) for fault in _Fault if (share := getattr(config.faults, fault.value))]
         self._asked: BinaryIO | None = None
+        self._hanging: list[asyncio.Future[None]] = []
         self._dead = False
         self._answered = 0
 
@@ -95,7 +96,9 @@ class Simulated:
 
     async def _strike(self, fault: _Fault | None, row_id: str) -> None:
         if fault is _Fault.HANG:
-            await asyncio.get_running_loop().create_future()
+            # Kept, because a future that nobody else holds is collected, and its task with it.
+            self._hanging.append(asyncio.get_running_loop().create_future())
+            await self._hanging[-1]
         if fault is _Fault.DIE and _first_death(row_id):
             self._dead = True
             error = EngineDead(f"the simulated engine died at row {row_id}, as faults.die asks")
