@@ -163,10 +163,97 @@ class Brainstorm(Stage):
     duplicate_similarity: Share = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
+class Draft(Stage):
+    """The teacher's own examples, the junior's lessons (SPEED, section 3.1; 25K calls, section 4.5)."""
+
+    examples: PositiveInt = 1_000  # prompts to plan
+
+
+class Propose(Stage):
+    """The junior's root data: a list of candidates for every prompt (SPEED, section 3.2)."""
+
+    lists: PositiveInt = 400  # prompts to plan; each list is judged once and critiqued once
+    candidates: Annotated[int, Field(ge=2)] = 5  # SPEED, figure 5; the text does not say
+
+
+class Judge(Stage):
+    """The teacher names the best and the worst candidate of a prompt (SPEED, section 3.2; T=0, appendix B)."""
+
+    sampling: Sampling = Sampling(temperature=0.0)
+
+
 class Synthesize(Stage):
     """Tasks to examples."""
 
     examples: PositiveInt = 1_000  # prompts to plan; each ends as an example or a reject
+    generator: Literal["base", "junior", "senior"] = "base"  # the recipe's generator as it is, or trained in this run
+    revise: bool = False  # the run's revisor goes over each example once
+
+
+class Lora(Strict):
+    """Low-rank adapters on the named modules; all others stay as they are."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: Share = 0.0
+    modules: str | list[str] = "all-linear"
+
+
+class Workers(Strict):
+    """What one training takes of a cluster. Never part of a model's identity."""
+
+    count: PositiveInt = 1
+    cpus: NonNegativeFloat = 1.0  # each
+    gpus: NonNegativeFloat = 0.0  # each
+    accelerator: str | None = None  # a GPU type as Ray names it: "H100"
+    retries: NonNegativeInt = 3  # lost workers that are made up for before the job ends
+
+
+class Training(Strict):
+    """What SFT and DPO have in common. `batch` is global: more workers make a step faster, not other."""
+
+    learning_rate: PositiveFloat
+    batch: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
+    micro_batch: PositiveInt = 4  # rows that one worker holds at once; the rest is accumulated
+    epochs: PositiveFloat = 1.0
+    most_steps: PositiveInt | None = None
+    warmup: Share = 0.03  # of the steps
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    weight_decay: NonNegativeFloat = 0.0
+    clip: PositiveFloat = 1.0  # gradient norm
+    max_length: PositiveInt = 2_048  # tokens; a longer row is counted and left out, never cut
+    lora: Lora | None = Lora()  # null: all weights are trained
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gradient_checkpointing: bool = False
+    zero: Annotated[int, Field(ge=0, le=3)] = 0  # DeepSpeed's stage
+    offload_optimizer: bool = False  # to the CPU's memory; from stage 1 on
+    offload_weights: bool = False  # to the CPU's memory; stage 3
+    evaluation: Share = 0.02  # of the rows, never trained on
+    checkpoint_every: PositiveInt = 100  # steps
+    workers: Workers = Workers()
+
+
+class Sft(Training):
+    """Supervised fine-tuning on prompts and replies; the loss is on the reply alone."""
+
+    learning_rate: PositiveFloat = 1e-4  # the junior's (SPEED, appendix B)
+    packing: bool = False  # several rows in one sequence, none seeing another
+
+
+class Dpo(Training):
+    """Direct preference optimisation; the reference is the model that training begins with."""
+
+    learning_rate: PositiveFloat = 1e-5  # SPEED, appendix B
+    beta: PositiveFloat = 0.1  # the best of .05 to .3 (SPEED, section 4.3.4)
+    loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
+class Revisor(Strict):
+    """The revisor: SFT of the unaligned base on revisions, as in the paper, then DPO, unless `dpo` is false."""
+
+    sft: Sft = Sft(learning_rate=5e-6, batch=24)  # SPEED, appendix B
+    dpo: Dpo | Literal[False] = Dpo()
 
 
 class Recipe(Strict):
@@ -187,7 +274,15 @@ class Recipe(Strict):
     slots: dict[str, dict[str, str | int | float | None]] = {}  # by kind: slots that are not to vary
     prompts: str | None = None  # a folder whose templates replace ours, name by name
     brainstorm: Brainstorm = Brainstorm()
+    draft: Draft = Draft()
+    junior: Sft = Sft()
+    propose: Propose = Propose()
+    judge: Judge = Judge()
+    senior: Dpo = Dpo()
+    critique: Stage = Stage()
+    revisor: Revisor = Revisor()
     synthesize: Synthesize = Synthesize()
+    revise: Stage = Stage()
 
     @validates("mix")
     @classmethod
@@ -250,7 +345,8 @@ def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, error.errors())])) from None
+        wrong = [each for each in error.errors() if each["loc"][-1] != "literal[False]"]  # `dpo: false` or a mapping
+        raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, wrong)])) from None
     for key in ("teacher", "generator") if environment else ():
         config = getattr(recipe, key)
         if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env):
@@ -273,13 +369,20 @@ _WHERE_AND_HOW_FAST = {
     "asked",
     "base_url",
     "budget",
+    "checkpoint_every",
     "faults",
+    "gradient_checkpointing",
     "in_flight",
+    "micro_batch",
+    "offload_optimizer",
+    "offload_weights",
     "pool",
     "price",
     "prompts",
     "source",
     "timeout",
+    "workers",
+    "zero",
 }
 _PATHS = ("/", "./", "../", "~")
 _VLLM_RESOURCES = {
@@ -344,15 +447,18 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
 
 
+_TAGS = ("vllm", "openai", "simulated", "scripted")
+
+
 def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"] if part not in ("vllm", "openai", "simulated", "scripted")]
+    location = [str(part) for part in error["loc"] if part not in (*_TAGS, "Dpo")]
     key = ".".join(location) or "recipe"
     if error["type"] == "extra_forbidden":
         return f"  {key}: there is no such key{nearest(location[-1], _keys_at(error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"  {key}: this key is required"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        return f"  {key}.engine: choose one of vllm, openai, simulated, scripted"
+        return f"  {key}.engine: choose one of {', '.join(_TAGS)}"
     return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
 
 
@@ -360,6 +466,8 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     """Which keys are valid below a location, found by walking the models' own annotations."""
     options: list[Any] = [Recipe]
     for part in location:
+        if part == "Dpo":  # pydantic's name for one side of `dpo: Dpo | Literal[False]`
+            continue
         tagged = [
             o for o in options if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]
         ]

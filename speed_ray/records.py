@@ -12,6 +12,8 @@ import pyarrow as pa
 
 Row = dict[str, Any]
 
+_STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
+
 TOPIC = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -43,9 +45,7 @@ EXAMPLE = pa.schema(
         pa.field("instruction", pa.string(), nullable=False),  # what the embedder is told about the query
         pa.field("query", pa.string(), nullable=False),
         pa.field("positive", pa.string(), nullable=False),
-        pa.field(
-            "negatives", pa.list_(pa.field("element", pa.string(), nullable=False)), nullable=False
-        ),  # may be empty
+        pa.field("negatives", _STRINGS, nullable=False),  # may be empty
         pa.field("model", pa.string(), nullable=False),
     ]
 )
@@ -57,12 +57,60 @@ MESSAGE = pa.struct(
     ]
 )
 
+_MESSAGES = pa.field("messages", pa.list_(pa.field("element", MESSAGE, nullable=False)), nullable=False)
+
+
+def _trainable(*answers: pa.Field) -> pa.Schema:
+    """Lay out a row that a generator or revisor learns from: a prompt as it will be asked, and one or more answers."""
+    names = ("id", "row_id", "parent_id", "kind", "topic")
+    model = pa.field("model", pa.string(), nullable=False)
+    return pa.schema([*(pa.field(name, pa.string(), nullable=False) for name in names), _MESSAGES, *answers, model])
+
+
+# Answers are an example's fields as JSON text, in the order of their kind: the form that a model is to learn.
+LESSON = _trainable(pa.field("reply", pa.string(), nullable=False))
+
+CANDIDATES = _trainable(
+    pa.field("task", pa.string(), nullable=False),
+    pa.field("language", pa.string(), nullable=False),
+    pa.field("candidates", _STRINGS, nullable=False),  # different from each other, each past its kind's checks
+)
+
+PAIR = _trainable(
+    pa.field("chosen", pa.string(), nullable=False),
+    pa.field("rejected", pa.string(), nullable=False),
+)
+
+VERDICT = _trainable(
+    *(PAIR.field(name) for name in ("chosen", "rejected")),
+    pa.field("order", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),  # as they were shown
+    pa.field("best", pa.int32(), nullable=False),  # place as shown, from 1
+    pa.field("worst", pa.int32(), nullable=False),
+    pa.field("reason", pa.string(), nullable=False),
+)
+
+REVISION = _trainable(
+    pa.field("example", pa.string(), nullable=False),  # what was criticised
+    pa.field("reply", pa.string(), nullable=False),  # the teacher's revision of it
+    pa.field("relevance", pa.string(), nullable=False),
+    pa.field("completeness", pa.string(), nullable=False),
+    pa.field("accuracy", pa.string(), nullable=False),
+)
+
+REVISED = pa.schema(
+    [
+        *EXAMPLE,
+        pa.field("revised", pa.bool_(), nullable=False),  # False: the example as it was
+        pa.field("kept_because", pa.string(), nullable=False),  # why the revision was not taken, "" where it was
+    ]
+)
+
 REPLY = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),
         pa.field("trial", pa.int32(), nullable=False),  # 0, then one more for each malformed reply
         pa.field("sample", pa.int32(), nullable=False),  # 0 .. n-1 of one request
-        pa.field("messages", pa.list_(pa.field("element", MESSAGE, nullable=False)), nullable=False),
+        _MESSAGES,
         pa.field("text", pa.string(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int64(), nullable=False),

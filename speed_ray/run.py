@@ -11,8 +11,14 @@ from speed_ray.shards import Artifact, difference
 from speed_ray.store import Store, find, open_store
 
 # In the order in which they are made.
-TOPICS, PROPOSED_TASKS, TASKS, EXAMPLES = "topics", "proposed_tasks", "tasks", "examples"
-ARTIFACTS = (TOPICS, PROPOSED_TASKS, TASKS, EXAMPLES)
+TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
+DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
+OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
+EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
+ARTIFACTS = (
+    *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
+    *(EXAMPLES, REVISED_EXAMPLES),
+)
 
 
 class Run:
