@@ -8,7 +8,8 @@ shared beginning of two prompts once.
 import hashlib
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Prompts:
         )
         self._templates: dict[tuple[str, str], Template] = {}
         self._sentences: dict[str, Template] = {}
+        self._said = lru_cache(maxsize=4096)(self._sentences_of)
         self.digests: dict[str, str] = {}
         for kind in map(kinds.load, kinds.names()):
             self._try_out(kind)
@@ -67,24 +69,31 @@ class Prompts:
     def _synthesize_values(
         self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
     ) -> dict[str, Any]:
-        guidelines = _shuffled(kind.guidelines, rng) if kind.shuffled else list(kind.guidelines)
-        said = (self._sentence(guideline, kind, slots) for guideline in guidelines)
+        fields, guidelines = self._said(kind.name, tuple(slots.items()))
         return {
             "brief": kind.brief,
-            "fields": [
-                {
-                    "name": field.name,
-                    "meaning": self._sentence(field.meaning, kind, slots),
-                    "any_language": field.any_language,
-                }
-                for field in kind.fields
-            ],
-            "guidelines": [sentence for sentence in said if sentence],  # an unnamed difficulty leaves a blank one
+            "fields": fields,
+            "in_language": ", ".join(field["name"] for field in fields if not field["any_language"]),
+            # An unnamed difficulty leaves a blank one; they are shuffled with it, then it goes.
+            "guidelines": [said for said in (_shuffled(guidelines, rng) if kind.shuffled else guidelines) if said],
             "slots": dict(slots),
             "topic": topic,
             "task": task if kind.instruction is None else "",
             "language": language,
         }
+
+    def _sentences_of(self, name: str, slots: tuple[tuple[str, Any], ...]) -> tuple[list[dict[str, Any]], list[str]]:
+        """Fill a kind's fields and guidelines with slots, whose few values recur: it was a third of a row's time."""
+        kind, values = kinds.load(name), dict(slots)
+        fields = [
+            {
+                "name": field.name,
+                "meaning": self._sentence(field.meaning, kind, values),
+                "any_language": field.any_language,
+            }
+            for field in kind.fields
+        ]
+        return fields, [self._sentence(guideline, kind, values) for guideline in kind.guidelines]
 
     def _sentence(self, text: str, kind: Kind, slots: Slots) -> str:
         if "{" not in text:
@@ -152,7 +161,7 @@ def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: ran
     }
 
 
-def _shuffled(sentences: tuple[str, ...], rng: random.Random) -> list[str]:
+def _shuffled(sentences: Sequence[str], rng: random.Random) -> list[str]:
     return rng.sample(sentences, len(sentences))
 
 
