@@ -129,6 +129,7 @@ class Prompts:
         path = Path(str(template.filename))
         text = path.read_text(encoding="utf-8")
         self._refuse_unknown_variables(text, path, values)
+        template.globals = dict(template.globals)  # copied for each row, and Jinja's own ChainMap is slow to copy
         self._templates[name, kind.name] = template
         self.digests[path.name] = _sha256(text)
         return template
