@@ -3,6 +3,9 @@
 Two orders exist. With `variants`, planned rows are input rows in manifest order times the variants. With `mix`, kinds
 alternate in a fixed pattern by their weights and each kind cycles through its own input rows, a new variant each time
 around. Either way a worker reads only the input files that its shard touches.
+
+A plan with neither takes its input's rows as they are, under their own ids; then a shard needs only the same shard of
+the input, and can be worked on while the rest of that is still being written.
 """
 
 import bisect
@@ -11,9 +14,11 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from speed_ray.errors import UserError
+from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row, content_id
-from speed_ray.shards import RECORDS, Artifact, Plan
+from speed_ray.shards import RECORDS, REJECTS, Artifact, Plan
+
+NOT_WRITTEN = "not_written"  # the variant of a row that has no record, because the stage before rejected it
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,35 @@ class Inputs:
         counts = [shard["counts"] for shard in self.shards]
         rows = [count["kinds"].get(kind, 0) if kind else count["records"] for count in counts]
         return [0, *accumulate(rows)]
+
+
+class FollowedInputs:
+    """The planned rows of an artifact whose shard k is shard k of its input, committed but perhaps not published."""
+
+    def __init__(self, source: Artifact) -> None:
+        self.source = source
+
+    def of_shard(self, shard: int) -> list[PlannedRow]:
+        """Each record, then each reject of the shard as a row of variant `NOT_WRITTEN` that has only id and kind.
+
+        Raises Interrupted where the shard has no commit yet.
+        """
+        commit = self.source.commit_of(shard)
+        if commit is None:
+            raise Interrupted(
+                f"shard {shard} of {self.source.where} is not written yet, and this job works on it.\n"
+                f"Run the job that makes {self.source.name!r} as well; then run the same command again."
+            )
+        records, rejects = (
+            self.source.read(commit.files[role].path).to_pylist() if role in commit.files else []
+            for role in (RECORDS, REJECTS)
+        )
+        written = [PlannedRow(row_id=row["id"], parent=row, variant="") for row in records]
+        missing = [
+            PlannedRow(row_id=row["row_id"], parent={"id": row["row_id"], "kind": row["kind"]}, variant=NOT_WRITTEN)
+            for row in rejects
+        ]
+        return written + missing
 
 
 def pattern(mix: dict[str, int]) -> list[str]:

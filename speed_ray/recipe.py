@@ -190,6 +190,12 @@ class Synthesize(Stage):
     revise: bool = False  # the run's revisor goes over each example once
 
 
+class Revise(Stage):
+    """The revisor goes over each example once: one whose revision fails its checks stays as it was (single pass)."""
+
+    retries: NonNegativeInt = 0
+
+
 class Lora(Strict):
     """Low-rank adapters on the named modules; all others stay as they are."""
 
@@ -282,7 +288,7 @@ class Recipe(Strict):
     critique: Stage = Stage()
     revisor: Revisor = Revisor()
     synthesize: Synthesize = Synthesize()
-    revise: Stage = Stage()
+    revise: Revise = Revise()
 
     @validates("mix")
     @classmethod

@@ -239,6 +239,14 @@ class Artifact:
             for start in range(0, len(names), 256):
                 yield from readers.map(self._commit, names[start : start + 256])
 
+    def commit_of(self, shard: int) -> Commit | None:
+        """The commit of one shard that counts, or None: a look-up or two, however many shards there are."""
+        generation = 0
+        while self._find(f"commits/{shard:08d}.{generation}.void") is not None:
+            generation += 1
+        path = f"commits/{shard:08d}.{generation}.json"
+        return self._commit(path) if self._find(path) is not None else None
+
     def is_committed(self, shard: int, generation: int) -> bool:
         """Whether another worker was there first: spares a shard that Ray hands out twice."""
         return self._find(f"commits/{shard:08d}.{generation}.json") is not None

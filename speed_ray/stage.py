@@ -15,16 +15,18 @@ from speed_ray.errors import UserError
 from speed_ray.inputs import PlannedRow
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import Recipe
-from speed_ray.records import Row
-from speed_ray.shards import Artifact
+from speed_ray.records import Rejected, Row
+from speed_ray.shards import Artifact, Plan
 
 
 @dataclass(frozen=True)
 class Stage:
     """One LLM stage. Everything else is the executor's (worker.py, on_ray/pool.py), the same for all stages.
 
-    `request` returns None for a row that needs no model (an sts task is its topic). `parse` turns a reply into one or
-    more records or raises `records.Rejected`; the reply is None where the request was.
+    `request` returns None for a row that needs no model (an sts task is its topic) or must not be asked about. `parse`
+    turns a reply into one or more records or raises `records.Rejected`; the reply is None where the request was.
+    `keep` makes the records of a row whose replies were all rejected, so that it is no reject: a stage that betters
+    rows loses none.
     """
 
     name: str
@@ -35,21 +37,38 @@ class Stage:
     seed: int
     request: Callable[[PlannedRow], Request | None]
     parse: Callable[[PlannedRow, Request | None, Reply | None], list[Row]]
+    keep: Callable[[PlannedRow, Rejected], list[Row]] | None = None
 
 
 def identity(
     recipe: Recipe, source: Artifact, engine: recipes.EngineConfig, settings: recipes.Stage
 ) -> dict[str, Any]:
     """All that decides a stage's rows, as a plan keeps it and as a difference is shown to the user."""
+    return _decides(recipe, content(source), engine, settings)
+
+
+def following(recipe: Recipe, source: Plan, engine: recipes.EngineConfig, settings: recipes.Stage) -> dict[str, Any]:
+    """`identity` of a stage whose input is still being written: its plan stands for it."""
+    return _decides(recipe, {"artifact": source.stage, "plan": source.digest}, engine, settings)
+
+
+def content(source: Artifact) -> dict[str, Any]:
+    """What a published artifact holds, by digest. Raises UserError before its publication."""
     manifest = source.manifest()
     if manifest is None:
         raise UserError(
             f"{source.where} is not finished, and this job works on it.\n"
             f"Run the job that makes {source.name!r} first, with the same --recipe and --run."
         )
+    return {"artifact": source.name, "plan": manifest["plan"], "sha256": _sha256(manifest)}
+
+
+def _decides(
+    recipe: Recipe, source: dict[str, Any], engine: recipes.EngineConfig, settings: recipes.Stage
+) -> dict[str, Any]:
     return {
         "code": __version__,
-        "input": {"artifact": source.name, "plan": manifest["plan"], "sha256": _sha256(manifest)},
+        "input": source,
         "engine": _engine_identity(engine),
         "prompts": Prompts(recipe.prompts).digests,
         "kinds": {name: kinds.digest(name) for name, weight in recipe.mix.items() if weight},

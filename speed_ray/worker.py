@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from speed_ray.engines.engine import Engine, PromptTooLong, Reply, Request
-from speed_ray.inputs import Inputs, PlannedRow
+from speed_ray.inputs import FollowedInputs, Inputs, PlannedRow
 from speed_ray.journal import Answer, Journal, replay
 from speed_ray.records import REJECT, REPLY, Rejected, Row, seed_of
 from speed_ray.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
@@ -24,7 +24,9 @@ class Outcome:
 class Worker:
     """Works on any number of shards at once with one engine; the engine decides how many requests run."""
 
-    def __init__(self, stage: Stage, artifact: Artifact, plan: Plan, inputs: Inputs, engine: Engine) -> None:
+    def __init__(
+        self, stage: Stage, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs, engine: Engine
+    ) -> None:
         self.stage = stage
         self.artifact = artifact
         self.plan = plan
@@ -49,11 +51,10 @@ class Worker:
         return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
 
     async def _answer(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
-        outcome = Outcome()
         request = self.stage.request(row)
         if request is None:
-            outcome.records = self.stage.parse(row, None, None)
-            return outcome
+            return self._unasked(row)
+        outcome = Outcome()
         for trial in range(self.stage.settings.retries + 1):
             request = replace(request, seed=seed_of(self.stage.seed, row.row_id, f"trial {trial}"))
             try:
@@ -63,15 +64,28 @@ class Worker:
                     if journal:
                         await journal.add(row.row_id, trial, reply)
             except PromptTooLong as error:
-                outcome.reject = self._reject(row, Rejected("prompt_too_long", str(error)), "")
+                self._give_up(outcome, row, Rejected("prompt_too_long", str(error)), "")
                 return outcome
             outcome.replies += self._replies(request, reply, trial)
             try:
                 outcome.records, outcome.reject = self.stage.parse(row, request, reply), None
                 return outcome
             except Rejected as rejected:
-                outcome.reject = self._reject(row, _cut_off(rejected, reply), reply.samples[0].text)
+                self._give_up(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
         return outcome
+
+    def _unasked(self, row: PlannedRow) -> Outcome:
+        try:
+            return Outcome(records=self.stage.parse(row, None, None))
+        except Rejected as rejected:
+            return Outcome(reject=self._reject(row, rejected, ""))
+
+    def _give_up(self, outcome: Outcome, row: PlannedRow, rejected: Rejected, text: str) -> None:
+        """End a row without a fit reply, for now or for good: as it was, where the stage keeps rows, else a reject."""
+        if self.stage.keep:
+            outcome.records = self.stage.keep(row, rejected)
+        else:
+            outcome.reject = self._reject(row, rejected, text)
 
     def _replies(self, request: Request, reply: Reply, trial: int) -> list[Row]:
         return [
