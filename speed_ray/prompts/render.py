@@ -66,6 +66,32 @@ class Prompts:
         """Ask for one example of a task, or of a topic where the kind has an instruction of its own."""
         return self._render("synthesize", kind, self._synthesize_values(kind, slots, topic, task, language, rng))
 
+    def judge(
+        self,
+        kind: Kind,
+        slots: Slots,
+        topic: str,
+        task: str,
+        language: str,
+        candidates: list[str],
+        rng: random.Random,
+    ) -> list[Message]:
+        """Ask which of several examples of one request, JSON texts in the order shown, are the best and the worst."""
+        values = self._synthesize_values(kind, slots, topic, task, language, rng)
+        return self._render("judge", kind, {**values, "candidates": candidates})
+
+    def critique(
+        self, kind: Kind, slots: Slots, topic: str, task: str, language: str, example: str, rng: random.Random
+    ) -> list[Message]:
+        """Ask for remarks on an example, a JSON text, and for a revision of it."""
+        values = self._synthesize_values(kind, slots, topic, task, language, rng)
+        return self._render("critique", kind, {**values, "example": example})
+
+    def revise(self, kind: Kind, topic: str, task: str, language: str, example: str) -> list[Message]:
+        """Ask for an example, a JSON text, once more and better: short and without slots, for a small model to learn."""
+        task = task if kind.instruction is None else ""
+        return self._render("revise", kind, {"topic": topic, "task": task, "language": language, "example": example})
+
     def _synthesize_values(
         self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
     ) -> dict[str, Any]:
@@ -145,9 +171,13 @@ class Prompts:
 
     def _try_out(self, kind: Kind) -> None:
         rng = random.Random(0)
-        self.synthesize(kind, kind.slots(rng), "a topic", "a task", "English", rng)
+        slots = kind.slots(rng)
+        self.synthesize(kind, slots, "a topic", "a task", "English", rng)
         if kind.instruction is None:
             self.brainstorm(kind, "a topic", 5, "English", rng)
+        self.judge(kind, slots, "a topic", "a task", "English", ["one", "another"], rng)
+        self.critique(kind, slots, "a topic", "a task", "English", "an example", rng)
+        self.revise(kind, "a topic", "a task", "English", "an example")
         self.digests[f"kind {kind.name}"] = _sha256("\n".join(_words_of(kind)))
 
 

@@ -39,6 +39,24 @@ def brainstormed(prompts: Prompts, kind: Kind, seed: int = 7, topic: str = TOPIC
     return message["content"]
 
 
+def judged(prompts: Prompts, kind: Kind, seed: int = 7, candidates: tuple[str, ...] = ("{1}", "{2}", "{3}")) -> str:
+    slots = kind.slots(random.Random(seed))
+    rng = random.Random(seed)
+    [message] = prompts.judge(kind, slots, TOPIC, "Sort bees.", "English", list(candidates), rng)
+    return message["content"]
+
+
+def criticised(prompts: Prompts, kind: Kind, seed: int = 7, example: str = "{the example}") -> str:
+    slots = kind.slots(random.Random(seed))
+    [message] = prompts.critique(kind, slots, TOPIC, "Sort bees.", "English", example, random.Random(seed))
+    return message["content"]
+
+
+def revised(prompts: Prompts, kind: Kind, example: str = "{the example}") -> str:
+    [message] = prompts.revise(kind, TOPIC, "Sort bees.", "German", example)
+    return message["content"]
+
+
 def same_as_golden(name: str, text: str) -> bool:
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("SPEED_RAY_WRITE_GOLDEN"):
@@ -54,6 +72,14 @@ def test_golden_synthesize(name: str, prompts: Prompts) -> None:
 @pytest.mark.parametrize("name", [name for name in FIVE if name != "sts"])
 def test_golden_brainstorm(name: str, prompts: Prompts) -> None:
     assert same_as_golden(f"brainstorm-{name}", brainstormed(prompts, kinds.load(name)))
+
+
+@pytest.mark.parametrize("name", ["retrieval", "sts"])
+def test_golden_alignment(name: str, prompts: Prompts) -> None:
+    kind = kinds.load(name)
+    assert same_as_golden(f"judge-{name}", judged(prompts, kind))
+    assert same_as_golden(f"critique-{name}", criticised(prompts, kind))
+    assert same_as_golden(f"revise-{name}", revised(prompts, kind))
 
 
 @pytest.mark.parametrize("name", FIVE)
@@ -88,6 +114,9 @@ def test_topics_and_tasks_are_never_templates(hostile: str, prompts: Prompts) ->
     assert hostile in synthesized(prompts, kinds.load("sts"), topic=hostile)
     assert hostile in synthesized(prompts, kinds.load("retrieval"), task=hostile)
     assert hostile in brainstormed(prompts, kinds.load("retrieval"), topic=hostile)
+    assert hostile in judged(prompts, kinds.load("retrieval"), candidates=("{}", hostile))
+    assert hostile in criticised(prompts, kinds.load("retrieval"), example=hostile)
+    assert hostile in revised(prompts, kinds.load("retrieval"), example=hostile)
 
 
 def test_what_varies_comes_last(prompts: Prompts) -> None:
@@ -112,7 +141,8 @@ def test_their_general_template_outranks_ours_for_one_kind(tmp_path: Path, monke
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
     theirs.mkdir()
-    (ours / "brainstorm.jinja").write_text("brainstorm")
+    for name in ("brainstorm", "judge", "critique", "revise"):
+        (ours / f"{name}.jinja").write_text(name)
     (ours / "synthesize.jinja").write_text("ours")
     (ours / "synthesize-sts.jinja").write_text("ours for sts")
     (theirs / "synthesize.jinja").write_text("theirs")
@@ -146,6 +176,9 @@ def test_digests_name_the_text_in_use(tmp_path: Path, prompts: Prompts) -> None:
         ("brainstorm.jinja", "a\n{{ topic | shout }}", "brainstorm.jinja, line 2: "),
         ("brainstorm.jinja", "a\n{{ 1 / 0 }}", "brainstorm.jinja, line 2: division by zero"),
         ("brainstorm.jinja", "{{ topic.__class__.__mro__ }}", "unsafe"),
+        ("judge.jinja", "{{ candidate }}", "judge.jinja, line 1: there is no value 'candidate'"),
+        ("critique-sts.jinja", "\n{{ exmple }}", "line 2: there is no value 'exmple' (did you mean 'example'?)"),
+        ("revise.jinja", "{{ slots }}", "revise.jinja, line 1: there is no value 'slots'"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_spent(name: str, text: str, said: str, tmp_path: Path) -> None:
