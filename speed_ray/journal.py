@@ -12,6 +12,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import orjson
+
 from speed_ray.engines.engine import Reply, Sample
 from speed_ray.shards import Artifact
 
@@ -43,9 +45,15 @@ class Journal:
             await asyncio.to_thread(self._store, f"{self.prefix}-{self.files}.jsonl", batch)
 
     def _store(self, path: str, batch: list[dict[str, Any]]) -> None:
-        # Not orjson: it refuses half of a surrogate pair, which an endpoint may send and which was paid for.
-        body = "\n".join(json.dumps(entry, default=asdict) for entry in batch).encode()
+        body = b"\n".join(map(_line, batch))
         self.artifact.put(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(entry)
+    except orjson.JSONEncodeError:  # half of a surrogate pair, which an endpoint may send and which was paid for
+        return json.dumps(entry, default=asdict).encode()
 
 
 def replay(artifact: Artifact, shard: int) -> dict[Answer, Reply]:

@@ -32,6 +32,9 @@ class Worker:
         self.plan = plan
         self.inputs = inputs
         self.engine = engine
+        # Rows are begun as others end, twice what the engine answers at once: rendering a whole shard's prompts in one
+        # go would hold up the answers that come in meanwhile (an endpoint with 64 in flight lost a fifth to that).
+        self.room = asyncio.Semaphore(2 * engine.in_flight)
 
     async def work(self, shard: int, generation: int) -> Counts | None:
         """Finish one shard. Returns None when somebody else had committed it before or during this attempt."""
@@ -42,13 +45,17 @@ class Worker:
         journal = Journal(self.artifact, shard, attempt.id) if self.engine.paid else None
         known = await asyncio.to_thread(replay, self.artifact, shard) if journal else {}
         # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
-        ends = await asyncio.gather(*(self._answer(row, journal, known) for row in rows), return_exceptions=True)
+        ends = await asyncio.gather(*(self._turn(row, journal, known) for row in rows), return_exceptions=True)
         outcomes = [end for end in ends if isinstance(end, Outcome)]
         if len(outcomes) < len(rows):
             if journal:
                 await journal.flush()
             raise next(end for end in ends if isinstance(end, BaseException))
         return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
+
+    async def _turn(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+        async with self.room:
+            return await self._answer(row, journal, known)
 
     async def _answer(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
         request = self.stage.request(row)
