@@ -1,4 +1,4 @@
-"""What we hear: the text of a reply becomes fields or tasks, or is rejected with a reason that can be counted.
+"""What we hear: a reply's text becomes fields, tasks or a verdict, or is rejected with a reason that can be counted.
 
 Models wrap their JSON in talk, fences and thoughts, leave commas trailing, break lines inside strings and write Python
 instead. All of that is read, by rules that cannot touch a word of the content: nothing is completed, guessed,
@@ -15,6 +15,8 @@ from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.records import Rejected
 
 LONGEST_TASK = 400  # characters; a longer one is no sentence
+VERDICT_FIELDS = ("reason", "best", "worst")
+REMARKS = ("relevance", "completeness", "accuracy")  # on an example (SPEED, section 3.2)
 
 _ANY_OPENING = re.compile(r"""\{\s*["']""")
 _TOKEN = re.compile(  # an unterminated string runs to the end, so that hostile quotes cost linear time
@@ -29,9 +31,21 @@ _NUMBERING = re.compile(r"\A(?:\d{1,3}[.)]|[-*•])\s+")
 
 def example_fields(text: str, kind: Kind, slots: Slots, language: str) -> Fields:
     """Read one example of a kind, its fields stripped of surrounding space and checked. Raises Rejected."""
-    found = _object(text, tuple(field.name for field in kind.fields))
+    return _checked(unchecked_fields(text, kind), kind, slots, language)
+
+
+def unchecked_fields(text: str, kind: Kind) -> Fields:
+    """Read one example by its form alone, whatever its fields say. Raises Rejected."""
+    return _fields(_object(text, tuple(field.name for field in kind.fields)), kind)
+
+
+def _fields(found: dict[str, Any], kind: Kind) -> Fields:
     fields = {field.name: _string(found, field.name) for field in kind.fields}
     _refuse_extra(found, set(fields))
+    return fields
+
+
+def _checked(fields: Fields, kind: Kind, slots: Slots, language: str) -> Fields:
     for field in kind.fields:
         _refuse_language(field.name, fields[field.name], None if field.any_language else language)
     if broken := kind.check(fields, slots):
@@ -56,16 +70,56 @@ def tasks(text: str, ask: int) -> list[str]:
     return list(sentences.values())[:ask]
 
 
-def tasks_schema(ask: int) -> dict[str, Any]:
-    """Return the JSON schema of a brainstormed list, for structured output."""
+def verdict(text: str, shown: int) -> tuple[int, int, str]:
+    """Read the places of the best and of the worst of `shown` examples, from 1, and why. Raises Rejected.
+
+    A place is a JSON number without a fraction: 2 and 2.0 are one, "2", true and 2.5 are none.
+    """
+    found = _object(text, VERDICT_FIELDS)
+    best, worst, reason = _place(found, "best", shown), _place(found, "worst", shown), _string(found, "reason")
+    _refuse_extra(found, set(VERDICT_FIELDS))
+    if best == worst:
+        raise Rejected("best_is_worst", f"example {best} is called both")
+    return best, worst, reason
+
+
+def verdict_schema(shown: int) -> dict[str, Any]:
+    """Return the JSON schema of a verdict. The reason comes first, so that a model thinks before it decides."""
+    place = {"type": "integer", "enum": list(range(1, shown + 1))}
+    return _object_schema({"reason": {"type": "string", "minLength": 1}, "best": place, "worst": place})
+
+
+def critique(text: str, kind: Kind, slots: Slots, language: str) -> tuple[dict[str, str], Fields]:
+    """Read the three remarks on an example, and its revision, checked like any example. Raises Rejected."""
+    found = _object(text, (*REMARKS, "revision"))
+    remarks = {name: _string(found, name) for name in REMARKS}
+    if "revision" not in found:
+        raise Rejected("missing_field", "the reply has no 'revision'")
+    if not isinstance(found["revision"], dict):
+        raise Rejected("not_an_object", f"'revision' is a {type(found['revision']).__name__}")
+    _refuse_extra(found, {*REMARKS, "revision"})
+    return remarks, _checked(_fields(found["revision"], kind), kind, slots, language)
+
+
+def critique_schema(kind: Kind) -> dict[str, Any]:
+    """Return the JSON schema of a critique with its revision."""
+    remarks = {name: {"type": "string", "minLength": 1} for name in REMARKS}
+    return _object_schema({**remarks, "revision": kind.schema})
+
+
+def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {
-            "tasks": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": ask}
-        },
-        "required": ["tasks"],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def tasks_schema(ask: int) -> dict[str, Any]:
+    """Return the JSON schema of a brainstormed list, for structured output."""
+    sentence = {"type": "string", "minLength": 1}
+    return _object_schema({"tasks": {"type": "array", "items": sentence, "minItems": 1, "maxItems": ask}})
 
 
 def _object(text: str, names: tuple[str, ...]) -> dict[str, Any]:
@@ -159,6 +213,17 @@ def _string(found: dict[str, Any], name: str) -> str:
     if not value.isprintable():  # nor is a line break, but few texts have one, and this is much the faster look
         _refuse_unprintable(name, value)
     return value
+
+
+def _place(found: dict[str, Any], name: str, shown: int) -> int:
+    if name not in found:
+        raise Rejected("missing_field", f"the reply has no {name!r}")
+    value = found[name]
+    if type(value) is not float or not value.is_integer():  # integers too are read as floats, true and false are not
+        raise Rejected("not_a_place", f"{name!r} is {value!r}"[:200])
+    if not 1 <= value <= shown:
+        raise Rejected("out_of_range", f"{name!r} is {value:g}, of {shown} examples shown")
+    return int(value)
 
 
 def _refuse_unprintable(name: str, value: str) -> None:

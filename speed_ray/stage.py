@@ -47,6 +47,27 @@ def identity(
     return _decides(recipe, content(source), engine, settings)
 
 
+def for_each_record(
+    recipe: Recipe,
+    source: Artifact,
+    artifact: str,
+    variant: str,
+    engine: recipes.EngineConfig,
+    settings: recipes.Stage,
+) -> Plan:
+    """Plan one prompt for each record of a published artifact. Raises UserError where there is none."""
+    decides = identity(recipe, source, engine, settings)
+    manifest = source.manifest()
+    assert manifest is not None
+    rows: int = manifest["counts"]["records"]
+    if not rows:
+        raise UserError(
+            f"{source.where} holds no record, so nothing can be made of it.\n"
+            f"See why its rows were rejected with: speed-ray status {source.store.uri}"
+        )
+    return Plan(artifact, rows, settings.shard_rows, input=source.name, variants=(variant,), identity=decides)
+
+
 def following(recipe: Recipe, source: Plan, engine: recipes.EngineConfig, settings: recipes.Stage) -> dict[str, Any]:
     """`identity` of a stage whose input is still being written: its plan stands for it."""
     return _decides(recipe, {"artifact": source.stage, "plan": source.digest}, engine, settings)

@@ -52,7 +52,8 @@ def _value(schema: Mapping[str, Any], name: str, rng: random.Random, facts: Mapp
         return rng.choice(schema["enum"])
     kind = schema.get("type", "string")
     if kind == "object":
-        return {key: _value(below, key, rng, facts) for key, below in schema.get("properties", {}).items()}
+        invented = {key: _value(below, key, rng, facts) for key, below in schema.get("properties", {}).items()}
+        return invented | _two_places(schema, rng) if {"best", "worst"} <= invented.keys() else invented
     if kind == "array":
         count = min(facts.get("ask", 3), schema.get("maxItems", 1000))
         return [_value(schema.get("items", {}), name, rng, facts) for _ in range(count)]
@@ -61,6 +62,12 @@ def _value(schema: Mapping[str, Any], name: str, rng: random.Random, facts: Mapp
     if kind == "boolean":
         return rng.random() < 0.5
     return _string(name, rng, facts)
+
+
+def _two_places(schema: Mapping[str, Any], rng: random.Random) -> dict[str, int]:
+    """Let a judge's verdict name two: places drawn one by one would be the same one in n times."""
+    best, worst = rng.sample(schema["properties"]["best"]["enum"], 2)
+    return {"best": best, "worst": worst}
 
 
 def _string(name: str, rng: random.Random, facts: Mapping[str, Any]) -> str:

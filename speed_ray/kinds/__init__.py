@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 
+from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 
 
@@ -14,8 +15,17 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Kind:
-    """Return one kind. Raises ModuleNotFoundError for a name without a file; recipes are checked against `names`."""
+    """Return one kind. Raises ModuleNotFoundError for a name without a file; recipes are checked against `names`.
+
+    Raises UserError where the fields that a model writes are not those that the embedder learns from.
+    """
     kind: Kind = importlib.import_module(f"{__name__}.{name}").KIND
+    learned = [part for part in (kind.query, kind.positive, kind.negative) if part is not None]
+    if sorted(learned) != sorted(field.name for field in kind.fields):
+        raise UserError(
+            f"kinds/{name}.py: the fields are {', '.join(field.name for field in kind.fields)}, but query, positive and "
+            f"negative name {', '.join(learned)}.\nName each field by exactly one of the three, and have no other."
+        )
     return kind
 
 

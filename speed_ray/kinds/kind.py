@@ -26,7 +26,8 @@ class Kind:
     """One kind of training example; everything about it is in its one file.
 
     `fields` are in the order in which a model writes them. `query`, `positive`, `negative` name the fields that the
-    embedder learns from (`negative` None: the kind has none). `instruction` is the embedder's fixed instruction, or
+    embedder learns from (`negative` None: the kind has none); there is no other field, so that an example can be
+    written back as its fields when it is to be revised. `instruction` is the embedder's fixed instruction, or
     None where the brainstormed task is the instruction (then the kind needs tasks). `slots` draws what varies, from
     the row's own random generator. `guidelines` are Jinja sentences over the slots, shuffled where `shuffled`.
     `check` returns (reason, detail) of the first rule that an example breaks, or None.

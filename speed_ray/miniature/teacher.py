@@ -76,9 +76,11 @@ def answer(facts: Facts, seed: int) -> str:
     parts: dict[str, Callable[[Facts, random.Random], dict[str, Any]]] = {
         "brainstorm": brainstorm,
         "draft": write,
+        "propose": write,
         "synthesize": write,
         "judge": judge,
         "critique": critique,
+        "revise": lambda facts, rng: critique(facts, rng)["revision"],
     }
     return json.dumps(parts[facts["stage"]](facts, rng), ensure_ascii=False)
 

@@ -1,0 +1,55 @@
+"""The teacher criticises one candidate of each list and revises it: what the revisor learns (SPEED, 3.2)."""
+
+import random
+
+from speed_ray import kinds
+from speed_ray.engines.engine import Reply, Request
+from speed_ray.inputs import PlannedRow
+from speed_ray.prompts.render import Prompts
+from speed_ray.recipe import Recipe
+from speed_ray.records import REVISION, Row, seed_of
+from speed_ray.replies import critique, critique_schema
+from speed_ray.run import CANDIDATES, REVISIONS, Run
+from speed_ray.shards import Plan
+from speed_ray.stage import Stage, for_each_record
+from speed_ray.stages.writing import PROPOSE, as_fields, as_reply, draw, facts_of, lineage
+
+
+def plan(run: Run, recipe: Recipe) -> Plan:
+    """One revision for each list of candidates."""
+    return for_each_record(recipe, run.artifact(CANDIDATES), REVISIONS, "critique", recipe.teacher, recipe.critique)
+
+
+def stage(recipe: Recipe) -> Stage:
+    """Candidates -> remarks on one, and its revision, with the prompt as the revisor will be asked for it."""
+    prompts = Prompts(recipe.prompts)
+    sampling = recipe.critique.sampling.model_dump()
+
+    def request(row: PlannedRow) -> Request:
+        kind, topic, task = kinds.load(row.parent["kind"]), row.parent["topic"], row.parent["task"]
+        slots, language, _ = draw(recipe, kind, row.parent["row_id"], PROPOSE)
+        rng = random.Random(seed_of(recipe.seed, row.row_id, "candidate"))
+        example = rng.choice(row.parent["candidates"])
+        facts = facts_of("critique", kind, topic, task, slots, language)
+        return Request(
+            row_id=row.row_id,
+            messages=prompts.critique(kind, slots, topic, task, language, example, rng),
+            **sampling,
+            schema=critique_schema(kind),
+            facts={**facts, "example": example, "fields": as_fields(example)},
+        )
+
+    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
+        assert request is not None and reply is not None
+        facts, kind = request.facts, kinds.load(row.parent["kind"])
+        remarks, revision = critique(reply.samples[0].text, kind, facts["slots"], facts["language"])
+        example, topic, task = facts["example"], row.parent["topic"], row.parent["task"]
+        lesson = {
+            "messages": prompts.revise(kind, topic, task, facts["language"], example),
+            "example": example,
+            "reply": as_reply(revision),
+            "model": recipe.teacher.model,
+        }
+        return [{**lineage(row), **lesson, **remarks}]
+
+    return Stage(REVISIONS, REVISION, "teacher", recipe.teacher, recipe.critique, recipe.seed, request, parse)

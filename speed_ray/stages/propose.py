@@ -1,0 +1,53 @@
+"""The junior writes a list of candidates for every prompt: the root data that is judged and critiqued (SPEED, 3.2)."""
+
+from speed_ray import kinds
+from speed_ray.engines.engine import Reply, Request
+from speed_ray.inputs import PlannedRow
+from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
+from speed_ray.records import Rejected, Row
+from speed_ray.replies import example_fields
+from speed_ray.run import CANDIDATES, Run
+from speed_ray.shards import Plan
+from speed_ray.stage import Stage
+from speed_ray.stages.writing import PROPOSE, as_reply, lineage, plan_of, request_of
+
+
+def plan(run: Run, recipe: Recipe, engine: EngineConfig) -> Plan:
+    """`propose.lists` prompts for an engine, the junior."""
+    settings = recipe.propose
+    return plan_of(run, recipe, CANDIDATES, settings.lists, engine, settings, candidates=settings.candidates)
+
+
+def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
+    """Task -> a list of different candidates; all raw replies are kept, whatever becomes of them."""
+
+    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
+        assert request is not None and reply is not None
+        facts = request.facts
+        record = {
+            "messages": request.messages,
+            "task": row.parent["task"],
+            "language": facts["language"],
+            "candidates": _candidates(request, reply),
+            "model": engine.model,
+        }
+        return [{**lineage(row), **record}]
+
+    ask = request_of(recipe, recipe.propose, PROPOSE, n=recipe.propose.candidates)
+    return Stage(CANDIDATES, CANDIDATES_SCHEMA, "generator", engine, recipe.propose, recipe.seed, ask, parse)
+
+
+def _candidates(request: Request, reply: Reply) -> list[str]:
+    """The samples that are fit, each text once, in the order they came. Raises the first one's Rejected for none."""
+    facts, kind = request.facts, kinds.load(request.facts["kind"])
+    fit: dict[str, None] = {}
+    unfit: list[Rejected] = []
+    for sample in reply.samples:
+        try:
+            fit[as_reply(example_fields(sample.text, kind, facts["slots"], facts["language"]))] = None
+        except Rejected as rejected:
+            unfit.append(rejected)
+    if not fit:
+        raise unfit[0]
+    return list(fit)

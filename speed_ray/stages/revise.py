@@ -1,0 +1,75 @@
+"""The revisor goes over each example once (single pass), and keeps it, saying why, when its revision is not fit.
+
+A revised example stands in for the one it was made from, under the same id. Shard k needs only shard k of the
+examples, so that revising begins while they are still being written.
+"""
+
+from speed_ray import kinds
+from speed_ray.engines.engine import Reply, Request
+from speed_ray.errors import UserError
+from speed_ray.inputs import NOT_WRITTEN, PlannedRow
+from speed_ray.prompts.render import Prompts
+from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.records import REVISED, Rejected, Row
+from speed_ray.replies import example_fields
+from speed_ray.run import EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.shards import Plan
+from speed_ray.stage import Stage, following
+from speed_ray.stages.writing import SYNTHESIZE, as_reply, draw, facts_of, fields_of, texts_of
+
+
+def plan(run: Run, recipe: Recipe, engine: EngineConfig) -> Plan:
+    """The rows and shards of the examples' plan, which is all that must be there of them.
+
+    Raises UserError where the examples are not planned yet.
+    """
+    examples = run.artifact(EXAMPLES)
+    followed = examples.plan()
+    if followed is None:
+        raise UserError(
+            f"{examples.where} is not planned yet, and revising follows it.\n"
+            "Run the job that makes 'examples' first, with the same --recipe and --run."
+        )
+    return Plan(
+        stage=REVISED_EXAMPLES,
+        rows=followed.rows,
+        shard_rows=followed.shard_rows,
+        input=EXAMPLES,
+        identity=following(recipe, followed, engine, recipe.revise),
+    )
+
+
+def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
+    """Example -> the same example, better, or as it was."""
+    prompts = Prompts(recipe.prompts)
+    sampling = recipe.revise.sampling.model_dump()
+
+    def request(row: PlannedRow) -> Request | None:
+        if row.variant == NOT_WRITTEN:
+            return None
+        example, kind = row.parent, kinds.load(row.parent["kind"])
+        slots, language, _ = draw(recipe, kind, example["row_id"], SYNTHESIZE)
+        topic, task, fields = example["topic"], example["instruction"], fields_of(kind, example)
+        facts = facts_of("revise", kind, topic, task, slots, language)
+        return Request(
+            row_id=row.row_id,
+            messages=prompts.revise(kind, topic, task, language, as_reply(fields)),
+            **sampling,
+            schema=kind.schema,
+            facts={**facts, "fields": fields},
+        )
+
+    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
+        if request is None or reply is None:
+            raise Rejected(NOT_WRITTEN, "the example that was to be revised was rejected itself")
+        kind = kinds.load(row.parent["kind"])
+        facts = request.facts
+        fields = example_fields(reply.samples[0].text, kind, facts["slots"], facts["language"])
+        if fields == facts["fields"]:
+            raise Rejected("unchanged", "the revision is the example as it was")
+        return [{**row.parent, **texts_of(kind, fields), "model": engine.model, "revised": True, "kept_because": ""}]
+
+    def keep(row: PlannedRow, rejected: Rejected) -> list[Row]:
+        return [{**row.parent, "revised": False, "kept_because": rejected.reason}]
+
+    return Stage(REVISED_EXAMPLES, REVISED, "generator", engine, recipe.revise, recipe.seed, request, parse, keep)
