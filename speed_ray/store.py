@@ -6,6 +6,7 @@ disk gets `fsync` on top: obstore does not ask for it, and a commit that a power
 
 import contextlib
 import os
+import shutil
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -57,6 +58,22 @@ class ObjectStore:
         except (exceptions.BaseError, FileNotFoundError) as error:
             raise _explain(error, self.uri, path) from error
 
+    def upload(self, path: str, file: Path) -> None:
+        """Write an object whose name nobody else uses from a file of any size, a few parts at a time in memory."""
+        try:
+            obstore.put(self.backend, path, file)
+        except exceptions.BaseError as error:
+            raise _explain(error, self.uri, path) from error
+
+    def download(self, path: str, file: Path) -> None:
+        """Write an object of any size to a local file. Raises FileNotFoundError."""
+        try:
+            with file.open("wb") as sink:
+                for chunk in obstore.get(self.backend, path).stream(min_chunk_size=8 << 20):
+                    sink.write(chunk)
+        except exceptions.BaseError as error:
+            raise _explain(error, self.uri, path) from error
+
     def get(self, path: str) -> bytes:
         """Read an object. Raises FileNotFoundError."""
         try:
@@ -99,7 +116,7 @@ class LocalFolder:
         temporary = self._write(final, data)
         try:
             os.link(temporary, final)
-            _sync_folder(final.parent)
+            _sync(final.parent)
             return True
         except FileExistsError:
             return find(self, path) == data
@@ -114,10 +131,28 @@ class LocalFolder:
         temporary = self._write(final, data)
         try:
             os.replace(temporary, final)
-            _sync_folder(final.parent)
+            _sync(final.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritable(final, error) from error
+
+    def upload(self, path: str, file: Path) -> None:
+        """Copy a file of any size and sync it, then give it its name."""
+        final = self.root / path
+        temporary = final.parent / f".{final.name}-{uuid.uuid4().hex}"
+        try:
+            _make_folder(final.parent)
+            shutil.copyfile(file, temporary)
+            _sync(temporary)
+            os.replace(temporary, final)
+            _sync(final.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _unwritable(final, error) from error
+
+    def download(self, path: str, file: Path) -> None:
+        """Copy a file of any size out. Raises FileNotFoundError."""
+        shutil.copyfile(self.root / path, file)
 
     def get(self, path: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
@@ -179,10 +214,10 @@ def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
+        _sync(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -16,7 +16,7 @@ LAYERS = (
     ("pipeline", "status", "verify", "show", "serving", "report"),
     ("stages", "training", "evaluation"),
     ("stage", "worker", "journal", "preflight", "progress", "spending", "on_ray"),
-    ("prompts", "replies", "engines", "miniature"),
+    ("prompts", "replies", "engines", "models", "miniature"),
     ("run", "inputs", "shards", "store", "recipe", "recipes", "kinds", "checks", "language", "records", "errors"),
 )
 

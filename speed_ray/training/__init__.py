@@ -1,0 +1,15 @@
+"""Ordinary functions that train a generator on one worker of many, under torchrun or Ray Train alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+from speed_ray.training.plan import Training
+
+
+def train(training: Training, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train and publish a model by its method, on one worker of many (see loop.train)."""
+    if training.method == "sft":
+        from speed_ray.training import sft as method  # loads torch, which planning does not need
+    else:
+        from speed_ray.training import dpo as method  # type: ignore[no-redef]
+    method.train(training, report)

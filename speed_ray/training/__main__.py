@@ -1,0 +1,62 @@
+"""Train one model without Ray, on as many processes as torchrun starts.
+
+    torchrun --nproc-per-node 2 -m speed_ray.training junior --recipe miniature --run runs/demo
+
+Models in their order: junior, senior; revisor_sft, revisor. What they learn from must be in the run already.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from speed_ray import recipe as recipes
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.recipe import Recipe
+from speed_ray.run import Run
+from speed_ray.training import plan, train
+from speed_ray.training.plan import Training
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="junior, senior, revisor_sft or revisor")],
+    recipe: Annotated[str, typer.Option(help="Name or path of the recipe.")],
+    run: Annotated[str, typer.Option(help="Folder or URI of the run.")],
+    changes: Annotated[list[str], typer.Option("--set", help="Lay key=value over the recipe.")] = [],  # noqa: B006
+) -> None:
+    """Train one model of a run."""
+    try:
+        loaded = recipes.load(recipe, changes)
+        opened = Run(run)
+        training = _named(model, opened, loaded)
+        opened.freeze(loaded)
+        train(training, _print)
+    except (UserError, Interrupted) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _named(model: str, run: Run, recipe: Recipe) -> Training:
+    if model == plan.JUNIOR:
+        return plan.junior(run, recipe)
+    if model == plan.SENIOR:
+        return plan.senior(run, recipe)
+    revisors = {training.name: training for training in plan.revisor(run, recipe)}
+    if model not in revisors:
+        valid = [plan.JUNIOR, plan.SENIOR, *revisors]
+        raise UserError(f"{model}: this recipe trains no such model{recipes.nearest(model, valid)}")
+    return revisors[model]
+
+
+def _print(metrics: dict[str, Any]) -> None:
+    from speed_ray.training.loop import rank
+
+    if rank() == 0:
+        shown = (
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
+        )
+        print("  ".join(shown), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,121 @@
+"""States of a training to resume from: every rank's files, uploaded behind its back, complete or not there at all.
+
+    checkpoints/<step>-<attempt>/<rank>/...        what one rank saved
+    checkpoints/<step>-<attempt>/rank-<rank>.json  its files with sizes and sha256, written last
+
+A checkpoint is complete when all ranks' lists are there. `attempt` names one start of the training, so that files of
+two starts never mix. DeepSpeed's own files are pickle: a run's folder must be writable only by those who may run code.
+"""
+
+import json
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speed_ray.models import Model, fingerprint
+
+KEPT = 2
+RANK_FILE = re.compile(r"(([0-9]{8})-([0-9a-f]+))/rank-([0-9]+)\.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint. `world` ranks wrote it, with DeepSpeed's stage `zero`, by the plan of digest `plan`."""
+
+    name: str
+    step: int
+    world: int
+    zero: int
+    plan: str
+    files: tuple[tuple[int, dict[str, Any]], ...]  # (rank, {path, bytes, sha256})
+
+
+class Checkpoints:
+    """The checkpoints of one model, as one rank writes and reads them."""
+
+    def __init__(self, model: Model, plan: str, zero: int, rank: int, world: int, attempt: str) -> None:
+        self.model = model
+        self.folder = f"{model.path}/checkpoints"
+        self.where = f"{model.where}/checkpoints"
+        self.rank = rank
+        self.facts = {"plan": plan, "zero": zero, "world": world}
+        self.attempt = attempt
+        self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._upload: Future[None] | None = None
+
+    def save(self, step: int, folder: Path) -> None:
+        """Upload what this rank saved in a local folder, and delete the folder, while training goes on.
+
+        Waits for the upload before it: the local disk never holds more than two. Raises what that one failed with.
+        """
+        self.wait()
+        self._upload = self._uploader.submit(self._save, f"{step:08d}-{self.attempt}", step, folder)
+
+    def wait(self) -> None:
+        """Wait until all is stored."""
+        if self._upload is not None:
+            self._upload.result()
+
+    def complete(self) -> list[Checkpoint]:
+        """The complete checkpoints, newest first."""
+        ranks: dict[str, dict[int, str]] = {}
+        for name in self.model.store.names(self.folder):
+            if match := RANK_FILE.fullmatch(name):
+                ranks.setdefault(match[1], {})[int(match[4])] = name
+        found = [self._read(name, ranks[name]) for name in sorted(ranks, reverse=True)]
+        return [checkpoint for checkpoint in found if checkpoint]
+
+    def download(self, checkpoint: Checkpoint, folder: Path) -> bool:
+        """Gather all ranks' files in a local folder. Returns False where one is missing or damaged."""
+        for rank, entry in checkpoint.files:
+            file = folder / entry["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.model.store.download(f"{self.folder}/{checkpoint.name}/{rank}/{entry['path']}", file)
+            except FileNotFoundError:
+                return False
+            if {"path": entry["path"], **fingerprint(file)} != entry:
+                return False
+        return True
+
+    def _save(self, name: str, step: int, folder: Path) -> None:
+        entries = []
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            path = file.relative_to(folder).as_posix()
+            entries.append({"path": path, **fingerprint(file)})
+            self.model.store.upload(f"{self.folder}/{name}/{self.rank}/{path}", file)
+        listed = json.dumps({**self.facts, "step": step, "files": entries}, sort_keys=True).encode()
+        self.model.store.put(f"{self.folder}/{name}/rank-{self.rank}.json", listed)
+        shutil.rmtree(folder)
+        if self.rank == 0:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Keep the newest complete ones and whatever is newer than the last of them; a list goes before its files."""
+        complete = self.complete()
+        if len(complete) < KEPT:
+            return
+        names = self.model.store.names(self.folder)
+        old = [name for name in names if name.partition("-")[0] < f"{complete[KEPT - 1].step:08d}"]
+        for name in sorted(old, key=lambda name: not RANK_FILE.fullmatch(name)):
+            self.model.store.delete(f"{self.folder}/{name}")
+
+    def _read(self, name: str, ranks: dict[int, str]) -> Checkpoint | None:
+        try:
+            lists = {rank: json.loads(self.model.store.get(f"{self.folder}/{ranks[rank]}")) for rank in sorted(ranks)}
+        except (FileNotFoundError, ValueError):
+            return None
+        first = next(iter(lists.values()))
+        if set(lists) != set(range(first["world"])):
+            return None
+        return Checkpoint(
+            name=name,
+            step=first["step"],
+            world=first["world"],
+            zero=first["zero"],
+            plan=first["plan"],
+            files=tuple((rank, entry) for rank, listed in lists.items() for entry in listed["files"]),
+        )

@@ -1,0 +1,297 @@
+"""What SFT and DPO have in common, on one worker of many: from the plan to the published model, resumed on the way.
+
+Runs wherever a launcher set torch.distributed's variables (torchrun, Ray Train), or alone. Parallelism is DeepSpeed's
+from ZeRO stage 1 on and PyTorch's own data parallelism at stage 0, whose checkpoints any number of workers can load.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object, wait_for_everyone
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from speed_ray.errors import UserError
+from speed_ray.recipe import Training as Settings
+from speed_ray.training import card, plan, rows, start
+from speed_ray.training.checkpoints import Checkpoint, Checkpoints
+from speed_ray.training.metrics import Metrics
+from speed_ray.training.plan import Training
+from speed_ray.training.rows import Rows
+
+Report = Callable[[dict[str, Any]], None]
+
+LOGGED = 100  # times in a training, at most about that often
+EVALUATED = 10
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method makes its trainer from: `order` holds the places in `rows.trained`, `batch` for each step."""
+
+    training: Training
+    arguments: dict[str, Any]  # of transformers.TrainingArguments
+    tokenizer: PreTrainedTokenizerBase
+    rows: Rows
+    order: list[int]
+
+    @property
+    def ordered(self) -> list[dict[str, Any]]:
+        """The rows to train on, in the order of training."""
+        return [self.rows.trained[place] for place in self.order]
+
+
+class Steps(Trainer):
+    """Mixed into TRL's trainers: our order, our checkpoints, our reports, and an end to a run that diverged."""
+
+    work: Work
+    checkpoints: Checkpoints
+    metrics: Metrics
+    report: Report
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise self._diverged("loss", float(loss), self.state.global_step)
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        if grad_norm is not None and not torch.isfinite(torch.as_tensor(grad_norm)):
+            raise self._diverged("gradient norm", float(grad_norm), self.state.global_step - 1)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _diverged(self, what: str, value: float, step: int) -> UserError:
+        training = self.work.training
+        batch = training.settings.batch
+        self.checkpoints.wait()
+        good = next(iter(self.checkpoints.complete()), None)
+        return UserError(
+            f"The training of {training.name} diverged: the {what} of step {step + 1} is {value}.\n"
+            f"Its rows: {', '.join(row['row_id'] for row in self.work.ordered[step * batch : (step + 1) * batch])}\n"
+            f"The last good checkpoint: {f'{self.checkpoints.where}/{good.name}' if good else 'none yet'}\n"
+            f"Look at these rows with: speed-ray show {training.run} {training.data}\n"
+            f"Usual ways out: a lower {training.key}.learning_rate, a longer {training.key}.warmup, "
+            f"{training.key}.precision: fp32; a changed recipe wants another --run folder."
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        logged = self.state.log_history[-1]
+        self.metrics.add(logged)
+        self.report({**logged, "steps": self.state.max_steps})
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.metrics.upload(self.state.log_history)
+        step = self.state.global_step
+        self.checkpoints.save(step, Path(self.args.output_dir) / f"checkpoint-{step}")
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not (_internal_call and self.is_deepspeed_enabled):  # DeepSpeed's own checkpoint holds the weights
+            super().save_model(output_dir, _internal_call)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: ours goes with the published model (card.py)."""
+
+    def _send_telemetry(self) -> None:
+        """Send none: a training says nothing about itself to anybody."""
+
+
+def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> None:
+    """Train and publish a model, from its last complete checkpoint on; return at once if it is published.
+
+    Every worker calls this at once, and `report` is called on each equally often. Raises UserError where recipe, data
+    or model are at fault, or where the loss is no number.
+    """
+    settings = training.settings
+    _set_environment(settings)
+    digest = training.model.ensure_plan(plan.identity(training))
+    if training.model.manifest() is not None:
+        return
+    tokenizer = start.tokenizer(training)
+    read = rows.read(training, tokenizer, start.window(training))
+    steps = rows.steps(training, read)
+    attempt = _attempt()
+    node = Path(tempfile.gettempdir()) / f"speed_ray-{attempt}"  # one for all ranks of a machine
+    try:
+        work = Work(
+            training=training,
+            arguments=_arguments(settings, steps, bool(read.held_out), training.seed, node / f"rank-{rank()}"),
+            tokenizer=tokenizer,
+            rows=read,
+            order=rows.order(len(read.trained), steps * settings.batch, training.seed),
+        )
+        trainer = make(work)
+        trainer.work = work
+        trainer.report = report
+        trainer.metrics = Metrics(training.model, node / "logs" if rank() == 0 else None)
+        trainer.checkpoints = Checkpoints(training.model, digest, settings.zero, rank(), world(), attempt)
+        report({"step": 0, "steps": steps, **read.facts()})
+        resumed = _resumed(training, trainer.checkpoints, node / "resumed")
+        trainer.args.eval_on_start = bool(read.held_out) and resumed is None
+        trainer.train(resume_from_checkpoint=resumed)
+        trainer.checkpoints.wait()
+        _publish(trainer, node / "model")
+        wait_for_everyone()
+    finally:
+        shutil.rmtree(node / f"rank-{rank()}", ignore_errors=True)
+        if _is_first_of_node():
+            shutil.rmtree(node, ignore_errors=True)
+
+
+def rank() -> int:
+    """This worker's number."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many workers there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_sharded(settings: Settings) -> bool:
+    """Whether DeepSpeed runs the training."""
+    return settings.zero > 0
+
+
+def _is_first_of_node() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _set_environment(settings: Settings) -> None:
+    """What DeepSpeed takes from the environment alone: the device, and a group even of one."""
+    if settings.workers.gpus and not torch.cuda.is_available():
+        raise UserError(
+            f"workers.gpus is {settings.workers.gpus:g}, but this machine has no GPU that PyTorch sees.\n"
+            "Set the training's workers.gpus to 0 to train on CPUs, or run it where there are GPUs."
+        )
+    if not settings.workers.gpus:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if is_sharded(settings) and "RANK" not in os.environ:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in alone.items()})
+
+
+def _arguments(settings: Settings, steps: int, evaluates: bool, seed: int, folder: Path) -> dict[str, Any]:
+    """The recipe in the words of transformers.TrainingArguments."""
+    micro_batch = _micro_batch(settings)
+    return {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": micro_batch,
+        "per_device_eval_batch_size": micro_batch,
+        "gradient_accumulation_steps": settings.batch // (world() * micro_batch),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": round(settings.warmup * steps),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.clip,
+        "bf16": settings.precision == "bf16",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "use_cpu": not settings.workers.gpus,
+        "deepspeed": _deepspeed(settings, micro_batch) if is_sharded(settings) else None,
+        "ddp_find_unused_parameters": False,
+        "max_length": None,  # rows.py has left out what does not fit
+        "logging_steps": max(1, steps // LOGGED),
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would write the last good loss in place of a NaN
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": max(1, steps // EVALUATED),
+        "save_strategy": "steps",
+        "save_steps": settings.checkpoint_every,
+        "seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _micro_batch(settings: Settings) -> int:
+    """How many rows a worker holds at once. Raises UserError where the global batch cannot be shared out evenly."""
+    share, rest = divmod(settings.batch, world())
+    micro_batch = min(settings.micro_batch, share)
+    if rest or share % micro_batch:
+        raise UserError(
+            f"A batch of {settings.batch} rows cannot be shared out among {world()} workers that hold "
+            f"{settings.micro_batch} rows at once.\n"
+            "Set workers.count and micro_batch so that their product divides batch; neither changes the model."
+        )
+    return micro_batch
+
+
+def _deepspeed(settings: Settings, micro_batch: int) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
+    if settings.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
+    if settings.offload_weights:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": settings.batch // (world() * micro_batch),
+        "gradient_clipping": settings.clip,  # left out it would be 1.0 (deepspeed 0.19.8, runtime/constants.py)
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # PyTorch's AdamW
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def _attempt() -> str:
+    """A name for this start of the training, the same on all workers. Sets the group of workers up."""
+    shared = [uuid.uuid4().hex[:12]]
+    broadcast_object_list(shared)
+    return shared[0]
+
+
+def _resumed(training: Training, checkpoints: Checkpoints, folder: Path) -> str | None:
+    """Fetch the newest checkpoint that is whole to this machine; None where there is none."""
+    shared = [checkpoints.complete() if rank() == 0 else []]
+    broadcast_object_list(shared)
+    for checkpoint in shared[0]:
+        _check_fits(training, checkpoints, checkpoint)
+        whole = checkpoints.download(checkpoint, folder / checkpoint.name) if _is_first_of_node() else True
+        if all(gather_object([whole])):
+            return str(folder / checkpoint.name)
+    return None
+
+
+def _check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+    """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
+    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, world())
+    if wrote == asked or (wrote[0] == asked[0] == 0):
+        return
+    raise UserError(
+        f"{checkpoints.where}/{checkpoint.name} was written by {wrote[1]} workers with ZeRO stage {wrote[0]}; its "
+        f"states cannot be shared out among {asked[1]} with stage {asked[0]}.\n"
+        f"Set {training.key}.workers.count: {wrote[1]} and {training.key}.zero: {wrote[0]}, or delete "
+        f"{checkpoints.where} to train {training.name} from its beginning."
+    )
+
+
+def _publish(trainer: Steps, folder: Path) -> None:
+    """Gather the weights on rank 0 and store them with tokenizer, chat template and model card."""
+    training = trainer.work.training
+    if training.settings.lora is not None:  # not the path of this machine's copy
+        trainer.model.peft_config["default"].base_model_name_or_path = training.base
+    elif training.settings.precision == "bf16":
+        trainer.model.to(torch.bfloat16)
+    trainer.save_model(str(folder))
+    if rank() == 0:
+        (folder / "training_args.bin").unlink()  # pickle
+        trainer.metrics.upload(trainer.state.log_history)
+        facts = card.facts(training, trainer.work.rows, trainer.state.log_history)
+        (folder / "README.md").write_text(card.text(training, facts), encoding="utf-8")
+        training.model.publish(folder, facts)

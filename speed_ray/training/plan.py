@@ -1,0 +1,168 @@
+"""What is trained, from what, on what: the junior, the senior and the revisor (SPEED, sections 3.1 to 3.3).
+
+Needs no torch: the driver plans with it, and every worker gets the plan as JSON.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from speed_ray import __version__
+from speed_ray import recipe as recipes
+from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
+from speed_ray.errors import UserError
+from speed_ray.models import Model
+from speed_ray.recipe import Dpo, Recipe, Sft, VllmEngine
+from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
+from speed_ray.shards import RECORDS
+
+JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: everything that a worker must know, and nothing about where it runs.
+
+    `base` is a model folder or hub name; `start` names a model of the same run whose weights are trained on (for DPO
+    it is the reference too), None for the base itself. `data` is an artifact of lessons (sft) or of pairs (dpo).
+    """
+
+    name: str  # the model's
+    key: str  # the recipe's: where the user finds the settings
+    run: str
+    method: Literal["sft", "dpo"]
+    base: str
+    revision: str | None
+    start: str | None
+    data: str
+    settings: Sft | Dpo
+    seed: int
+    chat_template: str | None  # Jinja text, for a base without one
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain tree, for the worker that Ray starts."""
+        return {**asdict(self), "settings": self.settings.model_dump(mode="json")}
+
+    @staticmethod
+    def from_json(tree: dict[str, Any]) -> "Training":
+        """Read what `to_json` wrote."""
+        settings = (Sft if tree["method"] == "sft" else Dpo).model_validate(tree["settings"])
+        return Training(**{**tree, "settings": settings})
+
+    @property
+    def model(self) -> Model:
+        """The model that comes of it."""
+        return Model(Run(self.run), self.name)
+
+
+def junior(run: Run, recipe: Recipe) -> Training:
+    """The base learns to write examples from the teacher's drafts."""
+    return _training(run, recipe, JUNIOR, "junior", None, DRAFTS, recipe.junior)
+
+
+def senior(run: Run, recipe: Recipe) -> Training:
+    """The junior learns from the teacher's verdicts on its own candidates; as it was, it is the reference."""
+    _same_lora(recipe.junior, "junior", recipe.senior, "senior")
+    return _training(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
+
+
+def revisor(run: Run, recipe: Recipe) -> list[Training]:
+    """The unaligned base learns the teacher's revisions, then to prefer them to its own; in this order."""
+    sft, dpo = recipe.revisor.sft, recipe.revisor.dpo
+    if not dpo:
+        return [_training(run, recipe, REVISOR, "revisor.sft", None, REVISIONS, sft)]
+    _same_lora(sft, "revisor.sft", dpo, "revisor.dpo")
+    return [
+        _training(run, recipe, REVISOR_SFT, "revisor.sft", None, REVISIONS, sft),
+        _training(run, recipe, REVISOR, "revisor.dpo", REVISOR_SFT, REVISION_PAIRS, dpo),
+    ]
+
+
+def identity(training: Training) -> dict[str, Any]:
+    """All that decides the weights, as plan.json keeps it and as a difference is shown to the user.
+
+    Raises UserError where the data or the model to start from is not finished.
+    """
+    start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
+    folder = find_model(training.base)
+    named = {"name": training.base, "revision": training.revision}
+    return {
+        "code": __version__,
+        "method": training.method,
+        "base": {"weights": folder_digest(folder)} if folder else named,
+        "start": {"model": training.start, "digest": start} if start else None,
+        "data": data_identity(training),
+        "settings": recipes.identity(training.settings),
+        "chat_template": training.chat_template,
+        "seed": training.seed,
+    }
+
+
+def data_identity(training: Training) -> dict[str, Any]:
+    """Name the rows that are learnt from: the artifact, its plan, one hash over the files of its manifest."""
+    manifest = data_manifest(training)
+    digests = [shard["files"][RECORDS]["sha256"] for shard in manifest["shards"] if RECORDS in shard["files"]]
+    return {
+        "artifact": training.data,
+        "plan": manifest["plan"],
+        "sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
+    }
+
+
+def data_manifest(training: Training) -> dict[str, Any]:
+    """The manifest of the rows that are learnt from. Raises UserError where they are not finished."""
+    artifact = Run(training.run).artifact(training.data)
+    manifest = artifact.manifest()
+    if manifest is None:
+        raise UserError(
+            f"{artifact.where} is not finished, and {training.name} learns from it.\n"
+            f"Run the job that makes {training.data!r} first, with the same --recipe and --run."
+        )
+    return manifest
+
+
+def _training(
+    run: Run, recipe: Recipe, name: str, key: str, start: str | None, data: str, settings: Sft | Dpo
+) -> Training:
+    base = _base(recipe)
+    return Training(
+        name=name,
+        key=key,
+        run=run.uri,
+        method="sft" if isinstance(settings, Sft) else "dpo",
+        base=base.model,
+        revision=base.revision,
+        start=start,
+        data=data,
+        settings=settings,
+        seed=recipe.seed,
+        chat_template=read_chat_template(base.chat_template) if base.chat_template else None,
+    )
+
+
+def _base(recipe: Recipe) -> VllmEngine:
+    """The recipe's generator, checked as far as a driver can without loading it."""
+    generator = recipe.generator
+    if not isinstance(generator, VllmEngine):
+        raise UserError(
+            f"generator.engine: only a model whose weights are at hand is trained, and {generator.engine} has none.\n"
+            "Set generator.engine: vllm and generator.model to a model folder or hub name."
+        )
+    if generator.adapter is not None:
+        raise UserError(
+            "generator.adapter: training begins with the weights of generator.model alone, so this key must go.\n"
+            "To train an adapter on, merge it into the model's weights first."
+        )
+    folder = find_model(generator.model)
+    if folder is not None:
+        check_model_folder(folder, generator.chat_template)
+    return generator
+
+
+def _same_lora(first: Sft, first_key: str, then: Dpo, then_key: str) -> None:
+    """DPO goes on with the weights that SFT made: one adapter on one base, or the base's own weights."""
+    if first.lora != then.lora:
+        raise UserError(
+            f"{then_key}.lora must be as {first_key}.lora, because the one model is the other, trained on:\n"
+            f"  {first_key}.lora: {first.lora}\n  {then_key}.lora: {then.lora}"
+        )

@@ -1,0 +1,123 @@
+"""What tests of training share: a model small enough to train in seconds, rows for it, and a recipe."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import models as tokenizer_models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from speed_ray import recipe as recipes
+from speed_ray.recipe import Recipe
+from speed_ray.records import LESSON, REVISION, VERDICT, Row, content_id
+from speed_ray.records import PAIR as REVISION_PAIR
+from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
+from speed_ray.shards import Plan
+from speed_ray.stages.passing import Passed, publish
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{{ message['content'] + eos_token }}{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+)
+SCHEMAS = {DRAFTS: LESSON, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: REVISION_PAIR}
+
+
+def tiny_model(folder: Path, template: str | None = TEMPLATE, end: str | None = "<|end|>") -> Path:
+    """A Llama of two layers, 64 wide, of random weights, and a byte-level tokenizer."""
+    special = ["<|begin|>", "<|end|>", "<|pad|>"]
+    bpe = Tokenizer(tokenizer_models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(
+        ["\n\n"], trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<|begin|>", eos_token=end, pad_token="<|pad|>", chat_template=template
+    )
+    tokenizer.save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=256, **shape)).save_pretrained(folder)
+    return folder
+
+
+def tiny_rows(count: int) -> list[Row]:
+    """Rows that hold every column of lessons, revisions and verdicts: sums to be written out."""
+    return [_row(number) for number in range(count)]
+
+
+def _row(number: int) -> Row:
+    left, right = number % 10, number // 10 % 10
+    row_id = content_id("row", str(number))
+    right_answer = f'{{"sum": {left + right}, "words": "{"so " * (number % 7)}it is"}}'
+    wrong_answer = f'{{"sum": {left * right + 50}}}'
+    texts = dict.fromkeys(("kind", "topic", "model", "relevance", "completeness", "accuracy", "reason"), "-")
+    return {
+        "id": row_id,
+        "row_id": row_id,
+        "parent_id": "-",
+        **texts,
+        "messages": [{"role": "user", "content": f"What is {left} and {right}?"}],
+        "reply": right_answer,
+        "example": wrong_answer,
+        "chosen": right_answer,
+        "rejected": wrong_answer,
+        "order": [0, 1],
+        "best": 1,
+        "worst": 2,
+    }
+
+
+def write_rows(run: Run, artifact: str, rows: list[Row]) -> None:
+    """Publish rows as one of the artifacts that models learn from."""
+    schema = SCHEMAS[artifact]
+    passed = (Passed(row["row_id"], {name: row[name] for name in schema.names}, None) for row in rows)
+    plan = Plan(stage=artifact, rows=len(rows), shard_rows=16, variants=("",))
+    publish(run.artifact(artifact), plan, schema, passed)
+
+
+def tiny_recipe(model: Path, **settings: Any) -> Recipe:
+    """A recipe whose every training takes these settings, those that it knows."""
+    common = {
+        "batch": 8, "micro_batch": 4, "learning_rate": 1e-3, "precision": "fp32", "lora": None, "max_length": 200,
+        "evaluation": 0.1, "checkpoint_every": 1000, "most_steps": 4, **settings,
+    }  # fmt: skip
+    sft = {name: value for name, value in common.items() if name not in ("beta", "loss_type", "label_smoothing")}
+    dpo = {name: value for name, value in common.items() if name != "packing"}
+    tree = {
+        "topics": {"source": "topics.txt"},
+        "teacher": {"engine": "scripted"},
+        "generator": {"engine": "vllm", "model": str(model)},
+        "junior": sft,
+        "senior": dpo,
+        "revisor": {"sft": sft, "dpo": dpo},
+    }
+    return recipes.check(tree, "the test")
+
+
+def torchrun(
+    recipe: Recipe, run: Run, model: str, workers: int, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Train one model as a user would without Ray, on CPUs."""
+    return subprocess.run(
+        command(recipe, run, model, workers), env=cpus(**environment), capture_output=True, text=True
+    )
+
+
+def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:
+    """The command line of a training on several processes of this machine."""
+    path = Path(run.uri).with_name(f"{Path(run.uri).name}-{model}.yaml")
+    path.write_text(recipes.dump(recipe))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    return [*launcher, "-m", "speed_ray.training", model, "--recipe", str(path), "--run", run.uri]
+
+
+def cpus(**environment: str) -> dict[str, str]:
+    """The environment of a training on few cores."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CI": "1", **environment}
