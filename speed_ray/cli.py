@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,6 +16,7 @@ from speed_ray import show as showing
 from speed_ray import status as standing
 from speed_ray import verify as proving
 from speed_ray.errors import Interrupted, Stalled, UserError
+from speed_ray.models import Model
 from speed_ray.recipe import Recipe
 from speed_ray.run import ARTIFACTS, EXAMPLES, TASKS, Run
 
@@ -51,11 +53,48 @@ def brainstorm(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
 
 
 @app.command()
+def align_junior(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Tasks -> junior: the teacher writes examples, and the base model learns from them."""
+    from speed_ray import pipeline
+
+    _drive(pipeline.align_junior, recipe, run, set_, "junior", "align-senior")
+
+
+@app.command()
+def align_senior(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Junior -> senior: the teacher judges the junior's candidates, and DPO makes it prefer the better ones."""
+    from speed_ray import pipeline
+
+    _drive(pipeline.align_senior, recipe, run, set_, "senior", "align-revisor")
+
+
+@app.command()
+def align_revisor(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Junior -> revisor: the teacher revises the junior's candidates, and the base model learns to do so."""
+    from speed_ray import pipeline
+
+    _drive(pipeline.align_revisor, recipe, run, set_, "revisor", "synthesize")
+
+
+@app.command()
 def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Tasks -> examples: the generator writes an example for every planned prompt."""
     from speed_ray import pipeline
 
     _drive(pipeline.synthesize, recipe, run, set_, EXAMPLES, None)
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    run: RunUri,
+    until: Annotated[str | None, typer.Option("--until", help="The last job to do.", metavar="JOB")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Do every job in order, from topics to examples, skipping what is finished."""
+    from speed_ray import pipeline
+
+    _drive(partial(pipeline.everything, until=until), recipe, run, set_, EXAMPLES, None)
 
 
 @app.command()
@@ -127,6 +166,8 @@ def _drive(job: Job, recipe_name: str, uri: str, overrides: list[str] | None, ma
 
 
 def _say_what_was_made(run: Run, made: str) -> None:
+    if made not in ARTIFACTS:
+        print(f"\n{made}: trained, in {Model(run, made).where}")
     for part in standing.standings(run):
         if part.artifact == made:
             print(f"\n{made}: {part.counts.records:,} records in {run.uri}/{made}")

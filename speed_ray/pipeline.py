@@ -1,11 +1,20 @@
 """The front page: each job as a paragraph that reads like the paper (SPEED, sections 3.1 to 3.3)."""
 
-from speed_ray.on_ray import pool
-from speed_ray.recipe import Recipe
-from speed_ray.run import EXAMPLES, PROPOSED_TASKS, Run
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+from speed_ray.errors import UserError
+from speed_ray.models import served
+from speed_ray.on_ray import fit, pool
+from speed_ray.on_ray.pool import Step
+from speed_ray.recipe import EngineConfig, Recipe, nearest
+from speed_ray.run import Run
 from speed_ray.stages import brainstorm as brainstorming
-from speed_ray.stages import select, topics
+from speed_ray.stages import critique, draft, judge, own_revisions, propose, revise, revision_pairs, select, topics
 from speed_ray.stages import synthesize as synthesis
+from speed_ray.training import plan as trainings
+from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
@@ -13,13 +22,82 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
     listed = topics.read(recipe.topics.source, recipe.topics.limit)
     run.freeze(recipe)
     topics.collect(run, listed)
-    proposals = brainstorming.plan(run, recipe)
-    pool.execute(run, run.artifact(PROPOSED_TASKS), proposals, brainstorming.stage, recipe)
+    _ask(run, brainstorming, recipe)
     select.select(run, recipe)
 
 
-def synthesize(run: Run, recipe: Recipe) -> None:
-    """A small generator writes one example for every planned prompt: kinds by the mix, slots by the row's own seed."""
-    examples = synthesis.plan(run, recipe)
+def align_junior(run: Run, recipe: Recipe) -> None:
+    """The teacher writes examples of some tasks; from these the unaligned base learns to be the junior generator."""
     run.freeze(recipe)
-    pool.execute(run, run.artifact(EXAMPLES), examples, synthesis.stage, recipe)
+    _ask(run, draft, recipe)
+    fit.fit(trainings.junior(run, recipe))
+
+
+def align_senior(run: Run, recipe: Recipe) -> None:
+    """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
+    run.freeze(recipe)
+    _ask(run, propose, recipe, served(run, recipe, JUNIOR))
+    _ask(run, judge, recipe)
+    fit.fit(trainings.senior(run, recipe))
+
+
+def align_revisor(run: Run, recipe: Recipe) -> None:
+    """The teacher betters the junior's candidates; from that the unaligned base learns to revise, and then by DPO.
+
+    The paper stops after SFT (`revisor.dpo: false`); here the revisor also learns to prefer the teacher's revision to
+    its own.
+    """
+    run.freeze(recipe)
+    _ask(run, propose, recipe, served(run, recipe, JUNIOR))
+    _ask(run, critique, recipe)
+    supervised, *preferring = trainings.revisor(run, recipe)
+    fit.fit(supervised)
+    if preferring:
+        _ask(run, own_revisions, recipe, served(run, recipe, REVISOR_SFT))
+        revision_pairs.pair(run, recipe)
+        fit.fit(preferring[0])
+
+
+def synthesize(run: Run, recipe: Recipe) -> None:
+    """A small generator writes one example for every planned prompt, and a revisor goes over each of them once."""
+    name = recipe.synthesize.generator
+    writer = recipe.generator if name == "base" else served(run, recipe, name)
+    examples = synthesis.plan(run, recipe, writer)
+    steps = [Step(examples, partial(synthesis.stage, recipe, writer))]
+    if recipe.synthesize.revise:
+        revisor = served(run, recipe, REVISOR)
+        steps.append(Step(revise.plan(examples, recipe, revisor), partial(revise.stage, recipe, revisor)))
+    run.freeze(recipe)
+    pool.execute(run, *steps)
+
+
+def everything(run: Run, recipe: Recipe, until: str | None = None) -> None:
+    """All jobs that a recipe needs, in order, up to one of them; each skips what is finished.
+
+    Raises UserError for a job that there is not, or that this recipe has no need of.
+    """
+    jobs = _needed(recipe)
+    last = until.replace("-", "_") if until else list(jobs)[-1]
+    if last not in jobs:
+        raise UserError(f"--until {until}: this recipe needs no such job{nearest(last, jobs)}")
+    for name, job in jobs.items():
+        job(run, recipe)
+        if name == last:
+            return
+
+
+def _needed(recipe: Recipe) -> dict[str, Callable[[Run, Recipe], None]]:
+    wanted = recipe.synthesize
+    jobs = {
+        brainstorm: True,
+        align_junior: wanted.generator != "base" or wanted.revise,
+        align_senior: wanted.generator == "senior",
+        align_revisor: wanted.revise,
+        synthesize: True,
+    }
+    return {job.__name__: job for job, is_needed in jobs.items() if is_needed}
+
+
+def _ask(run: Run, stage: ModuleType, recipe: Recipe, *engine: EngineConfig) -> None:
+    """Work off one stage, by the recipe's teacher or by the engine that is named."""
+    pool.execute(run, Step(stage.plan(run, recipe, *engine), partial(stage.stage, recipe, *engine)))

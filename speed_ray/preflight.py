@@ -1,17 +1,19 @@
 """What can be known to fail is said before anything is started: the model folder, its prompts' length."""
 
+from collections.abc import Sequence
+
 from speed_ray.engines import model_folder
 from speed_ray.engines.engine import Request
 from speed_ray.errors import UserError
-from speed_ray.inputs import Inputs
+from speed_ray.inputs import PlannedRow
 from speed_ray.recipe import OpenAIEngine, VllmEngine
 from speed_ray.stage import Stage
 
 SAMPLE = 32  # prompts that are measured
 
 
-def check(stage: Stage, inputs: Inputs) -> None:
-    """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the stage's prompts."""
+def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
+    """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the prompts of `rows`."""
     config, pool = stage.engine, stage.settings.pool
     if isinstance(config, OpenAIEngine) and pool.max > 1:
         raise UserError(
@@ -25,7 +27,7 @@ def check(stage: Stage, inputs: Inputs) -> None:
         return
     model_folder.check_model_folder(folder, config.chat_template)
     window = config.args.get("max_model_len")
-    requests = [request for row in inputs.of_shard(0)[:SAMPLE] if (request := stage.request(row))]
+    requests = [request for row in rows[:SAMPLE] if (request := stage.request(row))]
     if not window or not requests:
         return
     lengths = model_folder.count_tokens(folder, [_text(request) for request in requests])

@@ -16,23 +16,19 @@ LINE_EVERY = 30.0  # seconds
 
 
 class Progress:
-    """Counts the shards of one artifact as they are committed; what earlier drives committed is counted in."""
+    """Shows how artifacts that are made together come on."""
 
-    def __init__(self, artifact: Artifact, plan: Plan, engine: EngineConfig) -> None:
-        self.artifact = artifact
-        self.plan = plan
-        self.price = engine.price if isinstance(engine, OpenAIEngine) else None
-        before = list(artifact.commits())
-        self.before = self.counts = sum((commit.counts for commit in before), Counts())
-        self.begun = self.lined = time.monotonic()
+    def __init__(self, made: list[tuple[Artifact, Plan, EngineConfig]]) -> None:
+        self.tallies = {artifact.name: Tally(artifact, plan, engine) for artifact, plan, engine in made}
+        self.lined = time.monotonic()
         self.console = Console(stderr=True)
-        self.live = Live(self._bar(), console=self.console, transient=True) if sys.stderr.isatty() else None
+        self.live = Live(self._bars(), console=self.console, transient=True) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
         if self.live:
             self.live.start()
         else:
-            self._line()
+            self._lines()
         return self
 
     def __exit__(
@@ -41,30 +37,50 @@ class Progress:
         if self.live:
             self.live.stop()
         if error is None:  # what another driver committed meanwhile counts as well
-            self.counts = sum((commit.counts for commit in self.artifact.commits()), Counts())
-        self._line()
+            for tally in self.tallies.values():
+                tally.count()
+        self._lines()
 
-    def add(self, counts: Counts) -> None:
-        """Take in one committed shard, or no news."""
-        self.counts += counts
+    def add(self, counts: dict[str, Counts]) -> None:
+        """Take in committed shards by artifact, or no news."""
+        for name, more in counts.items():
+            self.tallies[name].counts += more
         if self.live:
-            self.live.update(self._bar())
+            self.live.update(self._bars())
         elif time.monotonic() - self.lined >= LINE_EVERY:
-            self._line()
+            self._lines()
 
-    def _line(self) -> None:
+    def _lines(self) -> None:
         self.lined = time.monotonic()
-        self.console.print(f"{self.artifact.name}: {self.text()}", markup=False, highlight=False, soft_wrap=True)
+        for name, tally in self.tallies.items():
+            self.console.print(f"{name}: {tally.text()}", markup=False, highlight=False, soft_wrap=True)
 
-    def _bar(self) -> Table:
+    def _bars(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=self.plan.rows, completed=self._done(), width=30)
-        table.add_row(self.artifact.name, bar, self.text())
+        for name, tally in self.tallies.items():
+            bar = ProgressBar(total=tally.plan.rows, completed=tally.done, width=30)
+            table.add_row(name, bar, tally.text())
         return table
+
+
+class Tally:
+    """Counts the shards of one artifact as they are committed; what earlier drives committed is counted in."""
+
+    def __init__(self, artifact: Artifact, plan: Plan, engine: EngineConfig) -> None:
+        self.artifact = artifact
+        self.plan = plan
+        self.price = engine.price if isinstance(engine, OpenAIEngine) else None
+        self.begun = time.monotonic()
+        self.before = self.count()
+
+    def count(self) -> Counts:
+        """Count anew what is committed."""
+        self.counts = sum((commit.counts for commit in self.artifact.commits()), Counts())
+        return self.counts
 
     def text(self) -> str:
         """One line: rows, reasons, speeds, spending, time left."""
-        counts, done = self.counts, self._done()
+        counts, done = self.counts, self.done
         seconds = max(time.monotonic() - self.begun, 1e-9)
         speed = (done - self.before.accepted - self.before.rejected) / seconds
         tokens = (counts.output_tokens - self.before.output_tokens) / seconds
@@ -83,7 +99,9 @@ class Progress:
             parts.append(f"{_clock((self.plan.rows - done) / speed)} left")
         return " · ".join(parts)
 
-    def _done(self) -> int:
+    @property
+    def done(self) -> int:
+        """Rows that came to their end."""
         return self.counts.accepted + self.counts.rejected
 
 

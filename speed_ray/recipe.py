@@ -120,6 +120,17 @@ class ScriptedEngine(Strict):
 EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]
 
 
+def without_adapter(config: EngineConfig) -> EngineConfig:
+    """Return what engines must have in common to be one engine: everything but the adapter."""
+    return config.model_copy(update={"adapter": None}) if isinstance(config, VllmEngine) else config
+
+
+def label(config: EngineConfig) -> str:
+    """Name a model as records do: "junior" for a run's own, wherever that run's folder is, else by its full name."""
+    model = (config.adapter if isinstance(config, VllmEngine) else None) or config.model
+    return Path(model).name if _is_path(model) else model
+
+
 class Pool(Strict):
     """The actors of one stage: how many engines, and what each takes. Never part of a row's identity."""
 
@@ -410,12 +421,16 @@ def identity(model: BaseModel) -> dict[str, Any]:
 
 
 def _decides(key: str, value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_PATHS):
+    if isinstance(value, str) and _is_path(value):
         return "(a path)"
     if not isinstance(value, dict):
         return value
     dropped = _VLLM_RESOURCES if key == "args" else _WHERE_AND_HOW_FAST
     return {name: _decides(name, below) for name, below in value.items() if name not in dropped}
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith(_PATHS) or "/models/" in value  # the second: a run's own model, on any storage
 
 
 def names() -> list[str]:

@@ -3,10 +3,12 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from speed_ray.engines.engine import Engine, PromptTooLong, Reply, Request
 from speed_ray.inputs import FollowedInputs, Inputs, PlannedRow
 from speed_ray.journal import Answer, Journal, replay
+from speed_ray.recipe import VllmEngine, label, without_adapter
 from speed_ray.records import REJECT, REPLY, Rejected, Row, seed_of
 from speed_ray.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
 from speed_ray.stage import Stage
@@ -32,6 +34,8 @@ class Worker:
         self.plan = plan
         self.inputs = inputs
         self.engine = engine
+        self.model = label(without_adapter(stage.engine))
+        self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
         # Rows are begun as others end, twice what the engine answers at once: rendering a whole shard's prompts in one
         # go would hold up the answers that come in meanwhile (an endpoint with 64 in flight lost a fifth to that).
         self.room = asyncio.Semaphore(2 * engine.in_flight)
@@ -63,7 +67,8 @@ class Worker:
             return self._unasked(row)
         outcome = Outcome()
         for trial in range(self.stage.settings.retries + 1):
-            request = replace(request, seed=seed_of(self.stage.seed, row.row_id, f"trial {trial}"))
+            seed = seed_of(self.stage.seed, row.row_id, f"trial {trial}")
+            request = replace(request, seed=seed, adapter=request.adapter or self.adapter)
             try:
                 reply = known.get((row.row_id, trial))
                 if reply is None:
@@ -107,8 +112,8 @@ class Worker:
                 "output_tokens": sample.output_tokens,
                 "seconds": reply.seconds,
                 "seed": request.seed,
-                "model": self.engine.model,
-                "adapter": request.adapter,
+                "model": self.model,
+                "adapter": request.adapter and Path(request.adapter).name,  # the folder may move
             }
             for number, sample in enumerate(reply.samples)
         ]

@@ -104,7 +104,7 @@ def work(run: Run, artifact: Artifact, plan: Plan, stage: Stage, shards: int | N
     """Commit the first pending shards of a plan with one engine in this process."""
     artifact.ensure_plan(plan)
     assert plan.input
-    engine = engines.build(stage.engine, Spent(), stage.role)
+    engine = engines.build([stage.engine], Spent(), stage.role)
     worker = Worker(stage, artifact, plan, Inputs(run.artifact(plan.input), plan), engine)
 
     async def answer() -> None:

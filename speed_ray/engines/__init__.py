@@ -1,20 +1,24 @@
 """Who answers: a vLLM engine, an OpenAI-compatible endpoint, a simulated engine, the miniature's scripted teacher."""
 
+from collections.abc import Sequence
+
 from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import Engine
 from speed_ray.recipe import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 
 
-def build(config: EngineConfig, spent: Spent, role: str) -> Engine:
-    """Make the engine that a recipe names for a role ("teacher"); `spent` is what earlier drives asked of it already.
+def build(configs: Sequence[EngineConfig], spent: Spent, role: str) -> Engine:
+    """Make the engine for a role ("teacher"); `spent` is what earlier drives asked of it already.
 
-    Engines are imported here, one by one, because each brings a library that the others do without.
+    Several configs are one engine that answers with several adapters; they differ in nothing else. Engines are
+    imported here, one by one, because each brings a library that the others do without.
     """
-    match config:
+    match config := configs[0]:
         case VllmEngine():
             from speed_ray.engines.vllm import Vllm
 
-            return Vllm(config)
+            adapters = [each.adapter for each in configs if isinstance(each, VllmEngine) and each.adapter]
+            return Vllm(config, adapters, role)
         case OpenAIEngine():
             from speed_ray.engines.openai import OpenAI
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from speed_ray import models as trained
 from speed_ray.errors import UserError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -34,13 +35,16 @@ WINDOWS = 16  # of one weights file; a finetune that leaves the first and the la
 def find_model(model: str, key: str = "generator.model") -> Path | None:
     """Return the folder that a recipe's `model` names, or None when it is a hub name.
 
-    `miniature://<name>` is trained on first use. Raises UserError when it looks like a path and nothing is there.
+    `miniature://<name>` is trained on first use, `<run>/models/<name>` is a model that a run trained, on any storage.
+    Raises UserError when it looks like a path and nothing is there.
     """
     if model.startswith("miniature://"):
         from speed_ray.miniature import models  # trains with torch, which a folder on disk does not need
 
         return Path(models.ensure(model.removeprefix("miniature://")))
     folder = Path(model).expanduser()
+    if "://" in model or (folder / "_MANIFEST.json").is_file():
+        return trained.fetch(model)
     if folder.is_dir():
         return folder
     if HUB_NAME.fullmatch(model) and not folder.exists():

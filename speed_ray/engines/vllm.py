@@ -11,6 +11,7 @@ import logging
 import os
 import time
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from speed_ray.errors import UserError
 from speed_ray.recipe import VllmEngine, nearest
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
-OURS = {"model": "generator.model", "revision": "generator.revision"}
+OURS = ("model", "revision")
 PICKLED = ("pt", "npcache")  # load formats that unpickle weights
 
 
@@ -46,10 +47,16 @@ class Vllm:
 
     paid = False
 
-    def __init__(self, config: VllmEngine) -> None:
+    def __init__(self, config: VllmEngine, adapters: Sequence[str] = (), key: str = "generator") -> None:
+        """Take the engine's part of the recipe, all LoRAs that it will be asked for, and the recipe key, for messages.
+
+        The config's own adapter, if any, answers requests that name none.
+        """
         self.model = config.model
         self.in_flight = config.in_flight
         self._config = config
+        self._key = key
+        self._adapters = sorted({*adapters, *([config.adapter] if config.adapter else [])})
         self._engine: Any = None
         self._tokenizer: Any = None
         self._window = 0
@@ -60,20 +67,21 @@ class Vllm:
 
     async def start(self) -> None:
         """Load the weights. Raises UserError when the recipe is at fault, EngineDead when vLLM does not come up."""
-        args = check_args(self._config.args)
-        folder = find_model(self._config.model)
+        args = check_args(self._config.args, self._key)
+        folder = find_model(self._config.model, f"{self._key}.model")
         if folder is not None:
             check_model_folder(folder, self._config.chat_template)
         _set_environment()
-        self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model)))
+        ranks = [check_adapter_folder(_folder(adapter, self._key)) for adapter in self._adapters]
+        self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model), ranks), self._key)
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
         if self._template is None and not self._tokenizer.chat_template:
-            raise UserError(f"generator.chat_template: {self.model} has none of its own; set Jinja text or a file.")
+            raise UserError(f"{self._key}.chat_template: {self.model} has none of its own; set Jinja text or a file.")
         try:
             self._tokenize([{"role": "user", "content": "?"}])
-            if self._config.adapter is not None:
-                await self._lora(self._config.adapter)
+            for adapter in self._adapters:
+                await self._lora(adapter)
         except EngineRefused as error:
             raise UserError(str(error)) from None
 
@@ -136,7 +144,7 @@ class Vllm:
                 messages, chat_template=self._template, add_generation_prompt=True, tokenize=False
             )
         except TemplateError as error:
-            raise EngineRefused(f"generator.chat_template cannot write this prompt: {error}") from error
+            raise EngineRefused(f"{self._key}.chat_template cannot write this prompt: {error}") from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)  # the template wrote them
         return ids
 
@@ -182,16 +190,17 @@ class Vllm:
 
     async def _load_lora(self, path: str, number: int) -> Any:
         try:
-            rank = check_adapter_folder(Path(path))
+            folder = _folder(path, self._key)
+            rank = check_adapter_folder(folder)
         except UserError as error:
             raise EngineRefused(str(error)) from None
         config = self._engine.vllm_config.lora_config
         if config is None or rank > config.max_lora_rank:
             raise EngineRefused(
                 f"{path} is a LoRA of rank {rank}, for which the engine was not started.\n"
-                f"Set generator.args.enable_lora: true and generator.args.max_lora_rank: {_lora_rank(rank)}."
+                f"Set {self._key}.args.enable_lora: true and {self._key}.args.max_lora_rank: {_lora_rank(rank)}."
             )
-        lora = LoRARequest(lora_name=path, lora_int_id=number, lora_path=path)
+        lora = LoRARequest(lora_name=path, lora_int_id=number, lora_path=str(folder))
         try:
             await self._engine.add_lora(lora)
         except EngineDeadError as error:
@@ -201,8 +210,8 @@ class Vllm:
         return lora
 
 
-def check_args(args: dict[str, Any]) -> dict[str, Any]:
-    """Return `generator.args` as vLLM takes them: groups of settings as its config objects.
+def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
+    """Return the `args` of a recipe's engine as vLLM takes them: groups of settings as its config objects.
 
     Raises UserError for a name that vLLM does not know, telling the nearest, and for a value of a wrong type.
 
@@ -210,9 +219,9 @@ def check_args(args: dict[str, Any]) -> dict[str, Any]:
     """
     hints = {field.name: field.type for field in dataclasses.fields(AsyncEngineArgs) if field.name[0] != "_"}
     for name, value in args.items():
-        key = f"generator.args.{name}"
+        key = f"{role}.args.{name}"
         if name in OURS:
-            raise UserError(f"{key}: set {OURS[name]} instead.")
+            raise UserError(f"{key}: set {role}.{name} instead.")
         if name not in hints:
             raise UserError(f"{key}: vLLM has no such argument{nearest(name, hints)}.")
         if name == "trust_remote_code" and value:
@@ -227,11 +236,15 @@ def check_args(args: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"generator.args.{where}: {first['msg']} (got {first['input']!r}).") from None
+        raise UserError(f"{role}.args.{where}: {first['msg']} (got {first['input']!r}).") from None
     return {name: getattr(checked, name) for name in args}
 
 
-def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str) -> AsyncEngineArgs:
+def _folder(adapter: str, key: str) -> Path:
+    return find_model(adapter, f"{key}.adapter") or Path(adapter)
+
+
+def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str, ranks: list[int]) -> AsyncEngineArgs:
     """Lay the recipe's chosen arguments over the defaults of a batch engine."""
     args: dict[str, Any] = {
         "enable_prefix_caching": True,  # templates put their constant text first
@@ -251,9 +264,8 @@ def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str) -> Asyn
         }
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             args["kv_cache_memory_bytes"] = 1 << 30  # vLLM's own default is most of the machine
-    if config.adapter is not None:
-        rank = check_adapter_folder(Path(config.adapter))
-        args |= {"enable_lora": True, "max_lora_rank": _lora_rank(rank)}
+    if ranks:
+        args |= {"enable_lora": True, "max_lora_rank": _lora_rank(max(ranks)), "max_loras": len(ranks)}
     if config.revision is not None:
         args |= {"revision": config.revision, "tokenizer_revision": config.revision}
     return AsyncEngineArgs(model=model, **(args | chosen))
@@ -280,12 +292,12 @@ def _set_environment() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
 
 
-def _launch(args: AsyncEngineArgs) -> AsyncLLM:
+def _launch(args: AsyncEngineArgs, key: str) -> AsyncLLM:
     """Start the engine's processes and wait for the weights."""
     try:
         config = args.create_engine_config(UsageContext.LLM_CLASS)
     except (ValueError, TypeError, AssertionError, NotImplementedError, OSError) as error:
-        raise UserError(f"generator: vLLM refuses {args.model} with the recipe's args: {error}") from error
+        raise UserError(f"{key}: vLLM refuses {args.model} with the recipe's args: {error}") from error
     try:
         return AsyncLLM(
             vllm_config=config,
@@ -298,5 +310,5 @@ def _launch(args: AsyncEngineArgs) -> AsyncLLM:
         raise EngineDead(
             f"vLLM could not start {args.model}; its reason is above in this actor's log.\n"
             f"Usual ones: no room for the weights or for one request of max_model_len in the memory that "
-            f"generator.args.gpu_memory_utilization leaves. ({error})"
+            f"{key}.args.gpu_memory_utilization leaves. ({error})"
         ) from error

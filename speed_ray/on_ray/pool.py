@@ -1,4 +1,4 @@
-"""The one executor of all stages that ask a model: pending shards flow through an autoscaling pool of engines.
+"""The one executor of all stages that ask a model: pending shards flow through autoscaling pools of engines.
 
 Ray Data hands shard ids to actors, at least once each; each actor holds one engine and several shards at a time, so
 that the engine never drains at a shard's tail. What makes a shard count once is its commit (shards.py), not Ray.
@@ -6,14 +6,15 @@ that the engine never drains at a shard's tail. What makes a shard count once is
 
 import asyncio
 import functools
+import itertools
 import json
 import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,12 @@ from speed_ray import engines, preflight
 from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import BudgetSpent, EngineDead, EngineRefused
 from speed_ray.errors import Interrupted, Stalled, UserError
-from speed_ray.inputs import Inputs
+from speed_ray.inputs import FollowedInputs, Inputs
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import Progress
-from speed_ray.recipe import Recipe
+from speed_ray.recipe import without_adapter
 from speed_ray.run import Run
-from speed_ray.shards import Artifact, Counts, Plan
+from speed_ray.shards import Counts, Plan
 from speed_ray.spending import spent
 from speed_ray.stage import Stage
 from speed_ray.worker import Worker
@@ -39,40 +40,91 @@ log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two looks at the watchdog and the progress bar
 
 Batch = dict[str, Any]
-MakeStage = Callable[[Recipe], Stage]
+DONE = -1  # in place of a generation: this step has committed the shard already
 
 
-def execute(run: Run, artifact: Artifact, plan: Plan, make_stage: MakeStage, recipe: Recipe) -> None:
-    """Work off every pending shard of a plan and publish. Raises UserError, Interrupted or Stalled, losing nothing."""
-    stage = make_stage(recipe)
-    published = artifact.manifest() is not None
-    if not published:
-        # Before the plan is written: it holds the model's digest, and a model put right would be refused as another.
-        preflight.check(stage, Inputs(run.artifact(str(plan.input)), plan))
-    artifact.ensure_plan(plan)
-    if published:
-        return
-    with Progress(artifact, plan, stage.engine) as progress:
-        while not _published(artifact, plan):
+@dataclass(frozen=True)
+class Step:
+    """One stage's work. `make_stage` is called anew in every actor, where a stage's functions cannot travel."""
+
+    plan: Plan
+    make_stage: Callable[[], Stage]
+
+    @functools.cached_property
+    def stage(self) -> Stage:
+        """The stage in this process."""
+        return self.make_stage()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"plan": self.plan, "make_stage": self.make_stage}
+
+
+def execute(run: Run, *steps: Step) -> None:
+    """Work off every pending shard of each plan and publish. Raises UserError, Interrupted or Stalled, losing nothing.
+
+    A step that follows another begins with each shard as soon as it is committed there; steps whose engines differ in
+    nothing but the adapter share one pool, others have pools of their own, all busy at once.
+    """
+    for step in steps:
+        _prepare(run, step)
+    with Progress([(run.artifact(step.plan.stage), step.plan, step.stage.engine) for step in steps]) as progress:
+        while not all([_published(run, step) for step in steps]):
             with session():
-                for counts in _answers(_dataset(run, artifact, plan, make_stage, recipe), stage):
+                for counts in _answers(_dataset(run, steps), steps[0].stage):
                     progress.add(counts)
 
 
-def _published(artifact: Artifact, plan: Plan) -> bool:
+def _prepare(run: Run, step: Step) -> None:
+    artifact = run.artifact(step.plan.stage)
+    if artifact.manifest() is None:
+        # Before the plan is written: it holds the model's digest, and a model put right would be refused as another.
+        inputs = _inputs(run, step.plan)
+        preflight.check(step.stage, inputs.of_shard(0) if isinstance(inputs, Inputs) else [])
+    artifact.ensure_plan(step.plan)
+
+
+def _published(run: Run, step: Step) -> bool:
     # Publication checks every file; a damaged one sends its shard back to pending, and the loop goes around.
-    return not artifact.pending(plan) and artifact.publish(plan)
+    artifact = run.artifact(step.plan.stage)
+    return artifact.manifest() is not None or (not artifact.pending(step.plan) and artifact.publish(step.plan))
 
 
-def _dataset(run: Run, artifact: Artifact, plan: Plan, make_stage: MakeStage, recipe: Recipe) -> Dataset:
-    stage = make_stage(recipe)
-    pool = stage.settings.pool
-    pending = [{"shard": shard, "generation": generation} for shard, generation in artifact.pending(plan)]
+def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
+    assert plan.input is not None
+    source = run.artifact(plan.input)
+    return Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
+
+
+def _dataset(run: Run, steps: Sequence[Step]) -> Dataset:
+    """Pending shards, and behind them a pool for each group of steps that can share one."""
+    pending = list(_pending(run, steps))
+    dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
+    for group in _groups(steps):
+        dataset = _through_a_pool(dataset, run, group)
+    return dataset
+
+
+def _pending(run: Run, steps: Sequence[Step]) -> Iterator[dict[str, Any]]:
+    todo = {step.plan.stage: dict(run.artifact(step.plan.stage).pending(step.plan)) for step in steps}
+    for shard in sorted(set().union(*todo.values())):
+        row = {name: generations.get(shard, DONE) for name, generations in todo.items()}
+        yield {"shard": shard, **row, **_said()}
+
+
+def _groups(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
+    """Split the steps where the engine changes."""
+    by_engine = itertools.groupby(steps, key=lambda step: without_adapter(step.stage.engine))
+    return [tuple(group) for _, group in by_engine]
+
+
+def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...]) -> Dataset:
+    first = group[0]
+    pool, role = first.stage.settings.pool, first.stage.role
     # Twice what the engine runs at once: it finds work waiting while the tail of a shard is still being written.
-    at_once = max(2, -(-2 * stage.engine.in_flight // plan.shard_rows))
-    return ray.data.from_items(pending, override_num_blocks=len(pending)).map_batches(
+    at_once = max(2, -(-2 * first.stage.engine.in_flight // first.plan.shard_rows))
+    return dataset.map_batches(
         EngineActor,
-        fn_constructor_args=(run.uri, artifact.name, plan, make_stage, recipe, spent(run, stage.role)),
+        fn_constructor_args=(run.uri, group, spent(run, role)),
         batch_size=1,
         compute=ActorPoolStrategy(
             min_size=pool.min,
@@ -86,10 +138,10 @@ def _dataset(run: Run, artifact: Artifact, plan: Plan, make_stage: MakeStage, re
     )
 
 
-def _answers(dataset: Dataset, stage: Stage) -> Iterator[Counts]:
-    """Yield each shard's counts as it is committed, and nothing's counts now and then so that progress can be shown.
+def _answers(dataset: Dataset, stage: Stage) -> Iterator[dict[str, Counts]]:
+    """Yield each shard's counts by artifact once its last step has it, and none now and then to show progress.
 
-    The watchdog counts the time between two commits.
+    The watchdog counts the time between two of them.
     """
     arrived: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_consume, args=(dataset, arrived), daemon=True).start()
@@ -100,7 +152,7 @@ def _answers(dataset: Dataset, stage: Stage) -> Iterator[Counts]:
         except queue.Empty:
             if time.monotonic() - last > stage.settings.pool.watchdog_minutes * 60:
                 raise _stalled(stage) from None
-            yield Counts()
+            yield {}
             continue
         if item is None:
             return
@@ -129,24 +181,26 @@ def _consume(dataset: Dataset, arrived: "queue.Queue[Any]") -> None:
         arrived.put(error)
 
 
-def _read(row: dict[str, Any]) -> Counts | Exception:
+def _read(row: dict[str, Any]) -> dict[str, Counts] | Exception:
     if row["error"]:
         return (UserError if row["error"] == UserError.__name__ else Interrupted)(row["message"])
-    return Counts(**json.loads(row["counts"]))
+    return {name: Counts(**counts) for name, counts in json.loads(row["counts"]).items()}
 
 
 class EngineActor:
     """One engine in one Ray actor. Ray calls it with shards; it answers with counts, or with why the job must end."""
 
-    def __init__(
-        self, uri: str, artifact: str, plan: Plan, make_stage: MakeStage, recipe: Recipe, before: Spent
-    ) -> None:
+    def __init__(self, uri: str, steps: tuple[Step, ...], before: Spent) -> None:
         run = Run(uri)
-        stage = make_stage(recipe)
-        assert plan.input is not None
-        self.engine = engines.build(stage.engine, before, stage.role)
-        inputs = Inputs(run.artifact(plan.input), plan)
-        self.worker = Worker(stage, run.artifact(artifact), plan, inputs, self.engine)
+        stages = [step.stage for step in steps]
+        self.name = " and ".join(stage.name for stage in stages)
+        self.engine = engines.build([stage.engine for stage in stages], before, stages[0].role)
+        self.workers = {
+            step.plan.stage: Worker(
+                step.stage, run.artifact(step.plan.stage), step.plan, _inputs(run, step.plan), self.engine
+            )
+            for step in steps
+        }
 
     @functools.cached_property
     def starting(self) -> "asyncio.Task[None]":
@@ -154,34 +208,40 @@ class EngineActor:
         return asyncio.ensure_future(self.engine.start())
 
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
-        """Work on the shards of one block."""
-        for shard, generation in zip(batch["shard"].tolist(), batch["generation"].tolist(), strict=True):
-            yield await self._work(shard, generation)
+        """Work on the shard of one block, unless a pool before this one could not."""
+        row = {name: column.tolist()[0] for name, column in batch.items()}
+        if not row["error"]:
+            row |= await self._work(row)
+        yield {name: np.array([value]) for name, value in row.items()}
 
     async def _start(self) -> None:
         try:
             await asyncio.shield(self.starting)
         except EngineDead as error:
             # Another actor would fail alike, every minute until the watchdog; a person can read this one's reason.
-            raise Interrupted(f"{self.worker.stage.name}: the engine did not start. {error}") from error
+            raise Interrupted(f"{self.name}: the engine did not start. {error}") from error
 
-    async def _work(self, shard: int, generation: int) -> Batch:
+    async def _work(self, row: dict[str, Any]) -> dict[str, str]:
+        counted = json.loads(row["counts"])
         try:
             await self._start()
-            counts = await self.worker.work(shard, generation)
-            return _row(counts=json.dumps(asdict(counts or Counts())))
+            for name, worker in self.workers.items():
+                if row[name] != DONE:
+                    counts = await worker.work(row["shard"], row[name])
+                    counted[name] = asdict(counts or Counts())
+            return _said(counts=json.dumps(counted))
         except EngineDead as error:
             # exit_actor() would count as a clean end and Ray would not start another; only a death is retried
             # (ray#62746: sys.exit in a pool of one hangs for good).
-            log.error("engine died at shard %d: %s; Ray starts another", shard, error)
+            log.error("engine died at shard %d: %s; Ray starts another", row["shard"], error)
             os._exit(1)
         except BudgetSpent as error:
-            return _row(error=Interrupted.__name__, message=str(error))
+            return _said(error=Interrupted.__name__, message=str(error))
         except EngineRefused as error:
-            return _row(error=UserError.__name__, message=str(error))
+            return _said(error=UserError.__name__, message=str(error))
         except (UserError, Interrupted) as error:
-            return _row(error=type(error).__name__, message=str(error))
+            return _said(error=type(error).__name__, message=str(error))
 
 
-def _row(counts: str = "", error: str = "", message: str = "") -> Batch:
-    return {key: np.array([value]) for key, value in (("counts", counts), ("error", error), ("message", message))}
+def _said(counts: str = "{}", error: str = "", message: str = "") -> dict[str, str]:
+    return {"counts": counts, "error": error, "message": message}

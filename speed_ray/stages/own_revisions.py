@@ -3,7 +3,7 @@
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
 from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.recipe import EngineConfig, Recipe, label
 from speed_ray.records import LESSON, Row
 from speed_ray.replies import example_fields
 from speed_ray.run import OWN_REVISIONS, REVISIONS, Run
@@ -38,6 +38,6 @@ def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
         assert request is not None and reply is not None
         facts, kind = request.facts, kinds.load(row.parent["kind"])
         fields = example_fields(reply.samples[0].text, kind, facts["slots"], facts["language"])
-        return [{**lineage(row), "messages": request.messages, "reply": as_reply(fields), "model": engine.model}]
+        return [{**lineage(row), "messages": request.messages, "reply": as_reply(fields), "model": label(engine)}]
 
     return Stage(OWN_REVISIONS, LESSON, "generator", engine, recipe.revise, recipe.seed, request, parse)

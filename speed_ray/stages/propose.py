@@ -3,7 +3,7 @@
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
 from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.recipe import EngineConfig, Recipe, label
 from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
 from speed_ray.records import Rejected, Row
 from speed_ray.replies import example_fields
@@ -30,7 +30,7 @@ def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
             "task": row.parent["task"],
             "language": facts["language"],
             "candidates": _candidates(request, reply),
-            "model": engine.model,
+            "model": label(engine),
         }
         return [{**lineage(row), **record}]
 

@@ -6,36 +6,25 @@ examples, so that revising begins while they are still being written.
 
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
-from speed_ray.errors import UserError
 from speed_ray.inputs import NOT_WRITTEN, PlannedRow
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.recipe import EngineConfig, Recipe, label
 from speed_ray.records import REVISED, Rejected, Row
 from speed_ray.replies import example_fields
-from speed_ray.run import EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.run import EXAMPLES, REVISED_EXAMPLES
 from speed_ray.shards import Plan
 from speed_ray.stage import Stage, following
 from speed_ray.stages.writing import SYNTHESIZE, as_reply, draw, facts_of, fields_of, texts_of
 
 
-def plan(run: Run, recipe: Recipe, engine: EngineConfig) -> Plan:
-    """The rows and shards of the examples' plan, which is all that must be there of them.
-
-    Raises UserError where the examples are not planned yet.
-    """
-    examples = run.artifact(EXAMPLES)
-    followed = examples.plan()
-    if followed is None:
-        raise UserError(
-            f"{examples.where} is not planned yet, and revising follows it.\n"
-            "Run the job that makes 'examples' first, with the same --recipe and --run."
-        )
+def plan(examples: Plan, recipe: Recipe, engine: EngineConfig) -> Plan:
+    """The rows and shards of the examples' plan, which is all that must be there of them."""
     return Plan(
         stage=REVISED_EXAMPLES,
-        rows=followed.rows,
-        shard_rows=followed.shard_rows,
+        rows=examples.rows,
+        shard_rows=examples.shard_rows,
         input=EXAMPLES,
-        identity=following(recipe, followed, engine, recipe.revise),
+        identity=following(recipe, examples, engine, recipe.revise),
     )
 
 
@@ -67,7 +56,7 @@ def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
         fields = example_fields(reply.samples[0].text, kind, facts["slots"], facts["language"])
         if fields == facts["fields"]:
             raise Rejected("unchanged", "the revision is the example as it was")
-        return [{**row.parent, **texts_of(kind, fields), "model": engine.model, "revised": True, "kept_because": ""}]
+        return [{**row.parent, **texts_of(kind, fields), "model": label(engine), "revised": True, "kept_because": ""}]
 
     def keep(row: PlannedRow, rejected: Rejected) -> list[Row]:
         return [{**row.parent, "revised": False, "kept_because": rejected.reason}]

@@ -3,7 +3,7 @@
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
 from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.recipe import EngineConfig, Recipe, label
 from speed_ray.records import EXAMPLE, Row
 from speed_ray.replies import example_fields
 from speed_ray.run import EXAMPLES, Run
@@ -32,7 +32,7 @@ def stage(recipe: Recipe, engine: EngineConfig | None = None) -> Stage:
                 "language": request.facts["language"],
                 "instruction": kind.instruction or row.parent["task"],
                 **texts_of(kind, fields),
-                "model": engine.model,
+                "model": label(engine),
             }
         ]
 

@@ -4,6 +4,7 @@ Needs no torch: the driver plans with it, and every worker gets the plan as JSON
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from speed_ray import recipe as recipes
 from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
 from speed_ray.errors import UserError
 from speed_ray.models import Model
-from speed_ray.recipe import Dpo, Recipe, Sft, VllmEngine
+from speed_ray.recipe import Dpo, Recipe, Sft, VllmEngine, Workers
 from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.shards import RECORDS
 
@@ -53,6 +54,22 @@ class Training:
     def model(self) -> Model:
         """The model that comes of it."""
         return Model(Run(self.run), self.name)
+
+    @property
+    def workers(self) -> Workers:
+        """What it takes of a cluster."""
+        return self.settings.workers
+
+    def begin(self) -> bool:
+        """Write its plan; return whether there is anything to do. Raises UserError where it was begun differently."""
+        self.model.ensure_plan(identity(self))
+        return self.model.manifest() is None
+
+    def train(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """Train on one worker of many, and publish; needs torch, unlike all else here."""
+        from speed_ray.training import train
+
+        train(self, report)
 
 
 def junior(run: Run, recipe: Recipe) -> Training:

@@ -106,7 +106,9 @@ def test_a_malformed_reply_gets_a_new_seed_and_in_the_end_a_reject_with_its_text
     replies = [row for row in rows(artifact, REPLIES) if row["messages"][0]["content"] == "7"]
     assert [(row["trial"], row["text"]) for row in replies] == [(0, "bad 0"), (1, "bad 1"), (2, "bad 2")]
     assert len({row["seed"] for row in replies}) == 3
-    assert {(row["adapter"], row["model"], row["finish_reason"]) for row in replies} == {("lora", "scripted", "stop")}
+    assert {(row["adapter"], row["model"], row["finish_reason"]) for row in replies} == {
+        ("lora", "scripted-teacher", "stop")
+    }
 
 
 def test_a_row_that_asks_no_model_costs_no_call(work, artifact):

@@ -1,0 +1,11 @@
+"""Topics -> examples, every job in order.
+
+ray job submit --working-dir . -- python jobs/run.py --recipe miniature --run /shared/runs/first
+"""
+
+import sys
+
+from speed_ray.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:]])
