@@ -2,10 +2,23 @@
 
 from speed_ray.engines.budget import Spent
 from speed_ray.journal import replay
-from speed_ray.run import EXAMPLES, PROPOSED_TASKS, Run
+from speed_ray.run import (
+    CANDIDATES,
+    DRAFTS,
+    EXAMPLES,
+    OWN_REVISIONS,
+    PROPOSED_TASKS,
+    REVISED_EXAMPLES,
+    REVISIONS,
+    VERDICTS,
+    Run,
+)
 from speed_ray.shards import Artifact
 
-ARTIFACTS_OF = {"teacher": (PROPOSED_TASKS,), "generator": (EXAMPLES,)}
+ARTIFACTS_OF = {
+    "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS),
+    "generator": (CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES),
+}
 
 
 def spent(run: Run, role: str) -> Spent:
@@ -14,7 +27,12 @@ def spent(run: Run, role: str) -> Spent:
     Replies that a killed drive left in journals count: they were paid for, and the next attempt uses them. Calls that
     were in flight when it was killed are not known to anybody here.
     """
-    return sum((_of(run.artifact(name)) for name in ARTIFACTS_OF[role]), Spent())
+    return sum(by_artifact(run, role).values(), Spent())
+
+
+def by_artifact(run: Run, role: str) -> dict[str, Spent]:
+    """The same, artifact by artifact, those included that were not begun."""
+    return {name: _of(run.artifact(name)) for name in ARTIFACTS_OF[role]}
 
 
 def _of(artifact: Artifact) -> Spent:

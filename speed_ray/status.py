@@ -3,12 +3,17 @@
 import time
 from dataclasses import dataclass
 
+from speed_ray.engines.budget import Spent
 from speed_ray.errors import UserError
+from speed_ray.evaluation import position, raw_replies, revisions
 from speed_ray.progress import cost
 from speed_ray.recipe import OpenAIEngine, Recipe
-from speed_ray.run import ARTIFACTS, Run
+from speed_ray.run import ARTIFACTS, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.shards import Artifact, Counts
-from speed_ray.spending import ARTIFACTS_OF
+from speed_ray.spending import ARTIFACTS_OF, by_artifact
+
+# What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
+PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,19 @@ def _standing(artifact: Artifact) -> Standing | None:
 
 
 def lines(run: Run) -> list[str]:
-    """One line an artifact, and below it what its records are and why rows were rejected."""
+    """One line an artifact, below it what its records are and why rows were rejected; then what the teacher took."""
     recipe = run.recipe()
-    return [line for standing in standings(run) for line in [_line(recipe, standing), *breakdown(standing)]]
+    found = []
+    for standing in standings(run):
+        artifact = run.artifact(standing.artifact)
+        found += [
+            _line(recipe, standing),
+            *breakdown(standing),
+            *_parsed(artifact),
+            *_places(artifact),
+            *_kept(artifact),
+        ]
+    return [*found, *_teacher(recipe, by_artifact(run, "teacher"))]
 
 
 def _line(recipe: Recipe, standing: Standing) -> str:
@@ -86,6 +101,59 @@ def breakdown(standing: Standing) -> list[str]:
     lines = [f"  {kind}: {count:,}" for kind, count in sorted(kinds.items())]
     lines += [f"  rejected, {reason}: {count:,}" for reason, count in sorted(reasons.items(), key=lambda r: -r[1])]
     return lines
+
+
+def _parsed(artifact: Artifact) -> list[str]:
+    """Lines that say what share of each model's raw replies has the form of an example."""
+    if artifact.name not in raw_replies.OF_EXAMPLES:
+        return []
+    return [
+        f"  {each.model}: {each.parsed / each.looked_at:.1%} of {each.looked_at:,} raw replies parsed"
+        + (", held to a JSON schema: this says nothing about the model" if each.held_to_schema else "")
+        for each in raw_replies.parsed(artifact)
+    ]
+
+
+def _places(artifact: Artifact) -> list[str]:
+    """Lines that say whether a judge looks at the place where it is shown a candidate."""
+    found = position.places(artifact) if artifact.name == VERDICTS else None
+    if found is None:
+        return []
+    shares = " ".join(f"{place}: {share:.0%}" for place, share in enumerate(found.shares, 1))
+    lines = [f"  best by place shown: {shares} · position bias {found.bias:.2f} of 1"]
+    if found.is_biased:
+        lines.append(
+            f"  WARNING: the judge prefers place {found.favourite}, whatever is there: its verdicts teach little.\n"
+            "  Take another teacher or word its prompt otherwise (prompts/judge.jinja), in another --run folder."
+        )
+    return lines
+
+
+def _kept(artifact: Artifact) -> list[str]:
+    """Lines that say how many examples their revisor bettered, and why the others stayed as they were."""
+    if artifact.name != REVISED_EXAMPLES:
+        return []
+    reasons = revisions.kept_because(artifact)
+    revised, others = reasons.pop("", 0), reasons.total()
+    lines = [f"  revised: {revised:,} of the first {revised + others:,}"] if revised + others else []
+    return lines + [f"  kept as it was, {reason}: {count:,}" for reason, count in reasons.most_common()]
+
+
+def _teacher(recipe: Recipe, spent: dict[str, Spent]) -> list[str]:
+    """Lines that say what the teacher was asked for, stage by stage, and against the paper."""
+    asked = {name: each for name, each in spent.items() if each.calls}
+    if not asked:
+        return []
+    price = recipe.teacher.price if isinstance(recipe.teacher, OpenAIEngine) else None
+    total = sum(asked.values(), Spent())
+    lines = [f"teacher ({recipe.teacher.model}):"]
+    for name, each in {**asked, "in all": total}.items():
+        line = f"  {name:<15}{each.calls:>9,} calls {each.prompt_tokens:>13,} + {each.output_tokens:>11,} tokens"
+        lines.append(line + (f" {'$' + format(each.dollars(price), ',.2f'):>11}" if price else ""))
+    counted = total - asked.get(PROPOSED_TASKS, Spent())
+    tokens = counted.prompt_tokens + counted.output_tokens
+    shares = f"{counted.calls / PAPERS_CALLS:.1%} of its 45K calls, {tokens / PAPERS_TOKENS:.1%} of its 32M tokens"
+    return [*lines, f"  against the paper, which leaves brainstorming out: {shares}"]
 
 
 def _dollars(recipe: Recipe, standing: Standing) -> str:

@@ -1,0 +1,1 @@
+"""How good data and models are, read from what a run holds."""
