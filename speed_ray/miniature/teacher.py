@@ -101,10 +101,14 @@ def write(facts: Facts, rng: random.Random) -> Fields:
 
 
 def judge(facts: Facts, rng: random.Random) -> dict[str, Any]:
-    """Return {"best": number, "worst": number, "reason": sentence} of `candidates` counted from 1, by their truth."""
+    """Return {"best": number, "worst": number, "reason": sentence} of `candidates` counted from 1, by their truth.
+
+    Of two that are as true their texts decide, never the place.
+    """
     scores = [score(facts, fields) for fields in facts["candidates"]]
-    best = max(range(len(scores)), key=scores.__getitem__)
-    worst = min(reversed(range(len(scores))), key=scores.__getitem__)
+    ranks = [(each, *fields.values()) for each, fields in zip(scores, facts["candidates"], strict=True)]
+    best = max(range(len(ranks)), key=ranks.__getitem__)
+    worst = min(range(len(ranks)), key=ranks.__getitem__)
     reason = f"Candidate {best + 1} is true to {scores[best]:.2f} of 1, candidate {worst + 1} to {scores[worst]:.2f}."
     return {"best": best + 1, "worst": worst + 1, "reason": reason}
 
