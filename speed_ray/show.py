@@ -14,10 +14,33 @@ from rich.text import Text
 
 from speed_ray.errors import UserError
 from speed_ray.records import Row
-from speed_ray.run import ARTIFACTS, EXAMPLES, TASKS, TOPICS, Run
+from speed_ray.run import (
+    ARTIFACTS,
+    CANDIDATES,
+    DRAFTS,
+    EXAMPLES,
+    OWN_REVISIONS,
+    PROPOSED_TASKS,
+    REVISED_EXAMPLES,
+    REVISION_PAIRS,
+    REVISIONS,
+    TASKS,
+    TOPICS,
+    VERDICTS,
+    Run,
+)
 from speed_ray.shards import RECORDS, REJECTS, REPLIES, Artifact
 
 FEW = 3
+OF_TASK = (TASKS, TOPICS)
+OF_LIST = (CANDIDATES, *OF_TASK)
+ABOVE = {
+    PROPOSED_TASKS: (TOPICS,),
+    TASKS: (TOPICS,),
+    **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES), OF_TASK),
+    **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
+    OWN_REVISIONS: (REVISIONS, *OF_LIST),
+}
 
 
 def show(
@@ -90,7 +113,9 @@ def _fields(record: Row, prefix: str = "") -> Text:
 
 
 def _words(value: Any) -> str:
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return "\n".join(str(item["content"] if isinstance(item, dict) else item) for item in value)  # or of messages
 
 
 def _reply(reply: Row) -> Text:
@@ -103,9 +128,8 @@ def _reply(reply: Row) -> Text:
 
 
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
-    above = {EXAMPLES: (TASKS, TOPICS), TASKS: (TOPICS,), "proposed_tasks": (TOPICS,)}.get(artifact.name, ())
     parent_id = record.get("parent_id")
-    for name in above:
+    for name in ABOVE.get(artifact.name, ()):
         found = next((row for row in _rows(run.artifact(name), RECORDS) if row["id"] == parent_id), None)
         if found is None:
             return

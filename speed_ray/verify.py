@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from speed_ray.errors import UserError
-from speed_ray.inputs import Inputs
-from speed_ray.run import ARTIFACTS, Run
+from speed_ray.inputs import FollowedInputs, Inputs
+from speed_ray.run import ARTIFACTS, REVISED_EXAMPLES, Run
 from speed_ray.shards import RECORDS, REJECTS, Artifact, Commit, Plan, manifest_of
 
 
@@ -86,15 +86,16 @@ def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[Verdict]) -> 
     return verdict
 
 
-def _inputs(run: Run, plan: Plan, verdict: Verdict, before: list[Verdict]) -> Inputs | None:
+def _inputs(run: Run, plan: Plan, verdict: Verdict, before: list[Verdict]) -> Inputs | FollowedInputs | None:
     """The planned rows to hold the committed ones against; None where each input row is only passed on."""
-    if not plan.input or not (plan.variants or plan.mix):
+    follows = plan.stage == REVISED_EXAMPLES
+    if not plan.input or not (plan.variants or plan.mix or follows):
         return None
     source = run.artifact(plan.input)
     if any(not other.holds for other in before if other.artifact == source.name):
         verdict.problems.append(f"{verdict.artifact} cannot be held against {source.where}, which is not whole")
         return None
-    return Inputs(source, plan)
+    return FollowedInputs(source) if follows else Inputs(source, plan)
 
 
 def _damage(artifact: Artifact, commit: Commit) -> list[str]:
@@ -102,7 +103,9 @@ def _damage(artifact: Artifact, commit: Commit) -> list[str]:
     return [f"{artifact.where}/{path}: {damage}" for path, damage in found if damage]
 
 
-def _count(verdict: Verdict, artifact: Artifact, plan: Plan, inputs: Inputs | None, commit: Commit) -> None:
+def _count(
+    verdict: Verdict, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs | None, commit: Commit
+) -> None:
     accepted = set(_column(artifact, commit, RECORDS, plan.key))
     rejected = _column(artifact, commit, REJECTS, "row_id")
     ids = Counter([*accepted, *rejected])
