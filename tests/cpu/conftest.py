@@ -1,6 +1,9 @@
 """What the tests of this folder share: hypothesis draws the same examples everywhere, and a run can live in memory."""
 
+import asyncio
+import json
 import os
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +11,31 @@ import pytest
 from hypothesis import HealthCheck, settings
 from obstore.store import MemoryStore
 
+from speed_ray import recipe as recipes
+from speed_ray.engines.engine import Engine, Reply, Request, Sample
+from speed_ray.engines.scripted import ScriptedTeacher
+from speed_ray.inputs import FollowedInputs, Inputs
+from speed_ray.miniature import teacher, world
+from speed_ray.recipe import Recipe, ScriptedEngine
+from speed_ray.records import Row
 from speed_ray.run import Run
+from speed_ray.shards import RECORDS, Artifact, Plan
+from speed_ray.stage import Stage
+from speed_ray.stages import (
+    brainstorm,
+    critique,
+    draft,
+    judge,
+    own_revisions,
+    propose,
+    revise,
+    revision_pairs,
+    select,
+    synthesize,
+    topics,
+)
 from speed_ray.store import ObjectStore
+from speed_ray.worker import Worker
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -37,3 +63,109 @@ def run_on() -> Callable[[Any], Run]:
 def run() -> Run:
     """An empty run in memory."""
     return StoredRun(ObjectStore(MemoryStore(), "memory://"))
+
+
+class Alignment:
+    """A run of the miniature world in memory, worked off without Ray by engines of this process."""
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        self.run = run
+        self.recipe = recipe
+
+    def begin(self) -> "Alignment":
+        """Freeze the recipe and brainstorm tasks."""
+        self.run.freeze(self.recipe)
+        topics.collect(self.run, topics.read(self.recipe.topics.source, self.recipe.topics.limit))
+        self.make(brainstorm.plan(self.run, self.recipe), brainstorm.stage(self.recipe))
+        select.select(self.run, self.recipe)
+        return self
+
+    def make(self, plan: Plan, stage: Stage, engine: Engine | None = None) -> Artifact:
+        """Commit every shard of a plan with the script or another engine, and publish."""
+        artifact = self.run.artifact(plan.stage)
+        artifact.ensure_plan(plan)
+        worker = self.worker(plan, stage, engine)
+
+        async def answer() -> None:
+            for shard, generation in artifact.pending(plan):
+                await worker.work(shard, generation)
+
+        asyncio.run(answer())
+        assert artifact.publish(plan)
+        return artifact
+
+    def worker(self, plan: Plan, stage: Stage, engine: Engine | None = None) -> Worker:
+        """One engine at work on a stage."""
+        assert plan.input
+        source = self.run.artifact(plan.input)
+        inputs = Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
+        assert isinstance(stage.engine, ScriptedEngine)
+        engine = engine or ScriptedTeacher(stage.engine)
+        return Worker(stage, self.run.artifact(plan.stage), plan, inputs, engine)
+
+    def rows(self, name: str, role: str = RECORDS) -> list[Row]:
+        """All that is committed of an artifact, in order."""
+        artifact = self.run.artifact(name)
+        files = [commit.files[role].path for commit in artifact.commits() if role in commit.files]
+        return [row for path in files for row in artifact.read(path).to_pylist()]
+
+
+class WeakModel:
+    """Answers as the scripted teacher would write, then forgets its words: each sample a share of its own."""
+
+    model, in_flight, paid = "weak", 64, False
+
+    async def generate(self, request: Request) -> Reply:
+        """One sample in ten is no JSON at all; of the others up to half the words belong to another topic."""
+        seeds = [f"{request.facts['stage']} {request.seed + number}" for number in range(request.n)]
+        texts = [self._text(request, random.Random(seed)) for seed in seeds]
+        return Reply([Sample(text, "stop", len(text.split())) for text in texts], prompt_tokens=9, seconds=0.1)
+
+    def _text(self, request: Request, rng: random.Random) -> str:
+        if rng.random() < 0.1:
+            return "Certainly, here is one."
+        elsewhere = [concept.b for concept in world.topic(rng.choice(world.topics())).concepts]
+        forgotten = rng.random() / 2
+        return json.dumps(
+            {
+                name: " ".join(rng.choice(elsewhere) if rng.random() < forgotten else word for word in text.split())
+                for name, text in teacher.write(request.facts, rng).items()
+            }
+        )
+
+
+@pytest.fixture
+def weak() -> WeakModel:
+    """A model that has something to learn."""
+    return WeakModel()
+
+
+@pytest.fixture(scope="session")
+def begin_alignment() -> Callable[..., Alignment]:
+    """Begin a small miniature run in memory; its models are scripts, and overrides change the recipe."""
+
+    def begin(*overrides: str) -> Alignment:
+        sizes = ["draft.examples=46", "propose.lists=46", "synthesize.examples=46", "topics.limit=12"]
+        shards = [f"{stage}.shard_rows=10" for stage in ("draft", "propose", "judge", "critique", "revise")]
+        script = ["generator={engine: scripted, model: the generator}", "synthesize.shard_rows=10"]
+        recipe = recipes.load("miniature", [*sizes, *shards, *script, *overrides])
+        return Alignment(StoredRun(ObjectStore(MemoryStore(), "memory://")), recipe).begin()
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def alignment(begin_alignment: Callable[..., Alignment]) -> Alignment:
+    """A run with everything that alignment makes; a weak model stands for junior and revisor. Read only."""
+    made = begin_alignment()
+    run, recipe, junior = made.run, made.recipe, made.recipe.generator
+    made.make(draft.plan(run, recipe), draft.stage(recipe))
+    made.make(propose.plan(run, recipe, junior), propose.stage(recipe, junior), WeakModel())
+    made.make(judge.plan(run, recipe), judge.stage(recipe))
+    made.make(critique.plan(run, recipe), critique.stage(recipe))
+    made.make(own_revisions.plan(run, recipe, junior), own_revisions.stage(recipe, junior), WeakModel())
+    revision_pairs.pair(run, recipe)
+    examples = synthesize.plan(run, recipe)
+    made.make(examples, synthesize.stage(recipe), WeakModel())
+    made.make(revise.plan(examples, recipe, junior), revise.stage(recipe, junior), WeakModel())
+    return made

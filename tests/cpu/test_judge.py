@@ -1,0 +1,152 @@
+"""Verdicts: best and worst by place shown, never a default, and a judge that looks at the place is caught."""
+
+import json
+import random
+
+import pytest
+
+from speed_ray import status
+from speed_ray.engines.engine import Reply, Sample
+from speed_ray.engines.invention import invent
+from speed_ray.evaluation import position
+from speed_ray.inputs import Inputs, PlannedRow
+from speed_ray.miniature import teacher
+from speed_ray.records import Rejected
+from speed_ray.replies import verdict, verdict_schema
+from speed_ray.run import CANDIDATES, VERDICTS
+from speed_ray.stages import judge, propose
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"best": 1, "worst": 3, "reason": "it is"}', None),
+        ('Sure: ```json\n{"reason": "it is", "best": 1.0, "worst": 3,}\n```', None),
+        ("{'best': 1, 'worst': 3, 'reason': 'it is'}", None),
+        ("the first", "not_json"),
+        ('{"best": 1, "worst": 3, "reason": "it', "truncated"),
+        ('{"best": 1, "reason": "it is"}', "missing_field"),
+        ('{"best": 1, "worst": 3}', "missing_field"),
+        ('{"best": 1, "worst": 3, "reason": " "}', "blank_field"),
+        ('{"best": 1, "worst": 3, "reason": "it is", "middle": 2}', "extra_field"),
+        ('{"best": 1, "best": 2, "worst": 3, "reason": "it is"}', "duplicate_field"),
+        ('{"best": 2, "worst": 2, "reason": "it is"}', "best_is_worst"),
+        ('{"best": 0, "worst": 3, "reason": "it is"}', "out_of_range"),
+        ('{"best": 1, "worst": 4, "reason": "it is"}', "out_of_range"),
+        ('{"best": -1, "worst": 3, "reason": "it is"}', "out_of_range"),
+        ('{"best": 99999999999999999999999, "worst": 3, "reason": "it is"}', "out_of_range"),
+        ('{"best": true, "worst": 3, "reason": "it is"}', "not_a_place"),
+        ('{"best": "1", "worst": 3, "reason": "it is"}', "not_a_place"),
+        ('{"best": 1.5, "worst": 3, "reason": "it is"}', "not_a_place"),
+        ('{"best": 1e999, "worst": 3, "reason": "it is"}', "not_a_place"),
+        ('{"best": NaN, "worst": 3, "reason": "it is"}', "not_a_place"),
+        ('{"best": [1], "worst": 3, "reason": "it is"}', "not_a_place"),
+        ('{"best": null, "worst": 3, "reason": "it is"}', "not_a_place"),
+    ],
+)
+def test_a_verdict_is_read_or_rejected(text, reason):
+    if reason is None:
+        assert verdict(text, 3) == (1, 3, "it is")
+    else:
+        with pytest.raises(Rejected) as rejected:
+            verdict(text, 3)
+        assert rejected.value.reason == reason
+
+
+def test_an_invented_verdict_is_one():
+    for seed in range(100):
+        best, worst, _ = verdict(invent(verdict_schema(2), random.Random(seed), {}), 2)
+        assert {best, worst} == {1, 2}
+
+
+def test_chosen_and_rejected_are_the_candidates_that_stood_at_the_places_named(alignment):
+    lists = {row["id"]: row for row in alignment.rows(CANDIDATES)}
+    verdicts = alignment.rows(VERDICTS)
+    assert len(verdicts) == 46 and any(row["order"] != sorted(row["order"]) for row in verdicts)
+    for row in verdicts:
+        judged = lists[row["parent_id"]]
+        assert sorted(row["order"]) == list(range(len(judged["candidates"])))
+        assert row["chosen"] == judged["candidates"][row["order"][row["best"] - 1]]
+        assert row["rejected"] == judged["candidates"][row["order"][row["worst"] - 1]]
+        assert row["messages"] == judged["messages"], "DPO asks as the generator was asked"
+
+
+def test_the_scripted_judge_prefers_what_is_true(alignment):
+    for row in alignment.rows(VERDICTS):
+        scores = [teacher.score(row, json.loads(row[answer])) for answer in ("chosen", "rejected")]
+        assert scores[0] > scores[1]
+
+
+def test_another_order_changes_next_to_no_verdict(alignment):
+    recipe = alignment.recipe
+    inputs = Inputs(alignment.run.artifact(CANDIDATES), judge.plan(alignment.run, recipe))
+    rows = [row for shard in range(5) for row in inputs.of_shard(shard)]
+    orders, verdicts = [], []
+    for seed in (recipe.seed, recipe.seed + 1):
+        stage = judge.stage(recipe.model_copy(update={"seed": seed}))
+        records = []
+        for row in rows:
+            request = stage.request(row)
+            text = teacher.answer(request.facts, seed=0)
+            records += stage.parse(row, request, Reply([Sample(text, "stop", 1)], 1, 0.0))
+        orders.append([record["order"] for record in records])
+        verdicts.append([(record["chosen"], record["rejected"]) for record in records])
+    assert sum(one != other for one, other in zip(*orders, strict=True)) > len(rows) / 2
+    assert sum(one != other for one, other in zip(*verdicts, strict=True)) < 0.05 * len(rows)
+
+
+class AlwaysFirst:
+    """A judge that never reads."""
+
+    model, in_flight, paid = "lazy", 8, False
+
+    async def generate(self, request):
+        return Reply([Sample('{"best": 1, "worst": 2, "reason": "The first is fine."}', "stop", 9)], 9, 0.1)
+
+
+def test_one_candidate_is_a_reject_and_no_call(begin_alignment, weak):
+    made = begin_alignment("propose.candidates=2", "propose.retries=0")
+    junior = made.recipe.generator
+    made.make(propose.plan(made.run, made.recipe, junior), propose.stage(made.recipe, junior), weak)
+    alone = [row["id"] for row in made.rows(CANDIDATES) if len(row["candidates"]) < 2]
+    artifact = made.make(judge.plan(made.run, made.recipe), judge.stage(made.recipe))
+    counts = artifact.manifest()["counts"]
+    assert alone and counts["reasons"] == {"too_few_candidates": len(alone)}
+    assert counts["calls"] == counts["accepted"] == len(made.rows(CANDIDATES)) - len(alone)
+
+
+def test_a_judge_that_always_says_the_first_is_caught_by_status(begin_alignment, weak):
+    made = begin_alignment()
+    junior = made.recipe.generator
+    made.make(propose.plan(made.run, made.recipe, junior), propose.stage(made.recipe, junior), weak)
+    made.make(judge.plan(made.run, made.recipe), judge.stage(made.recipe), AlwaysFirst())
+    found = position.places(made.run.artifact(VERDICTS))
+    assert found.bias == 1.0 and found.favourite == 1
+    said = "\n".join(status.lines(made.run))
+    assert "best by place shown: 1: 100% 2: 0%" in said and "WARNING: the judge prefers place 1" in said
+
+
+def test_a_fair_judge_is_not_accused(alignment):
+    assert "WARNING" not in "\n".join(status.lines(alignment.run))
+
+
+def test_chance_is_what_a_judge_by_lot_comes_to():
+    """Lists of 2 to 5: place 1 is there for all of them and 5 for a few, and none is a favourite for that."""
+    for seed in range(50):
+        rng = random.Random(seed)
+        shown = [rng.choice((2, 3, 4, 5)) for _ in range(200)]
+        found = position.counted(shown, [rng.randint(1, n) for n in shown])
+        assert not found.is_biased and found.bias < 0.15
+        assert sum(found.chance) == pytest.approx(200) and sum(found.shares) == pytest.approx(1)
+
+
+def test_few_verdicts_accuse_nobody():
+    assert not position.counted([2, 2, 2], [1, 1, 1]).is_biased
+
+
+def test_a_row_of_one_candidate_asks_nothing(alignment):
+    stage = judge.stage(alignment.recipe)
+    row = PlannedRow("row", {"id": "list", "candidates": ["{}"]}, "judge")
+    assert stage.request(row) is None
+    with pytest.raises(Rejected, match="too_few_candidates"):
+        stage.parse(row, None, None)

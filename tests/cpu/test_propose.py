@@ -1,0 +1,71 @@
+"""Candidates: all samples of a prompt are kept raw, those that are fit and differ are listed."""
+
+import contextlib
+
+import pytest
+
+from speed_ray import kinds
+from speed_ray.engines.engine import Reply, Sample
+from speed_ray.inputs import PlannedRow
+from speed_ray.records import Rejected
+from speed_ray.replies import example_fields
+from speed_ray.run import CANDIDATES
+from speed_ray.shards import REPLIES
+from speed_ray.stages import propose, writing
+
+FIT = '{"S1": "the lamp hums at night", "S2": "at night the lamp hums", "S3": "the lamp hums at noon"}'
+OTHER = FIT.replace("lamp", "kettle")
+
+
+@pytest.fixture
+def parse(alignment):
+    """Understand the samples of one sts prompt."""
+    stage = propose.stage(alignment.recipe, alignment.recipe.generator)
+    row = PlannedRow("row", {"id": "task", "kind": "sts", "topic": "Lamps", "task": "-"}, "0")
+
+    def parsed(*texts):
+        samples = [Sample(text, "stop", 1) for text in texts]
+        [record] = stage.parse(row, stage.request(row), Reply(samples, 1, 0.0))
+        return record["candidates"]
+
+    return parsed
+
+
+def test_every_sample_of_every_prompt_is_kept(alignment):
+    first = [row for row in alignment.rows(CANDIDATES, REPLIES) if not row["trial"]]
+    assert [row["sample"] for row in first] == [0, 1, 2, 3, 4] * 46
+    assert len({row["text"] for row in first}) > 46 * 3
+
+
+def test_candidates_are_the_fit_samples_in_the_order_they_came(alignment):
+    texts = {}
+    for row in alignment.rows(CANDIDATES, REPLIES):
+        texts.setdefault((row["row_id"], row["trial"]), []).append(row["text"])
+    last = {row_id: texts[row_id, trial] for row_id, trial in sorted(texts)}
+    lists = alignment.rows(CANDIDATES)
+    assert len({len(row["candidates"]) for row in lists}) > 1, "the weak model wrote no unfit sample"
+    for row in lists:
+        kind = kinds.load(row["kind"])
+        slots, language, _ = writing.draw(alignment.recipe, kind, row["row_id"], writing.PROPOSE)
+        fit = []
+        for text in last[row["row_id"]]:
+            with contextlib.suppress(Rejected):
+                fit.append(writing.as_reply(example_fields(text, kind, slots, language)))
+        assert row["candidates"] == fit
+
+
+def test_a_text_is_listed_once_however_often_it_was_written(parse):
+    assert parse(FIT, OTHER, f"```json\n{FIT}\n```") == [FIT, OTHER]
+
+
+def test_a_list_without_a_fit_sample_is_asked_for_again_because_of_its_first(parse):
+    with pytest.raises(Rejected) as rejected:
+        parse(FIT.replace("S3", "S4"), "no JSON", "{")
+    assert rejected.value.reason == "missing_field"
+
+
+def test_the_number_of_candidates_decides_the_rows(alignment):
+    run, recipe = alignment.run, alignment.recipe
+    fewer = recipe.model_copy(update={"propose": recipe.propose.model_copy(update={"candidates": 3})})
+    plans = [propose.plan(run, each, recipe.generator) for each in (recipe, fewer)]
+    assert plans[0].digest != plans[1].digest

@@ -1,0 +1,60 @@
+"""Status: what the teacher took over all stages, and how many raw replies had their form."""
+
+from speed_ray import status
+from speed_ray.engines.budget import Spent
+from speed_ray.evaluation import raw_replies
+from speed_ray.recipe import OpenAIEngine, Price
+from speed_ray.run import CANDIDATES, DRAFTS
+from speed_ray.shards import REPLIES
+from speed_ray.spending import by_artifact, spent
+from speed_ray.stages import draft
+
+
+def said(run) -> dict[str, str]:
+    """The lines about the teacher, by their first word."""
+    lines = status.lines(run)
+    begins = next(number for number, line in enumerate(lines) if line.startswith("teacher ("))
+    return {line.split()[0]: line for line in lines[begins:]}
+
+
+def test_the_teachers_calls_are_told_stage_by_stage(alignment):
+    lines = said(alignment.run)
+    assert list(lines) == ["teacher", "proposed_tasks", "drafts", "verdicts", "revisions", "in", "against"]
+    for name in ("drafts", "verdicts", "revisions"):
+        assert f" {sum(1 for _ in alignment.rows(name, REPLIES))} calls" in lines[name]
+    total = spent(alignment.run, "teacher")
+    assert total == sum(by_artifact(alignment.run, "teacher").values(), Spent())
+    assert f" {total.calls} calls" in lines["in"] and f"{total.prompt_tokens:,}" in lines["in"]
+
+
+def test_the_paper_is_compared_without_brainstorming_and_dollars_come_from_the_recipes_price(alignment):
+    price = Price(input=1_000.0, output=3_000.0)
+    teacher = OpenAIEngine(engine="openai", model="big", base_url="http://localhost", price=price)
+    recipe = alignment.recipe.model_copy(update={"teacher": teacher})
+    asked = {
+        "proposed_tasks": Spent(calls=9_000, prompt_tokens=7),
+        "drafts": Spent(calls=4_500, prompt_tokens=2_000_000, output_tokens=1_200_000),
+    }
+    lines = status._teacher(recipe, asked)
+    assert lines[-1].endswith("10.0% of its 45K calls, 10.0% of its 32M tokens")
+    assert lines[2].endswith("$5,600.00")
+
+
+def test_raw_replies_are_counted_by_their_form_alone(alignment):
+    [weak] = raw_replies.parsed(alignment.run.artifact(CANDIDATES))
+    first = [row["text"] for row in alignment.rows(CANDIDATES, REPLIES) if row["trial"] == 0]
+    assert (weak.model, weak.looked_at, weak.held_to_schema) == ("the generator", 230, False)
+    assert weak.parsed == sum(text.startswith("{") for text in first) < 230
+    [teacher] = raw_replies.parsed(alignment.run.artifact(DRAFTS))
+    assert teacher.parsed == teacher.looked_at == 46
+    assert f"  the generator: {weak.parsed / 230:.1%} of 230 raw replies parsed" in status.lines(alignment.run)
+
+
+def test_a_share_that_a_schema_brought_about_is_marked(alignment, begin_alignment, weak):
+    made = begin_alignment()
+    plan = draft.plan(made.run, made.recipe)
+    plan.identity["engine"]["structured"] = True  # as the plan of a vLLM says
+    made.make(plan, draft.stage(made.recipe), weak)
+    [line] = [line for line in status.lines(made.run) if "raw replies parsed" in line]
+    assert line.endswith("held to a JSON schema: this says nothing about the model")
+    assert "held to" not in "".join(status.lines(alignment.run))
