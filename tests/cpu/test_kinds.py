@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from speed_ray import checks, kinds, language, replies
+from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import load
@@ -117,6 +118,16 @@ def test_adding_a_kind_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert replies.example_fields(json.dumps(five), kind, slots, "English") == five
     with pytest.raises(Rejected, match="not_five_lines"):
         replies.example_fields(json.dumps(five | {"limerick": "a"}), kind, slots, "English")
+
+
+def test_a_kind_with_a_field_that_the_embedder_never_sees_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sonnet.py").write_text(LIMERICK.replace('Field("sentence"', 'Field("mood", "any"), Field("sentence"'))
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    with pytest.raises(UserError, match=r"kinds/sonnet.py: the fields are limerick, mood, sentence, but query"):
+        kinds.load("sonnet")
 
 
 @pytest.mark.parametrize(
