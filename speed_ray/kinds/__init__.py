@@ -21,10 +21,11 @@ def load(name: str) -> Kind:
     """
     kind: Kind = importlib.import_module(f"{__name__}.{name}").KIND
     learned = [part for part in (kind.query, kind.positive, kind.negative) if part is not None]
-    if sorted(learned) != sorted(field.name for field in kind.fields):
+    written = [field.name for field in kind.fields]
+    if sorted(learned) != sorted(written):
         raise UserError(
-            f"kinds/{name}.py: the fields are {', '.join(field.name for field in kind.fields)}, but query, positive and "
-            f"negative name {', '.join(learned)}.\nName each field by exactly one of the three, and have no other."
+            f"kinds/{name}.py: the fields are {', '.join(written)}, but query, positive and negative "
+            f"name {', '.join(learned)}.\nName each field by exactly one of the three, and have no other."
         )
     return kind
 

@@ -88,7 +88,7 @@ class Prompts:
         return self._render("critique", kind, {**values, "example": example})
 
     def revise(self, kind: Kind, topic: str, task: str, language: str, example: str) -> list[Message]:
-        """Ask for an example, a JSON text, once more and better: short and without slots, for a small model to learn."""
+        """Ask for an example, a JSON text, once more and better: short, without slots, for a small model to learn."""
         task = task if kind.instruction is None else ""
         return self._render("revise", kind, {"topic": topic, "task": task, "language": language, "example": example})
 
