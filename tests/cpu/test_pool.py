@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,11 @@ import pytest
 import ray
 
 from speed_ray.on_ray import pool
+from speed_ray.on_ray.pool import Step
+from speed_ray.recipe import SimulatedEngine
 from speed_ray.shards import RECORDS, REPLIES
+from speed_ray.stages import revise, synthesize
+from speed_ray.verify import verify
 
 LOG = ".shards-of-actors"  # a file in the run's folder where each shard's begin and end are noted, by process id
 
@@ -39,12 +44,12 @@ def note_shards():
 
         async def noted(worker: Worker, shard: int, generation: int):
             with open(f"{worker.artifact.store.uri}/{LOG}", "a") as log:
-                log.write(f"[{os.getpid()}, 1]\n")
+                log.write(f'[{os.getpid()}, 1, "{worker.artifact.name}"]\n')
             try:
                 return await work(worker, shard, generation)
             finally:
                 with open(f"{worker.artifact.store.uri}/{LOG}", "a") as log:
-                    log.write(f"[{os.getpid()}, -1]\n")
+                    log.write(f'[{os.getpid()}, -1, "{worker.artifact.name}"]\n')
 
         Worker.work = noted
 
@@ -61,7 +66,7 @@ def table(job, role: str) -> pa.Table:
 def at_once(job) -> Counter[int]:
     """The most shards that each actor's process worked on at the same time."""
     now, most = Counter(), Counter()
-    for pid, change in map(json.loads, Path(job.uri, LOG).read_text().splitlines()):
+    for pid, change, _ in map(json.loads, Path(job.uri, LOG).read_text().splitlines()):
         now[pid] += change
         most[pid] = max(most[pid], now[pid])
     return most
@@ -103,3 +108,58 @@ def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
     assert 1 < len(most) <= 3, "the pool stayed at its minimum, or outgrew its maximum"
     assert max(most.values()) == 4, "two times 16 requests in flight over 10 rows a shard"
     prove(job)
+
+
+def revising(job, engine: SimulatedEngine) -> tuple[Step, Step]:
+    """Examples by the job's generator, and their revisions by an engine that may be another."""
+    recipe = job.recipe
+    examples = synthesize.plan(job.run, recipe)
+    return (
+        Step(examples, partial(synthesize.stage, recipe)),
+        Step(revise.plan(examples, recipe, engine), partial(revise.stage, recipe, engine)),
+    )
+
+
+def workers_of(job) -> dict[str, set[int]]:
+    """Which processes worked on each artifact."""
+    found: dict[str, set[int]] = {}
+    for line in Path(job.uri, LOG).read_text().splitlines():
+        pid, _, artifact = json.loads(line)
+        found.setdefault(artifact, set()).add(pid)
+    return found
+
+
+@pytest.mark.slow
+def test_steps_with_one_engine_share_a_pool_and_all_rows_pass_both(make_job):
+    job = make_job().begin()
+
+    pool.execute(job.run, *revising(job, job.recipe.generator))
+
+    workers = workers_of(job)
+    assert workers["examples"] == workers["revised_examples"] and len(workers["examples"]) == 1
+    assert all(verdict.holds for verdict in verify(job.run))
+    revised = job.run.artifact("revised_examples").manifest()["counts"]
+    assert revised["accepted"] + revised["rejected"] == 460
+
+
+@pytest.mark.slow
+def test_steps_with_two_engines_have_two_pools_busy_at_once(make_job):
+    job = make_job(slow=True).begin()
+
+    pool.execute(job.run, *revising(job, job.recipe.generator.model_copy(update={"model": "another"})))
+
+    workers = workers_of(job)
+    assert workers["examples"].isdisjoint(workers["revised_examples"])
+    written, revised = (list(job.run.artifact(name).commits()) for name in ("examples", "revised_examples"))
+    assert min(commit.finished for commit in revised) < max(commit.started for commit in written)
+
+
+@pytest.mark.slow
+def test_a_driver_that_ended_between_two_steps_goes_on_with_the_second(make_job):
+    job = make_job().begin().half_done(shards=30)
+    attempts = job.attempts()
+
+    pool.execute(job.run, *revising(job, job.recipe.generator))
+
+    assert job.attempts() == attempts + 16
+    assert all(verdict.holds for verdict in verify(job.run))
