@@ -115,7 +115,7 @@ def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:
     path = Path(run.uri).with_name(f"{Path(run.uri).name}-{model}.yaml")
     path.write_text(recipes.dump(recipe))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    return [*launcher, "-m", "speed_ray.training", model, "--recipe", str(path), "--run", run.uri]
+    return [*launcher, "-m", "--", "speed_ray.training", model, "--recipe", str(path), "--run", run.uri]
 
 
 def cpus(**environment: str) -> dict[str, str]:

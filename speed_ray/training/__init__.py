@@ -8,8 +8,12 @@ from speed_ray.training.plan import Training
 
 def train(training: Training, report: Callable[[dict[str, Any]], None]) -> None:
     """Train and publish a model by its method, on one worker of many (see loop.train)."""
+    # Imported here, because both load torch, which planning does not need.
     if training.method == "sft":
-        from speed_ray.training import sft as method  # loads torch, which planning does not need
+        from speed_ray.training import sft
+
+        sft.train(training, report)
     else:
-        from speed_ray.training import dpo as method  # type: ignore[no-redef]
-    method.train(training, report)
+        from speed_ray.training import dpo
+
+        dpo.train(training, report)

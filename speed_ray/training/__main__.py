@@ -1,7 +1,8 @@
 """Train one model without Ray, on as many processes as torchrun starts.
 
-    torchrun --nproc-per-node 2 -m speed_ray.training junior --recipe miniature --run runs/demo
+    torchrun --nproc-per-node 2 -m -- speed_ray.training junior --recipe miniature --run runs/demo
 
+The two dashes keep torchrun from taking --run for one of its own options. One process needs no torchrun: python -m.
 Models in their order: junior, senior; revisor_sft, revisor. What they learn from must be in the run already.
 """
 
@@ -49,7 +50,7 @@ def _named(model: str, run: Run, recipe: Recipe) -> Training:
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    from speed_ray.training.loop import rank
+    from speed_ray.training.workers import rank
 
     if rank() == 0:
         shown = (

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from speed_ray.models import Model, fingerprint
+from speed_ray.training import workers
 
 KEPT = 2
 RANK_FILE = re.compile(r"(([0-9]{8})-([0-9a-f]+))/rank-([0-9]+)\.json")
@@ -36,12 +37,12 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one model, as one rank writes and reads them."""
 
-    def __init__(self, model: Model, plan: str, zero: int, rank: int, world: int, attempt: str) -> None:
+    def __init__(self, model: Model, plan: str, zero: int, attempt: str) -> None:
         self.model = model
         self.folder = f"{model.path}/checkpoints"
         self.where = f"{model.where}/checkpoints"
-        self.rank = rank
-        self.facts = {"plan": plan, "zero": zero, "world": world}
+        self.rank = workers.rank()
+        self.facts = {"plan": plan, "zero": zero, "world": workers.world()}
         self.attempt = attempt
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None

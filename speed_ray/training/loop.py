@@ -4,24 +4,25 @@ Runs wherever a launcher set torch.distributed's variables (torchrun, Ray Train)
 from ZeRO stage 1 on and PyTorch's own data parallelism at stage 0, whose checkpoints any number of workers can load.
 """
 
+import contextlib
 import os
 import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object, wait_for_everyone
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
+from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.errors import UserError
 from speed_ray.recipe import Training as Settings
-from speed_ray.training import card, plan, rows, start
+from speed_ray.training import card, plan, rows, start, workers
 from speed_ray.training.checkpoints import Checkpoint, Checkpoints
 from speed_ray.training.metrics import Metrics
 from speed_ray.training.plan import Training
@@ -116,57 +117,39 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
     """
     settings = training.settings
     _set_environment(settings)
+    disable_progress_bar()
     digest = training.model.ensure_plan(plan.identity(training))
     if training.model.manifest() is not None:
         return
     tokenizer = start.tokenizer(training)
     read = rows.read(training, tokenizer, start.window(training))
     steps = rows.steps(training, read)
-    attempt = _attempt()
-    node = Path(tempfile.gettempdir()) / f"speed_ray-{attempt}"  # one for all ranks of a machine
-    try:
+    with tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch:
         work = Work(
             training=training,
-            arguments=_arguments(settings, steps, bool(read.held_out), training.seed, node / f"rank-{rank()}"),
+            arguments=_arguments(settings, steps, bool(read.held_out), training.seed, scratch),
             tokenizer=tokenizer,
             rows=read,
             order=rows.order(len(read.trained), steps * settings.batch, training.seed),
         )
         trainer = make(work)
         trainer.work = work
+        trainer.remove_callback(PrinterCallback)  # `report` says it
         trainer.report = report
-        trainer.metrics = Metrics(training.model, node / "logs" if rank() == 0 else None)
-        trainer.checkpoints = Checkpoints(training.model, digest, settings.zero, rank(), world(), attempt)
+        trainer.metrics = Metrics(training.model, Path(scratch, "logs") if workers.rank() == 0 else None)
+        trainer.checkpoints = Checkpoints(training.model, digest, settings.zero, workers.share(uuid.uuid4().hex[:12]))
         report({"step": 0, "steps": steps, **read.facts()})
-        resumed = _resumed(training, trainer.checkpoints, node / "resumed")
-        trainer.args.eval_on_start = bool(read.held_out) and resumed is None
-        trainer.train(resume_from_checkpoint=resumed)
+        with _resumed(training, trainer.checkpoints) as checkpoint:
+            trainer.args.eval_on_start = bool(read.held_out) and checkpoint is None
+            trainer.train(resume_from_checkpoint=checkpoint)
         trainer.checkpoints.wait()
-        _publish(trainer, node / "model")
-        wait_for_everyone()
-    finally:
-        shutil.rmtree(node / f"rank-{rank()}", ignore_errors=True)
-        if _is_first_of_node():
-            shutil.rmtree(node, ignore_errors=True)
-
-
-def rank() -> int:
-    """This worker's number."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def world() -> int:
-    """How many workers there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+        _publish(trainer, Path(scratch, "model"))
+        workers.wait()
 
 
 def is_sharded(settings: Settings) -> bool:
     """Whether DeepSpeed runs the training."""
     return settings.zero > 0
-
-
-def _is_first_of_node() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _set_environment(settings: Settings) -> None:
@@ -185,15 +168,15 @@ def _set_environment(settings: Settings) -> None:
         os.environ.update({name: str(value) for name, value in alone.items()})
 
 
-def _arguments(settings: Settings, steps: int, evaluates: bool, seed: int, folder: Path) -> dict[str, Any]:
+def _arguments(settings: Settings, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
     """The recipe in the words of transformers.TrainingArguments."""
     micro_batch = _micro_batch(settings)
     return {
-        "output_dir": str(folder),
+        "output_dir": folder,
         "max_steps": steps,
         "per_device_train_batch_size": micro_batch,
         "per_device_eval_batch_size": micro_batch,
-        "gradient_accumulation_steps": settings.batch // (world() * micro_batch),
+        "gradient_accumulation_steps": settings.batch // (workers.world() * micro_batch),
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": round(settings.warmup * steps),
@@ -220,11 +203,11 @@ def _arguments(settings: Settings, steps: int, evaluates: bool, seed: int, folde
 
 def _micro_batch(settings: Settings) -> int:
     """How many rows a worker holds at once. Raises UserError where the global batch cannot be shared out evenly."""
-    share, rest = divmod(settings.batch, world())
+    share, rest = divmod(settings.batch, workers.world())
     micro_batch = min(settings.micro_batch, share)
     if rest or share % micro_batch:
         raise UserError(
-            f"A batch of {settings.batch} rows cannot be shared out among {world()} workers that hold "
+            f"A batch of {settings.batch} rows cannot be shared out among {workers.world()} workers that hold "
             f"{settings.micro_batch} rows at once.\n"
             "Set workers.count and micro_batch so that their product divides batch; neither changes the model."
         )
@@ -239,7 +222,7 @@ def _deepspeed(settings: Settings, micro_batch: int) -> dict[str, Any]:
         zero["offload_param"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": settings.batch // (world() * micro_batch),
+        "gradient_accumulation_steps": settings.batch // (workers.world() * micro_batch),
         "gradient_clipping": settings.clip,  # left out it would be 1.0 (deepspeed 0.19.8, runtime/constants.py)
         "bf16": {"enabled": settings.precision == "bf16"},
         "zero_optimization": zero,
@@ -249,28 +232,29 @@ def _deepspeed(settings: Settings, micro_batch: int) -> dict[str, Any]:
     }
 
 
-def _attempt() -> str:
-    """A name for this start of the training, the same on all workers. Sets the group of workers up."""
-    shared = [uuid.uuid4().hex[:12]]
-    broadcast_object_list(shared)
-    return shared[0]
+@contextlib.contextmanager
+def _resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None]:
+    """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
+    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}"
+    try:
+        yield _fetched(training, checkpoints, node)
+    finally:
+        if workers.is_first_of_node():
+            shutil.rmtree(node, ignore_errors=True)
 
 
-def _resumed(training: Training, checkpoints: Checkpoints, folder: Path) -> str | None:
-    """Fetch the newest checkpoint that is whole to this machine; None where there is none."""
-    shared = [checkpoints.complete() if rank() == 0 else []]
-    broadcast_object_list(shared)
-    for checkpoint in shared[0]:
+def _fetched(training: Training, checkpoints: Checkpoints, node: Path) -> str | None:
+    for checkpoint in workers.share(checkpoints.complete() if workers.rank() == 0 else []):
         _check_fits(training, checkpoints, checkpoint)
-        whole = checkpoints.download(checkpoint, folder / checkpoint.name) if _is_first_of_node() else True
-        if all(gather_object([whole])):
-            return str(folder / checkpoint.name)
+        folder = node / checkpoint.name
+        if workers.all_agree(checkpoints.download(checkpoint, folder) if workers.is_first_of_node() else True):
+            return str(folder)
     return None
 
 
 def _check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
-    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, world())
+    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, workers.world())
     if wrote == asked or (wrote[0] == asked[0] == 0):
         return
     raise UserError(
@@ -289,7 +273,7 @@ def _publish(trainer: Steps, folder: Path) -> None:
     elif training.settings.precision == "bf16":
         trainer.model.to(torch.bfloat16)
     trainer.save_model(str(folder))
-    if rank() == 0:
+    if workers.rank() == 0:
         (folder / "training_args.bin").unlink()  # pickle
         trainer.metrics.upload(trainer.state.log_history)
         facts = card.facts(training, trainer.work.rows, trainer.state.log_history)

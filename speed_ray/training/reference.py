@@ -12,14 +12,13 @@ import json
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, wait_for_everyone
 from trl.models import prepare_deepspeed
 
 from speed_ray.errors import Interrupted
 from speed_ray.records import Row
 from speed_ray.run import Run
 from speed_ray.store import Store, find
-from speed_ray.training import loop, plan
+from speed_ray.training import plan, workers
 from speed_ray.training.plan import Training
 
 CHUNK = 64  # rows
@@ -34,15 +33,14 @@ def log_probabilities(training: Training, trainer: Any, rows: list[Row]) -> dict
     store, folder = Run(training.run).store, f"reference/{key(training)}"
     rows = sorted(rows, key=lambda row: row["row_id"])
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    missing = [_missing(store, folder, chunks) if loop.rank() == 0 else []]
-    broadcast_object_list(missing)
-    if missing[0]:
-        _compute(trainer, store, folder, [(number, chunks[number]) for number in missing[0]])
-    wait_for_everyone()
-    if missing[0] and loop.rank() == 0:
+    missing = workers.share(_missing(store, folder, chunks) if workers.rank() == 0 else [])
+    if missing:
+        _compute(trainer, store, folder, [(number, chunks[number]) for number in missing])
+    workers.wait()
+    if missing and workers.rank() == 0:
         digests = {name: _sha256(store.get(f"{folder}/{name}")) for name in map(_name, range(len(chunks)))}
         store.put(f"{folder}/_MANIFEST.json", json.dumps(digests, sort_keys=True).encode())
-    wait_for_everyone()
+    workers.wait()
     return _read(store, folder)
 
 
@@ -65,8 +63,8 @@ def _missing(store: Store, folder: str, chunks: list[list[Row]]) -> list[int]:
 def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, list[Row]]]) -> None:
     """Share the chunks out among the workers, which all run the network equally often: ZeRO-3 needs them together."""
     network = _ready(trainer)
-    for first in range(0, len(missing), loop.world()):
-        mine = first + loop.rank()
+    for first in range(0, len(missing), workers.world()):
+        mine = first + workers.rank()
         number, rows = missing[min(mine, len(missing) - 1)]
         pairs = _pairs(trainer, network, rows)
         if mine < len(missing):
