@@ -1,0 +1,120 @@
+"""What is trained from what, what decides its weights, and what is refused before anything is started."""
+
+import json
+
+import pytest
+from tiny_training import tiny_model, tiny_recipe, tiny_rows, write_rows
+
+from speed_ray import recipe as recipes
+from speed_ray.errors import UserError
+from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
+from speed_ray.training import plan, start
+from speed_ray.training.plan import Training
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tiny_model(tmp_path / "base")
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(str(tmp_path / "run"))
+    write_rows(run, DRAFTS, tiny_rows(40))
+    return run
+
+
+def changed(recipe, **keys):
+    """The recipe with other values, each written as key__below=value."""
+    tree = recipe.model_dump(mode="json")
+    for name, value in keys.items():
+        *above, last = name.split("__")
+        branch = tree
+        for key in above:
+            branch = branch[key]
+        branch[last] = value
+    return recipes.check(tree, "the test")
+
+
+def test_each_model_starts_where_the_paper_says(run, base):
+    recipe = tiny_recipe(base)
+    supervised, preferring = plan.revisor(run, recipe)
+    trainings = [plan.junior(run, recipe), plan.senior(run, recipe), supervised, preferring]
+    assert [(each.name, each.method, each.start, each.data) for each in trainings] == [
+        ("junior", "sft", None, DRAFTS),
+        ("senior", "dpo", "junior", VERDICTS),
+        ("revisor_sft", "sft", None, REVISIONS),
+        ("revisor", "dpo", "revisor_sft", REVISION_PAIRS),
+    ]
+
+
+def test_the_papers_revisor_is_supervised_only(run, base):
+    (only,) = plan.revisor(run, changed(tiny_recipe(base), revisor__dpo=False))
+    assert (only.name, only.method, only.key) == ("revisor", "sft", "revisor.sft")
+
+
+def test_a_training_travels_as_json(run, base):
+    for training in (plan.junior(run, tiny_recipe(base)), plan.senior(run, tiny_recipe(base, lora={"rank": 4}))):
+        assert Training.from_json(json.loads(json.dumps(training.to_json()))) == training
+
+
+def test_speed_is_no_part_of_the_identity_and_settings_are(run, base):
+    recipe = tiny_recipe(base)
+    before = plan.identity(plan.junior(run, recipe))
+    faster = changed(
+        recipe, junior__workers__count=8, junior__zero=3, junior__micro_batch=1, junior__checkpoint_every=5
+    )
+    assert plan.identity(plan.junior(run, faster)) == before
+    for key, value in {"learning_rate": 1e-5, "batch": 16, "lora": {"rank": 4}, "precision": "bf16"}.items():
+        assert plan.identity(plan.junior(run, changed(recipe, **{f"junior__{key}": value}))) != before, key
+
+
+def test_data_must_be_there(tmp_path, base):
+    training = plan.junior(Run(str(tmp_path / "empty")), tiny_recipe(base))
+    with pytest.raises(UserError, match="drafts is not finished, and junior learns from it"):
+        plan.identity(training)
+
+
+def test_a_model_to_start_from_must_be_there(run, base):
+    write_rows(run, VERDICTS, tiny_rows(40))
+    with pytest.raises(UserError, match="models/junior is not trained yet"):
+        plan.identity(plan.senior(run, tiny_recipe(base)))
+
+
+def test_one_model_has_one_adapter(run, base):
+    recipe = changed(tiny_recipe(base), senior__lora={"rank": 4})
+    with pytest.raises(UserError, match=r"senior\.lora must be as junior\.lora"):
+        plan.senior(run, recipe)
+
+
+def test_only_weights_at_hand_are_trained(run, base):
+    simulated = changed(tiny_recipe(base), generator={"engine": "simulated"})
+    with pytest.raises(UserError, match=r"generator\.engine: .* simulated has none"):
+        plan.junior(run, simulated)
+    adapted = changed(tiny_recipe(base), generator__adapter="/some/adapter")
+    with pytest.raises(UserError, match=r"generator\.adapter"):
+        plan.junior(run, adapted)
+
+
+def test_a_base_without_chat_template(run, tmp_path):
+    bare = tiny_model(tmp_path / "bare", template=None)
+    with pytest.raises(UserError, match=r"generator\.chat_template: .* has no chat template"):
+        plan.junior(run, tiny_recipe(bare))
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    training = plan.junior(run, changed(tiny_recipe(bare), generator__chat_template=template))
+    assert start.tokenizer(training).chat_template == template
+
+
+def test_a_tokenizer_without_an_end(run, tmp_path):
+    endless = tiny_model(tmp_path / "endless", end=None)
+    with pytest.raises(UserError, match=r"generator\.model: .* no end-of-sequence token"):
+        start.tokenizer(plan.junior(run, tiny_recipe(endless)))
+
+
+def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
+    folder = tiny_model(tmp_path / "base")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = start.tokenizer(plan.junior(run, tiny_recipe(folder)))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
