@@ -47,6 +47,12 @@ class Checkpoints:
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._uploader.shutdown()  # what was saved before an error is worth its upload
+
     def save(self, step: int, folder: Path) -> None:
         """Upload what this rank saved in a local folder, and delete the folder, while training goes on.
 

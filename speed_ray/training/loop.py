@@ -133,18 +133,20 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
             order=rows.order(len(read.trained), steps * settings.batch, training.seed),
         )
         trainer = make(work)
-        trainer.work = work
+        trainer.work, trainer.report = work, report
         trainer.remove_callback(PrinterCallback)  # `report` says it
-        trainer.report = report
-        trainer.metrics = Metrics(training.model, Path(scratch, "logs") if workers.rank() == 0 else None)
-        trainer.checkpoints = Checkpoints(training.model, digest, settings.zero, workers.share(uuid.uuid4().hex[:12]))
-        report({"step": 0, "steps": steps, **read.facts()})
-        with _resumed(training, trainer.checkpoints) as checkpoint:
+        attempt = workers.share(uuid.uuid4().hex[:12])
+        with (
+            Metrics(training.model, Path(scratch, "logs") if workers.rank() == 0 else None) as trainer.metrics,
+            Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
+            _resumed(training, trainer.checkpoints) as checkpoint,
+        ):
+            report({"step": 0, "steps": steps, **read.facts()})
             trainer.args.eval_on_start = bool(read.held_out) and checkpoint is None
             trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.checkpoints.wait()
-        _publish(trainer, Path(scratch, "model"))
-        workers.wait()
+            trainer.checkpoints.wait()
+            _publish(trainer, Path(scratch, "model"))
+            workers.wait()
 
 
 def is_sharded(settings: Settings) -> bool:

@@ -17,6 +17,13 @@ class Metrics:
         self.folder = folder
         self._events = SummaryWriter(str(folder)) if folder else None
 
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._events is not None:
+            self._events.close()
+
     def add(self, logged: dict[str, Any]) -> None:
         """Take the numbers of one logged step."""
         if self._events is not None:
