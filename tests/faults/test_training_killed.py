@@ -1,0 +1,136 @@
+"""A training whose worker or launcher is killed goes on from its last complete checkpoint, as if unbroken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
+
+from speed_ray.models import Model
+from speed_ray.run import DRAFTS, Run
+from speed_ray.training import plan, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+EVERY, STEPS = 10, 60
+SETTINGS = {"checkpoint_every": EVERY, "most_steps": STEPS, "epochs": 10.0, "micro_batch": 2, "evaluation": 0.0}
+
+DIES_AT_ITS_SECOND_LIST = """
+import os, signal, sys
+from speed_ray.store import LocalFolder
+put = LocalFolder.put
+def dying(self, path, data):
+    if "00000020-" in path and path.endswith("rank-0.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(self, path, data)
+LocalFolder.put = dying
+import typer
+from speed_ray.training.__main__ import main
+typer.run(main)
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(base, tmp_path_factory):
+    """The weights of a training that nothing happened to, on one worker."""
+    run = drafted(tmp_path_factory.mktemp("unbroken") / "run")
+    train(plan.junior(run, tiny_recipe(base, **SETTINGS)), lambda metrics: None)
+    return weights(run)
+
+
+def drafted(folder):
+    run = Run(str(folder))
+    write_rows(run, DRAFTS, tiny_rows(80))
+    return run
+
+
+def weights(run):
+    (file,) = Model(run, "junior").fetch().glob("*.safetensors")
+    return load_file(file)
+
+
+def checkpoints(run):
+    """The steps that every rank has listed."""
+    lists = [name for name in run.store.names("models/junior/checkpoints") if "/rank-" in name]
+    return sorted(int(name[:8]) for name in lists if name.endswith("rank-1.json") and name[:-6] + "0.json" in lists)
+
+
+def prove(run, unbroken):
+    """The weights are those of the unbroken training, and every step was made once as far as its metrics tell."""
+    made = weights(run)
+    assert max((made[name] - unbroken[name]).abs().max().item() for name in unbroken) < 1e-4
+    history = [json.loads(line) for line in run.store.get("models/junior/metrics.jsonl").splitlines()]
+    assert [logged["step"] for logged in history if "loss" in logged] == list(range(1, STEPS + 1))
+
+
+def first_step(said):
+    """The first step that a training made, by its own words."""
+    return next(int(line.split("  step ")[1].split()[0]) for line in said.splitlines() if line.startswith("loss "))
+
+
+@pytest.mark.parametrize(("zero", "after"), [(2, 2), (0, 1)], ids=["zero2", "zero0-on-one-worker"])
+def test_a_worker_killed(base, unbroken, tmp_path, zero, after):
+    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero=zero, **SETTINGS)
+    with open(tmp_path / "said", "w") as said:
+        process = subprocess.Popen(command(recipe, run, "junior", 2), env=cpus(), stdout=said, stderr=said)
+        while not checkpoints(run):
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.02)
+        victim = next(child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1")
+        victim.send_signal(signal.SIGKILL)
+        assert process.wait() != 0
+    complete = checkpoints(run)
+    assert not Model(run, "junior").manifest(), "the worker was killed too late to prove anything"
+
+    done = torchrun(recipe, run, "junior", after)
+
+    assert done.returncode == 0, done.stderr
+    assert first_step(done.stdout) == complete[-1] + 1, "more was redone than since the last checkpoint, or less"
+    prove(run, unbroken)
+
+
+def test_all_killed_while_a_checkpoint_is_uploaded(base, unbroken, tmp_path):
+    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, **SETTINGS)
+    arguments = command(recipe, run, "junior", 1)
+    program = [sys.executable, "-c", DIES_AT_ITS_SECOND_LIST, *arguments[arguments.index("junior") :]]
+    killed = subprocess.run(program, env=cpus(), capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    half = [name for name in run.store.names("models/junior/checkpoints") if name.startswith("00000020-")]
+    assert half and not any("rank-" in name for name in half), "there is no half-written checkpoint"
+
+    done = torchrun(recipe, run, "junior", 1)
+
+    assert done.returncode == 0, done.stderr
+    assert first_step(done.stdout) == EVERY + 1, "the half-written checkpoint was loaded"
+    prove(run, unbroken)
+
+
+def test_the_launcher_killed(base, unbroken, tmp_path):
+    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, **SETTINGS)
+    process = subprocess.Popen(
+        command(recipe, run, "junior", 1),
+        env=cpus(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not run.store.names("models/junior/checkpoints"):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not Model(run, "junior").manifest(), "it was killed too late to prove anything"
+
+    done = torchrun(recipe, run, "junior", 1)
+
+    assert done.returncode == 0, done.stderr
+    prove(run, unbroken)
