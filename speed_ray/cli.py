@@ -143,6 +143,7 @@ def show(
 def sweep(run: RunArgument) -> None:
     """Delete what attempts that did not count left behind, an hour after an artifact was published."""
     opened = Run(run)
+    opened.recipe()  # says so, when the folder is no run
     for name in ARTIFACTS:
         print(f"{name}: {opened.artifact(name).sweep()} orphaned files deleted")
 
@@ -160,9 +161,14 @@ def _drive(job: Job, recipe_name: str, uri: str, overrides: list[str] | None, ma
     _say_what_was_made(run, made)
     if next_job:
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
-        print(f"next: speed-ray {next_job} --recipe {recipe_name} --run {uri}{options}")
+        print(f"next: {_command()} {next_job} --recipe {recipe_name} --run {uri}{options}")
     else:
-        print(f"next: speed-ray verify {uri} && speed-ray show {uri} {made}")
+        print(f"next: {_command()} verify {uri} && {_command()} show {uri} {made}")
+
+
+def _command() -> str:
+    """How this program was called: perhaps `.venv/bin/speed-ray`."""
+    return sys.argv[0] if sys.argv[0].endswith("speed-ray") else "speed-ray"
 
 
 def _say_what_was_made(run: Run, made: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
+from speed_ray import preflight
 from speed_ray.errors import UserError
 from speed_ray.models import served
 from speed_ray.on_ray import fit, pool
@@ -20,6 +21,7 @@ from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
 def brainstorm(run: Run, recipe: Recipe) -> None:
     """Topics are truncated; a teacher proposes tasks for each topic and kind; the few that differ are kept."""
     listed = topics.read(recipe.topics.source, recipe.topics.limit)
+    preflight.check_engines(recipe)
     run.freeze(recipe)
     topics.collect(run, listed)
     _ask(run, brainstorming, recipe)

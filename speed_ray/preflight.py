@@ -4,12 +4,24 @@ from collections.abc import Sequence
 
 from speed_ray.engines import model_folder
 from speed_ray.engines.engine import Request
+from speed_ray.engines.vllm_arguments import check_names
 from speed_ray.errors import UserError
 from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import OpenAIEngine, VllmEngine
+from speed_ray.recipe import OpenAIEngine, Recipe, VllmEngine
 from speed_ray.stage import Stage
 
 SAMPLE = 32  # prompts that are measured
+
+
+def check_engines(recipe: Recipe) -> None:
+    """Raise UserError for a vLLM engine that could never start, before the recipe is frozen into a run."""
+    for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
+        if isinstance(config, VllmEngine):
+            check_names(config.args, role)
+            if not config.model.startswith("miniature://"):  # that would train it
+                folder = model_folder.find_model(config.model, f"{role}.model")
+                if folder:
+                    model_folder.check_model_folder(folder, config.chat_template, role)
 
 
 def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
@@ -25,7 +37,7 @@ def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
     folder = model_folder.find_model(config.model, f"{stage.role}.model")
     if folder is None:
         return
-    model_folder.check_model_folder(folder, config.chat_template)
+    model_folder.check_model_folder(folder, config.chat_template, stage.role)
     window = config.args.get("max_model_len")
     requests = [request for row in rows[:SAMPLE] if (request := stage.request(row))]
     if not window or not requests:

@@ -90,7 +90,7 @@ def _decides(
     return {
         "code": __version__,
         "input": source,
-        "engine": _engine_identity(engine),
+        "engine": _engine_identity(engine, "teacher" if engine is recipe.teacher else "generator"),
         "prompts": Prompts(recipe.prompts).digests,
         "kinds": {name: kinds.digest(name) for name, weight in recipe.mix.items() if weight},
         "sampling": settings.sampling.model_dump(),
@@ -101,14 +101,14 @@ def _decides(
     }
 
 
-def _engine_identity(config: recipes.EngineConfig) -> dict[str, Any]:
+def _engine_identity(config: recipes.EngineConfig, key: str) -> dict[str, Any]:
     decides = recipes.identity(config)
     if isinstance(config, recipes.VllmEngine):
-        folder = model_folder.find_model(config.model)
+        folder = model_folder.find_model(config.model, f"{key}.model")
         decides["weights"] = model_folder.folder_digest(folder) if folder else config.revision
         if config.chat_template:
             decides["chat_template"] = model_folder.read_chat_template(config.chat_template)
-        if config.adapter and (adapter := model_folder.find_model(config.adapter, "generator.adapter")):
+        if config.adapter and (adapter := model_folder.find_model(config.adapter, f"{key}.adapter")):
             decides["adapter_weights"] = model_folder.folder_digest(adapter)
     return decides
 

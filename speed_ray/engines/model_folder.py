@@ -52,24 +52,24 @@ def find_model(model: str, key: str = "generator.model") -> Path | None:
     raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
 
 
-def check_model_folder(path: Path, chat_template: str | None) -> None:
+def check_model_folder(path: Path, chat_template: str | None, key: str = "generator") -> None:
     """Raise UserError unless vLLM can load the folder and prompts can be written for it.
 
-    `chat_template` is the recipe's own (text or file), which a model without one needs.
+    `chat_template` is the recipe's own (text or file), which a model without one needs; `key` is the engine's.
     """
     if not path.is_dir():
-        raise UserError(f"generator.model: there is no model folder {path}.")
+        raise UserError(f"{key}.model: there is no model folder {path}.")
     if not (path / "config.json").is_file():
-        raise UserError(f"generator.model: {path} holds no config.json, so it is not a model folder of transformers.")
+        raise UserError(f"{key}.model: {path} holds no config.json, so it is not a model folder of transformers.")
     if not any(all((path / name).is_file() for name in names) for names in TOKENIZERS):
         raise UserError(
-            f"generator.model: {path} holds no tokenizer (tokenizer.json).\n"
+            f"{key}.model: {path} holds no tokenizer (tokenizer.json).\n"
             f"Save the tokenizer that the model was trained with into the same folder."
         )
-    _check_weights(path, "generator.model")
+    _check_weights(path, f"{key}.model")
     if chat_template is None and not _has_chat_template(path):
         raise UserError(
-            f"generator.chat_template: {path} has no chat template, as is usual for a base model.\n"
+            f"{key}.chat_template: {path} has no chat template, as is usual for a base model.\n"
             f"Set this key to Jinja text or to a file with it, so that prompts can be written for the model."
         )
     if chat_template is not None:

@@ -34,8 +34,9 @@ from vllm.v1.executor import Executor
 from speed_ray.engines.engine import EngineDead, EngineRefused, Message, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
 from speed_ray.engines.orphans import EndsWithParent
+from speed_ray.engines.vllm_arguments import check_names
 from speed_ray.errors import UserError
-from speed_ray.recipe import VllmEngine, nearest
+from speed_ray.recipe import VllmEngine
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
 OURS = ("model", "revision")
@@ -70,7 +71,7 @@ class Vllm:
         args = check_args(self._config.args, self._key)
         folder = find_model(self._config.model, f"{self._key}.model")
         if folder is not None:
-            check_model_folder(folder, self._config.chat_template)
+            check_model_folder(folder, self._config.chat_template, self._key)
         _set_environment()
         ranks = [check_adapter_folder(_folder(adapter, self._key)) for adapter in self._adapters]
         self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model), ranks), self._key)
@@ -218,12 +219,11 @@ def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
     Values are held to vLLM's own annotations in pydantic's strict JSON mode: "8" is no int, a string may be an enum.
     """
     hints = {field.name: field.type for field in dataclasses.fields(AsyncEngineArgs) if field.name[0] != "_"}
+    check_names(args, role)
     for name, value in args.items():
         key = f"{role}.args.{name}"
         if name in OURS:
             raise UserError(f"{key}: set {role}.{name} instead.")
-        if name not in hints:
-            raise UserError(f"{key}: vLLM has no such argument{nearest(name, hints)}.")
         if name == "trust_remote_code" and value:
             raise UserError(f"{key}: a model's own code is never run; choose a model that vLLM knows itself.")
         if name == "load_format" and value in PICKLED:

@@ -11,11 +11,13 @@ import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speed_ray.errors import UserError
@@ -33,6 +35,7 @@ BATCH = 1_200  # tokens, padding included
 STEPS = 600
 MATRIX_RATE, OTHER_RATE = 0.02, 0.005  # learning rates of Muon and of AdamW
 WARMUP = 15
+SAY_EVERY = 100  # steps
 DECAY = 0.6  # of the steps, at the end
 ARCHITECTURE = {
     "hidden_size": 192,
@@ -60,8 +63,9 @@ def ensure(name: str) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with _alone(FileLock(f"{folder}.lock"), name):
         if not folder.is_dir():
+            _say(f"training miniature://{name}, once on this machine: two minutes on two free cores")
             unfinished = folder.with_name(f"{folder.name}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed
             unfinished.mkdir()
@@ -80,6 +84,23 @@ def digest(name: str) -> str:
 
 def _cache() -> Path:
     return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
+
+
+@contextmanager
+def _alone(lock: BaseFileLock, name: str) -> Iterator[None]:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _say(f"waiting for another process that trains miniature://{name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _say(text: str) -> None:
+    print(f"speed-ray: {text}", file=sys.stderr, flush=True)
 
 
 def _build(folder: Path) -> None:
@@ -128,11 +149,13 @@ def _pretrained(tokenizer: Tokenizer) -> Any:
     optimizers = _optimizers(model)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, _rate) for optimizer in optimizers]
     pad = tokenizer.token_to_id(PAD)
-    for batch in itertools.islice(_batches(tokenizer), STEPS):
+    for step, batch in enumerate(itertools.islice(_batches(tokenizer), STEPS)):
+        if step % SAY_EVERY == 0:
+            _say(f"step {step} of {STEPS}")
         model(input_ids=batch, labels=batch.masked_fill(batch == pad, -100)).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for step in (*optimizers, *schedules):
-            step.step()
+        for stepped in (*optimizers, *schedules):
+            stepped.step()
         model.zero_grad()
     torch.set_num_threads(threads)
     return model.eval()
