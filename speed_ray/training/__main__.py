@@ -18,7 +18,10 @@ from speed_ray.run import Run
 from speed_ray.training import plan, train
 from speed_ray.training.plan import Training
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 def main(
     model: Annotated[str, typer.Argument(help="junior, senior, revisor_sft or revisor")],
     recipe: Annotated[str, typer.Option(help="Name or path of the recipe.")],
@@ -60,4 +63,4 @@ def _print(metrics: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

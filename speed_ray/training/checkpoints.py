@@ -4,21 +4,27 @@
     checkpoints/<step>-<attempt>/rank-<rank>.json  its files with sizes and sha256, written last
 
 A checkpoint is complete when all ranks' lists are there. `attempt` names one start of the training, so that files of
-two starts never mix. DeepSpeed's own files are pickle: a run's folder must be writable only by those who may run code.
+two starts never mix. Nothing that a checkpoint holds is run: PyTorch and DeepSpeed are made to load data alone.
 """
 
+import contextlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from speed_ray.models import Model, fingerprint
 from speed_ray.training import workers
 
 KEPT = 2
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 RANK_FILE = re.compile(r"(([0-9]{8})-([0-9a-f]+))/rank-([0-9]+)\.json")
 
 
@@ -32,6 +38,28 @@ class Checkpoint:
     zero: int
     plan: str
     files: tuple[tuple[int, dict[str, Any]], ...]  # (rank, {path, bytes, sha256})
+
+
+@contextlib.contextmanager
+def only_data_is_loaded(zero: int) -> Iterator[None]:
+    """Hold torch.load to tensors and plain values: DeepSpeed 0.19 asks it for whole pickles, which can run code.
+
+    The three classes are all that DeepSpeed's own states hold besides (seen at stages 1 to 3, fp32 and bf16).
+    """
+    allowed: list[Any] = []
+    if zero:
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        allowed = [LossScaler, ZeroStageEnum, fragment_address]
+    before = os.environ.get(FORCED)
+    os.environ[FORCED] = "1"
+    try:
+        with torch.serialization.safe_globals(allowed):
+            yield
+    finally:
+        os.environ.pop(FORCED) if before is None else os.environ.update({FORCED: before})
 
 
 class Checkpoints:

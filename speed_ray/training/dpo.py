@@ -10,7 +10,6 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from speed_ray.errors import UserError
 from speed_ray.recipe import Dpo
 from speed_ray.records import Row
 from speed_ray.training import loop, reference, start
@@ -34,7 +33,7 @@ def train(training: Training, report: Report) -> None:
 
 
 def losses(training: Training) -> dict[str, Any]:
-    """The recipe's loss in TRL's words. Raises UserError where smoothing has no meaning.
+    """The recipe's loss in TRL's words.
 
     TRL 1.16 leaves `label_smoothing` out of `sigmoid` without a word. Its `robust` is ((1 - e) L(x) - e L(-x)) /
     (1 - 2e), so the smoothed sigmoid is 2 (1 - e) of the plain one less (1 - 2e) of `robust`.
@@ -42,10 +41,6 @@ def losses(training: Training) -> dict[str, Any]:
     settings = training.settings
     assert isinstance(settings, Dpo)
     smoothing, kind = settings.label_smoothing, settings.loss_type
-    if smoothing and kind not in ("sigmoid", "robust"):
-        raise UserError(
-            f"{training.key}.label_smoothing: {kind} knows none. Set it to 0, or loss_type to sigmoid or robust."
-        )
     if smoothing and kind == "sigmoid":
         weights = [2 * (1 - smoothing), -(1 - 2 * smoothing)]
         return {"loss_type": ["sigmoid", "robust"], "loss_weights": weights, "label_smoothing": smoothing}

@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.errors import UserError
-from speed_ray.recipe import Training as Settings
+from speed_ray.recipe import Dpo, Sft
 from speed_ray.training import card, plan, rows, start, workers
-from speed_ray.training.checkpoints import Checkpoint, Checkpoints
+from speed_ray.training.checkpoints import Checkpoint, Checkpoints, only_data_is_loaded
 from speed_ray.training.metrics import Metrics
 from speed_ray.training.plan import Training
 from speed_ray.training.rows import Rows
@@ -140,6 +140,7 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
             Metrics(training.model, Path(scratch, "logs") if workers.rank() == 0 else None) as trainer.metrics,
             Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
             _resumed(training, trainer.checkpoints) as checkpoint,
+            only_data_is_loaded(settings.zero),
         ):
             report({"step": 0, "steps": steps, **read.facts()})
             trainer.args.eval_on_start = bool(read.held_out) and checkpoint is None
@@ -149,12 +150,12 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
             workers.wait()
 
 
-def is_sharded(settings: Settings) -> bool:
+def is_sharded(settings: Sft | Dpo) -> bool:
     """Whether DeepSpeed runs the training."""
     return settings.zero > 0
 
 
-def _set_environment(settings: Settings) -> None:
+def _set_environment(settings: Sft | Dpo) -> None:
     """What DeepSpeed takes from the environment alone: the device, and a group even of one."""
     if settings.workers.gpus and not torch.cuda.is_available():
         raise UserError(
@@ -170,9 +171,9 @@ def _set_environment(settings: Settings) -> None:
         os.environ.update({name: str(value) for name, value in alone.items()})
 
 
-def _arguments(settings: Settings, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
+def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
     """The recipe in the words of transformers.TrainingArguments."""
-    micro_batch = _micro_batch(settings)
+    micro_batch = plan.micro_batch(settings, workers.world())
     return {
         "output_dir": folder,
         "max_steps": steps,
@@ -203,20 +204,7 @@ def _arguments(settings: Settings, steps: int, evaluates: bool, seed: int, folde
     }
 
 
-def _micro_batch(settings: Settings) -> int:
-    """How many rows a worker holds at once. Raises UserError where the global batch cannot be shared out evenly."""
-    share, rest = divmod(settings.batch, workers.world())
-    micro_batch = min(settings.micro_batch, share)
-    if rest or share % micro_batch:
-        raise UserError(
-            f"A batch of {settings.batch} rows cannot be shared out among {workers.world()} workers that hold "
-            f"{settings.micro_batch} rows at once.\n"
-            "Set workers.count and micro_batch so that their product divides batch; neither changes the model."
-        )
-    return micro_batch
-
-
-def _deepspeed(settings: Settings, micro_batch: int) -> dict[str, Any]:
+def _deepspeed(settings: Sft | Dpo, micro_batch: int) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
     if settings.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}

@@ -4,6 +4,7 @@ Needs no torch: the driver plans with it, and every worker gets the plan as JSON
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -98,8 +99,9 @@ def revisor(run: Run, recipe: Recipe) -> list[Training]:
 def identity(training: Training) -> dict[str, Any]:
     """All that decides the weights, as plan.json keeps it and as a difference is shown to the user.
 
-    Raises UserError where the data or the model to start from is not finished.
+    Raises UserError where the data or the model to start from is not finished, or where there are too few rows.
     """
+    steps(training, data_manifest(training)["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
     folder = find_model(training.base)
     named = {"name": training.base, "revision": training.revision}
@@ -113,6 +115,33 @@ def identity(training: Training) -> dict[str, Any]:
         "chat_template": training.chat_template,
         "seed": training.seed,
     }
+
+
+def micro_batch(settings: Sft | Dpo, workers: int) -> int:
+    """How many rows a worker holds at once. Raises UserError where the global batch cannot be shared out evenly."""
+    share, rest = divmod(settings.batch, workers)
+    rows = min(settings.micro_batch, share)
+    if rest or share % rows:
+        raise UserError(
+            f"A batch of {settings.batch} rows cannot be shared out among {workers} workers that hold "
+            f"{settings.micro_batch} rows at once.\n"
+            "Set workers.count and micro_batch so that their product divides batch; neither changes the model."
+        )
+    return rows
+
+
+def steps(training: Training, rows: int, others: str = "") -> int:
+    """How many steps a training on so many rows has. Raises UserError where there is not one."""
+    settings = training.settings
+    count = int(settings.epochs * rows / settings.batch)
+    if rows < settings.batch or count < 1:
+        needed = max(settings.batch, math.ceil(settings.batch / settings.epochs))
+        raise UserError(
+            f"{training.run}/{training.data} has {rows} rows to train {training.name} on, and one step needs {needed} "
+            f"({training.key}.batch: {settings.batch}, {training.key}.epochs: {settings.epochs:g}).\n{others}"
+            f"Make more rows in another --run folder, or lower {training.key}.batch."
+        )
+    return min(count, settings.most_steps or count)
 
 
 def data_identity(training: Training) -> dict[str, Any]:
@@ -142,6 +171,11 @@ def _training(
     run: Run, recipe: Recipe, name: str, key: str, start: str | None, data: str, settings: Sft | Dpo
 ) -> Training:
     base = _base(recipe)
+    micro_batch(settings, settings.workers.count)
+    if isinstance(settings, Dpo) and settings.label_smoothing and settings.loss_type not in ("sigmoid", "robust"):
+        raise UserError(
+            f"{key}.label_smoothing: {settings.loss_type} knows none. Set it to 0, or loss_type to sigmoid or robust."
+        )
     return Training(
         name=name,
         key=key,

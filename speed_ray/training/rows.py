@@ -16,6 +16,7 @@ from speed_ray.errors import UserError
 from speed_ray.records import Row, content_id
 from speed_ray.run import Run
 from speed_ray.shards import RECORDS
+from speed_ray.training import plan
 from speed_ray.training.plan import Training, data_manifest
 
 if TYPE_CHECKING:
@@ -66,18 +67,9 @@ def read(training: Training, tokenizer: "PreTrainedTokenizerBase", window: int) 
 
 def steps(training: Training, rows: Rows) -> int:
     """How many steps a training has. Raises UserError where there is not one."""
-    settings = training.settings
-    count = int(settings.epochs * len(rows.trained) / settings.batch)
-    if len(rows.trained) < settings.batch or count < 1:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.left_out.items())) or "none"
-        needed = max(settings.batch, int(np.ceil(settings.batch / settings.epochs)))
-        raise UserError(
-            f"{training.run}/{training.data} has {len(rows.trained)} rows to train {training.name} on, and one step "
-            f"needs {needed} ({training.key}.batch: {settings.batch}, {training.key}.epochs: {settings.epochs:g}).\n"
-            f"Held out for evaluation: {len(rows.held_out)}. Left out: {left_out}.\n"
-            f"Make more rows in another --run folder, or lower {training.key}.batch."
-        )
-    return min(count, settings.most_steps or count)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.left_out.items())) or "none"
+    others = f"Held out for evaluation: {len(rows.held_out)}. Left out: {left_out}.\n"
+    return plan.steps(training, len(rows.trained), others)
 
 
 def order(rows: int, wanted: int, seed: int) -> list[int]:

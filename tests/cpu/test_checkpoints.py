@@ -1,14 +1,17 @@
 """Checkpoints: all ranks' files or none at all, only whole ones, only the newest two."""
 
+import os
+import pickle
 import shutil
 
 import pytest
+import torch
 
 from speed_ray.errors import UserError
 from speed_ray.models import Model
 from speed_ray.run import Run
 from speed_ray.training import checkpoints, loop
-from speed_ray.training.checkpoints import Checkpoints
+from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
 
 
 @pytest.fixture
@@ -100,6 +103,21 @@ def test_a_failed_upload_is_told_at_the_next_save(rank_of, save, model, tmp_path
     kept.save(1, folder)
     with pytest.raises(ZeroDivisionError):
         kept.save(2, shutil.copytree(folder, tmp_path / "local-2"))
+
+
+class Hostile:
+    """What a pickle can do: call anything when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("loaded",)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(Hostile(), "state.pt")
+    with only_data_is_loaded(zero=0), pytest.raises(pickle.UnpicklingError):
+        torch.load("state.pt", weights_only=False)  # as DeepSpeed asks
+    assert not (tmp_path / "loaded").exists()
 
 
 @pytest.mark.parametrize(

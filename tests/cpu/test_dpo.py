@@ -10,10 +10,10 @@ from tiny_training import tiny_model, tiny_recipe, tiny_rows, torchrun, write_ro
 from torch.nn.functional import logsigmoid, relu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from speed_ray.errors import Interrupted, UserError
+from speed_ray.errors import Interrupted
 from speed_ray.models import Model
 from speed_ray.run import DRAFTS, VERDICTS, Run
-from speed_ray.training import dpo, plan, reference, rows, train
+from speed_ray.training import plan, reference, rows, train
 
 pytestmark = pytest.mark.slow
 BETA = 0.3
@@ -120,12 +120,6 @@ def test_losses(run, base, settings, loss):
         )
     (second,) = [logged["loss"] for logged in history(run, "senior") if logged["step"] == 2 and "loss" in logged]
     assert second == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
-
-
-def test_smoothing_that_means_nothing_is_refused(run, base):
-    training = plan.senior(run, tiny_recipe(base, loss_type="ipo", label_smoothing=0.1))
-    with pytest.raises(UserError, match=r"senior\.label_smoothing: ipo knows none"):
-        dpo.losses(training)
 
 
 def test_the_senior_is_the_junior_trained_on(run, base):

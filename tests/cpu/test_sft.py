@@ -169,11 +169,6 @@ def test_a_diverged_training_says_where(run, base):
     assert "The last good checkpoint: " in said and "checkpoints/00000001-" in said
 
 
-def test_a_batch_that_cannot_be_shared_out(run, base):
-    with pytest.raises(UserError, match="A batch of 8 rows cannot be shared out among 1 workers that hold 3 rows"):
-        train(plan.junior(run, tiny_recipe(base, micro_batch=3)), ignore)
-
-
 def test_gpus_that_are_not_there(run, base, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="this machine has no GPU"):

@@ -4,11 +4,13 @@ import json
 
 import pytest
 from tiny_training import tiny_model, tiny_recipe, tiny_rows, write_rows
+from typer.testing import CliRunner
 
 from speed_ray import recipe as recipes
 from speed_ray.errors import UserError
 from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.training import plan, start
+from speed_ray.training.__main__ import app
 from speed_ray.training.plan import Training
 
 
@@ -85,6 +87,38 @@ def test_one_model_has_one_adapter(run, base):
     recipe = changed(tiny_recipe(base), senior__lora={"rank": 4})
     with pytest.raises(UserError, match=r"senior\.lora must be as junior\.lora"):
         plan.senior(run, recipe)
+
+
+def test_smoothing_that_means_nothing_is_refused(run, base):
+    with pytest.raises(UserError, match=r"senior\.label_smoothing: ipo knows none"):
+        plan.senior(run, tiny_recipe(base, loss_type="ipo", label_smoothing=0.1))
+
+
+def test_too_few_rows_are_told_before_anything_is_started(run, base):
+    training = plan.junior(run, tiny_recipe(base, batch=64))
+    with pytest.raises(UserError, match=r"drafts has 40 rows to train junior on, and one step needs 64"):
+        plan.identity(training)
+
+
+@pytest.mark.parametrize(("batch", "micro_batch", "count"), [(8, 3, 1), (8, 4, 3), (4, 4, 8)])
+def test_a_batch_that_cannot_be_shared_out(run, base, batch, micro_batch, count):
+    recipe = tiny_recipe(base, batch=batch, micro_batch=micro_batch, workers={"count": count})
+    with pytest.raises(UserError, match=rf"A batch of {batch} rows cannot be shared out among {count} workers"):
+        plan.junior(run, recipe)
+
+
+def test_more_workers_hold_fewer_rows_each(base):
+    settings = tiny_recipe(base, batch=8, micro_batch=4).junior
+    assert [plan.micro_batch(settings, workers) for workers in (1, 2, 4, 8)] == [4, 4, 2, 1]
+
+
+def test_the_command_names_the_models_that_there_are(base, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipes.dump(tiny_recipe(base)))
+    asked = ["jnior", "--recipe", str(tmp_path / "recipe.yaml"), "--run", str(tmp_path / "run")]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 2
+    assert "this recipe trains no such model (did you mean 'junior'?)" in told.output
+    assert not (tmp_path / "run").exists(), "a run was begun for nothing"
 
 
 def test_only_weights_at_hand_are_trained(run, base):

@@ -29,9 +29,8 @@ def dying(self, path, data):
         os.kill(os.getpid(), signal.SIGKILL)
     put(self, path, data)
 LocalFolder.put = dying
-import typer
-from speed_ray.training.__main__ import main
-typer.run(main)
+from speed_ray.training.__main__ import app
+app()
 """
 
 
@@ -78,7 +77,7 @@ def first_step(said):
     return next(int(line.split("  step ")[1].split()[0]) for line in said.splitlines() if line.startswith("loss "))
 
 
-@pytest.mark.parametrize(("zero", "after"), [(2, 2), (0, 1)], ids=["zero2", "zero0-on-one-worker"])
+@pytest.mark.parametrize(("zero", "after"), [(2, 2), (3, 2), (0, 1)], ids=["zero2", "zero3", "zero0-on-one-worker"])
 def test_a_worker_killed(base, unbroken, tmp_path, zero, after):
     run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero=zero, **SETTINGS)
     with open(tmp_path / "said", "w") as said:
