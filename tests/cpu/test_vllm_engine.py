@@ -182,8 +182,26 @@ async def test_an_adapter_changes_the_answer_of_its_request_alone(engine, adapte
     assert (await engine.generate(greedy)).samples == plain.samples
 
 
+async def test_an_adapter_answers_as_it_does_in_peft(engine, tiny: Path, adapter: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), adapter).eval()
+    for content in ("hello", "write a query about bread", "one two three four five six"):
+        messages = [{"role": "user", "content": content}]
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        ids = model.generate(**prompt, max_new_tokens=24, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        greedy = Request("r", messages, temperature=0.0, max_tokens=24, adapter=str(adapter))
+        reply = await engine.generate(greedy)
+        written = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert reply.samples[0].text.rstrip("\ufffd") == written.rstrip("\ufffd")  # half a character may end it
+
+
 async def test_an_adapter_that_is_not_there_is_refused(engine, tmp_path: Path) -> None:
-    with pytest.raises(EngineRefused, match="adapter_config"):
+    with pytest.raises(EngineRefused, match="no model folder"):
         await engine.generate(replace(ASK, adapter=str(tmp_path / "gone")))
 
 
