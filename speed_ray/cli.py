@@ -4,8 +4,6 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -17,8 +15,7 @@ from speed_ray import status as standing
 from speed_ray import verify as proving
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.models import Model
-from speed_ray.recipe import Recipe
-from speed_ray.run import ARTIFACTS, EXAMPLES, TASKS, Run
+from speed_ray.run import ARTIFACTS, EXAMPLES, REVISED_EXAMPLES, TASKS, Run
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -32,7 +29,13 @@ RunUri = Annotated[str, typer.Option("--run", help="The run's folder: a path, s3
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe, as often as needed.")]
 RunArgument = Annotated[str, typer.Argument(help="The run's folder.", metavar="RUN")]
 
-Job = Callable[[Run, Recipe], None]
+MADE = {  # artifact or model
+    "brainstorm": TASKS,
+    "align_junior": "junior",
+    "align_senior": "senior",
+    "align_revisor": "revisor",
+    "synthesize": EXAMPLES,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,41 +50,31 @@ def main(arguments: list[str] | None = None) -> None:
 @app.command()
 def brainstorm(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Topics -> tasks: a teacher lists tasks for every topic and kind, and those that differ are kept."""
-    from speed_ray import pipeline
-
-    _drive(pipeline.brainstorm, recipe, run, set_, TASKS, "synthesize")
+    _do("brainstorm", recipe, run, set_)
 
 
 @app.command()
 def align_junior(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Tasks -> junior: the teacher writes examples, and the base model learns from them."""
-    from speed_ray import pipeline
-
-    _drive(pipeline.align_junior, recipe, run, set_, "junior", "align-senior")
+    _do("align_junior", recipe, run, set_)
 
 
 @app.command()
 def align_senior(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Junior -> senior: the teacher judges the junior's candidates, and DPO makes it prefer the better ones."""
-    from speed_ray import pipeline
-
-    _drive(pipeline.align_senior, recipe, run, set_, "senior", "align-revisor")
+    _do("align_senior", recipe, run, set_)
 
 
 @app.command()
 def align_revisor(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Junior -> revisor: the teacher revises the junior's candidates, and the base model learns to do so."""
-    from speed_ray import pipeline
-
-    _drive(pipeline.align_revisor, recipe, run, set_, "revisor", "synthesize")
+    _do("align_revisor", recipe, run, set_)
 
 
 @app.command()
 def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Tasks -> examples: the generator writes an example for every planned prompt."""
-    from speed_ray import pipeline
-
-    _drive(pipeline.synthesize, recipe, run, set_, EXAMPLES, None)
+    _do("synthesize", recipe, run, set_)
 
 
 @app.command()
@@ -92,9 +85,7 @@ def run(
     set_: Overrides = None,
 ) -> None:
     """Do every job in order, from topics to examples, skipping what is finished."""
-    from speed_ray import pipeline
-
-    _drive(partial(pipeline.everything, until=until), recipe, run, set_, EXAMPLES, None)
+    _do("synthesize" if until is None else until.replace("-", "_"), recipe, run, set_, with_all_before=True)
 
 
 @app.command()
@@ -148,22 +139,28 @@ def sweep(run: RunArgument) -> None:
         print(f"{name}: {opened.artifact(name).sweep()} orphaned files deleted")
 
 
-def _drive(job: Job, recipe_name: str, uri: str, overrides: list[str] | None, made: str, next_job: str | None) -> None:
-    recipe = recipes.load(recipe_name, overrides or ())
-    run = Run(uri)
+def _do(name: str, recipe_name: str, uri: str, overrides: list[str] | None, with_all_before: bool = False) -> None:
+    """Do one job, or all that a recipe needs up to it; say what it made and what comes next."""
+    from speed_ray import pipeline
+
+    recipe, run = recipes.load(recipe_name, overrides or ()), Run(uri)
+    needed = pipeline.needed(recipe)
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
     try:
-        job(run, recipe)
+        for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:
+            job(run, recipe)
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped. Everything committed is kept in {uri}.\nTo go on, run the same command again."
         ) from None
+    made = REVISED_EXAMPLES if name == "synthesize" and recipe.synthesize.revise else MADE[name]
     _say_what_was_made(run, made)
-    if next_job:
-        options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
-        print(f"next: {_command()} {next_job} --recipe {recipe_name} --run {uri}{options}")
-    else:
+    if name == "synthesize":
         print(f"next: {_command()} verify {uri} && {_command()} show {uri} {made}")
+    else:
+        following = needed[needed.index(name) + 1] if name in needed else "synthesize"
+        options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
+        print(f"next: {_command()} {following.replace('_', '-')} --recipe {recipe_name} --run {uri}{options}")
 
 
 def _command() -> str:

@@ -73,31 +73,31 @@ def synthesize(run: Run, recipe: Recipe) -> None:
     pool.execute(run, *steps)
 
 
-def everything(run: Run, recipe: Recipe, until: str | None = None) -> None:
+JOBS = {job.__name__: job for job in (brainstorm, align_junior, align_senior, align_revisor, synthesize)}
+
+
+def needed(recipe: Recipe) -> list[str]:
+    """The jobs that make a recipe's examples, by name, in order."""
+    wanted = recipe.synthesize
+    jobs = {
+        "brainstorm": True,
+        "align_junior": wanted.generator != "base" or wanted.revise,
+        "align_senior": wanted.generator == "senior",
+        "align_revisor": wanted.revise,
+        "synthesize": True,
+    }
+    return [job for job, is_needed in jobs.items() if is_needed]
+
+
+def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
     """All jobs that a recipe needs, in order, up to one of them; each skips what is finished.
 
     Raises UserError for a job that there is not, or that this recipe has no need of.
     """
-    jobs = _needed(recipe)
-    last = until.replace("-", "_") if until else list(jobs)[-1]
+    jobs = needed(recipe)
     if last not in jobs:
-        raise UserError(f"--until {until}: this recipe needs no such job{nearest(last, jobs)}")
-    for name, job in jobs.items():
-        job(run, recipe)
-        if name == last:
-            return
-
-
-def _needed(recipe: Recipe) -> dict[str, Callable[[Run, Recipe], None]]:
-    wanted = recipe.synthesize
-    jobs = {
-        brainstorm: True,
-        align_junior: wanted.generator != "base" or wanted.revise,
-        align_senior: wanted.generator == "senior",
-        align_revisor: wanted.revise,
-        synthesize: True,
-    }
-    return {job.__name__: job for job, is_needed in jobs.items() if is_needed}
+        raise UserError(f"--until {last}: this recipe needs no such job{nearest(last, jobs)}")
+    return [JOBS[name] for name in jobs[: jobs.index(last) + 1]]
 
 
 def _ask(run: Run, stage: ModuleType, recipe: Recipe, *engine: EngineConfig) -> None:

@@ -25,6 +25,7 @@ from speed_ray.recipe import Workers
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
+SHOWN = ("loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate")
 TICK = 0.5  # seconds between two looks at the workers' reports
 
 
@@ -191,7 +192,6 @@ class _Line:
         if "step" not in metrics:
             workers = self.training.workers
             need = ", ".join(f"{amount:g} {name}" for name, amount in _resources(workers).items())
-            return f"waiting for {workers.count} workers of {need} each; the cluster has {resources()}"
-        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        shown = [f"{name} {value:.4g}" for name, value in sorted(numbers.items()) if "runtime" not in name]
-        return " · ".join([f"step {metrics['step']} of {metrics.get('steps', '?')}", *shown[:8]])
+            return f"starting {workers.count} workers of {need} each; the cluster has {resources()}"
+        shown = [f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics]
+        return " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])
