@@ -9,7 +9,7 @@ BIN := .venv/bin
 .PHONY: help venv demo test lint bench
 
 help:
-	@echo "make demo    writes a small training set on this machine, without a GPU, into runs/demo"
+	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
 	@echo "make lint    checks style and types"
 	@echo "make bench   measures this machine"
@@ -18,11 +18,11 @@ help:
 venv: .venv/.installed
 
 demo: venv
-	rm -rf runs/demo
-	$(BIN)/speed-ray brainstorm --recipe miniature --run runs/demo
-	$(BIN)/speed-ray synthesize --recipe miniature --run runs/demo
+	$(BIN)/speed-ray run --recipe miniature --run runs/demo
+	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
-	$(BIN)/speed-ray show runs/demo examples
+	$(BIN)/speed-ray show runs/demo revised_examples
+	$(BIN)/python -m speed_ray.miniature runs/demo
 
 test: venv
 	$(BIN)/pytest tests/cpu tests/faults
