@@ -1,0 +1,88 @@
+"""A miniature run as far as a benchmark of training needs it, made by the scripted teacher in seconds.
+
+Prompts and replies are the teacher's, so their lengths are those of a real run. Adapters are of random weights, and
+what is rejected in a pair is the draft of another task of its kind: neither changes what a step costs.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from speed_ray import pipeline
+from speed_ray import recipe as recipes
+from speed_ray.engines.model_folder import find_model
+from speed_ray.models import Model
+from speed_ray.on_ray import pool
+from speed_ray.on_ray.pool import Step
+from speed_ray.on_ray.session import session
+from speed_ray.records import VERDICT, Row
+from speed_ray.run import DRAFTS, VERDICTS, Run
+from speed_ray.shards import RECORDS, Plan
+from speed_ray.stages import draft
+from speed_ray.stages.passing import Passed, publish
+
+
+def with_tasks(folder: Path, overrides: list[str]) -> Run:
+    """Begin a run: topics and tasks."""
+    run = Run(str(folder))
+    pipeline.brainstorm(run, recipes.load("miniature", overrides))
+    return run
+
+
+def with_drafts(folder: Path, overrides: list[str]) -> Run:
+    """Begin a run and let the teacher draft: what SFT learns from."""
+    recipe = recipes.load("miniature", overrides)
+    with session():
+        run = with_tasks(folder, overrides)
+        pool.execute(run, Step(draft.plan(run, recipe), partial(draft.stage, recipe)))
+    return run
+
+
+def with_pairs(folder: Path, overrides: list[str]) -> Run:
+    """Begin a run that has all that DPO needs: verdicts, and a junior to begin with."""
+    run = with_drafts(folder, overrides)
+    pairs = list(_pairs(run))
+    plan = Plan(stage=VERDICTS, rows=len(pairs), shard_rows=100, variants=("",))
+    publish(run.artifact(VERDICTS), plan, VERDICT, (Passed(pair["row_id"], pair, None) for pair in pairs))
+    publish_adapter(run, "junior", overrides)
+    return run
+
+
+def publish_adapter(run: Run, name: str, overrides: list[str]) -> None:
+    """Publish a LoRA of the junior's shape whose random weights differ by name, as a model that the run trained."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    recipe = recipes.load("miniature", overrides)
+    lora = recipe.junior.lora
+    assert lora is not None
+    base = AutoModelForCausalLM.from_pretrained(find_model(recipe.generator.model))
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.modules, task_type="CAUSAL_LM")
+    torch.manual_seed(len(name))
+    model = get_peft_model(base, config)
+    for weights_name, weights in model.named_parameters():
+        if "lora_B" in weights_name:  # zeros in a fresh adapter, which would make it the base itself
+            torch.nn.init.normal_(weights, std=1e-3)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        Model(run, name).publish(Path(folder), {})
+
+
+def _pairs(run: Run) -> Iterator[Row]:
+    before: dict[str, str] = {}  # the draft before, by kind
+    for lesson in _records(run):
+        rejected = before.get(lesson["kind"])
+        before[lesson["kind"]] = chosen = lesson.pop("reply")
+        if rejected is not None and rejected != chosen:
+            judged = {"chosen": chosen, "rejected": rejected, "order": [0, 1], "best": 1, "worst": 2, "reason": ""}
+            yield {**lesson, **judged}
+
+
+def _records(run: Run) -> Iterator[Row]:
+    artifact = run.artifact(DRAFTS)
+    manifest = artifact.manifest()
+    assert manifest is not None
+    for shard in manifest["shards"]:
+        yield from artifact.read(shard["files"][RECORDS]["path"]).to_pylist()

@@ -1,0 +1,79 @@
+"""Tokens a second of SFT with and without packing, on the lengths that the miniature's drafts really have.
+
+    python -m benchmarks.packing --steps 60 --rounds 3
+
+Packing saves the padding: at most the share of a batch that the table gives. On a CPU, attention takes a packed row as
+one long sequence under a mask, which costs the square of its length; the table shows what that leaves.
+"""
+
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import miniature, report, training
+from speed_ray import recipe as recipes
+from speed_ray.run import Run
+from speed_ray.training import plan, rows, start
+
+
+def overrides(steps: int, drafts: int, packing: bool) -> list[str]:
+    """One worker, nothing held out, no checkpoint but the last."""
+    return [
+        f"draft.examples={drafts}",
+        f"junior.most_steps={steps}",
+        "junior.epochs=1000",
+        "junior.evaluation=0",
+        "junior.checkpoint_every=1000000",
+        "junior.workers={count: 1}",
+        f"junior.packing={str(packing).lower()}",
+    ]
+
+
+def trained(run: Run, changes: list[str], contender: str) -> dict[str, Any]:
+    """One training from its beginning."""
+    training.train(run, plan.JUNIOR, changes)
+    return {"contender": contender, "tokens/s": training.tokens_per_second(run, plan.JUNIOR)}
+
+
+def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
+    """What the rows are like, and what share of the unpacked batches is padding."""
+    junior = plan.junior(run, recipes.load("miniature", changes))
+    read = rows.read(junior, start.tokenizer(junior), start.window(junior)).trained
+    tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
+    ordered = [tokens[place] for place in rows.order(len(read), len(read), junior.seed)]
+    size = junior.settings.micro_batch
+    batches = [ordered[first : first + size] for first in range(0, len(ordered), size)]
+    return {
+        "contender": "lengths of the rows",
+        "median tokens": statistics.median(tokens),
+        "most tokens": max(tokens),
+        "padding": 1 - sum(tokens) / sum(max(batch) * len(batch) for batch in batches),
+    }
+
+
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--drafts", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    padded, packed = (overrides(options.steps, options.drafts, packing) for packing in (False, True))
+    details = []
+    with tempfile.TemporaryDirectory(prefix="packing-") as folder:
+        run = miniature.with_drafts(Path(folder) / "padded", padded)
+        # Packing is part of a run's recipe, so it takes a run of its own, with the same drafts.
+        shutil.copytree(run.uri, f"{folder}/packed", ignore=shutil.ignore_patterns("recipe.yaml"))
+        for turn in range(options.rounds):
+            report.say(f"packing: round {turn + 1} of {options.rounds}")
+            details.append(trained(Run(f"{folder}/packed"), packed, "packed"))
+            details.append(trained(run, padded, "padded"))
+        table = [*details, lengths(run, padded)]
+    speed = [row["tokens/s"] for row in details]
+    figure = statistics.median(a / b for a, b in zip(speed[::2], speed[1::2], strict=True))
+    report.emit(report.Result("packing", figure, "> 1", "tokens/s, packed / padded", figure > 1, table), options.json)
+
+
+if __name__ == "__main__":
+    main()
