@@ -22,7 +22,7 @@ demo: venv
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
 	$(BIN)/speed-ray show runs/demo revised_examples
-	$(BIN)/python -m speed_ray.miniature runs/demo
+	$(BIN)/python -m speed_ray.miniature.compare runs/demo
 
 test: venv
 	$(BIN)/pytest tests/cpu tests/faults

@@ -56,7 +56,8 @@ def _start() -> None:
 def resources() -> str:
     """What the cluster has and what of it is free, in words for a diagnosis."""
     have, free = ray.cluster_resources(), ray.available_resources()
-    kinds = [kind for kind in sorted(have) if not kind.startswith(("node:", "object_store", "memory"))]
+    internal = ("node:", "object_store", "memory")  # Ray's own bookkeeping, as are the parts of placement groups
+    kinds = [kind for kind in sorted(have) if not kind.startswith(internal) and "_group_" not in kind]
     return ", ".join(f"{kind} {free.get(kind, 0):g} free of {have[kind]:g}" for kind in kinds) or "nothing"
 
 

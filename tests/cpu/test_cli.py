@@ -39,6 +39,13 @@ def said(capsys):
         ("examples", "write it as key=value"),
         ("seed.of=1", "seed is a value"),
         ("mix={sts", "not valid YAML"),
+        ("revisor.dpo.bta=0.2", "revisor.dpo.bta: there is no such key (did you mean 'beta'?)"),
+        ("revisor.dpo=true", "revisor.dpo"),
+        (
+            "generator={engine: vllm, model: x/y, args: {max_modellen: 3}}",
+            "args.max_modellen: vLLM has no such argument",
+        ),
+        ("teacher={engine: vllm, model: /no/such/model}", "teacher.model: there is no model folder /no/such/model"),
     ],
 )
 def test_a_wrong_recipe(make_job, said, override, named):
@@ -104,6 +111,27 @@ def test_a_run_folder_that_cannot_be_written(make_job, said, tmp_path):
     code, words = said(*make_job(uri=str(tmp_path / "file" / "run")).arguments("brainstorm"))
     assert code == 2
     assert f"Cannot write {tmp_path / 'file' / 'run'}" in words
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["align-junior"], "Run the job that makes 'tasks' first"),
+        (["align-senior"], "models/junior is not trained yet: run the job that trains 'junior' first"),
+        (["align-revisor"], "models/junior is not trained yet"),
+        (["run", "--until", "align-senor"], "did you mean 'align_senior'?"),
+    ],
+)
+def test_alignment_before_its_time(make_job, said, command, named):
+    model = {"engine": "vllm", "model": "some/model"}
+    job = make_job(generator=model, synthesize__generator="senior")
+    code, words = said(*command, *job.arguments("run")[1:])
+    assert code == 2 and named in words
+
+
+def test_only_vllm_serves_what_a_run_trained(make_job, said):
+    code, words = said(*make_job(synthesize__generator="junior").begin().arguments("synthesize"))
+    assert code == 2 and "generator.engine is simulated, which cannot load what this run trained" in words
 
 
 def test_synthesize_before_brainstorm(make_job, said):

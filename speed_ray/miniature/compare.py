@@ -1,6 +1,6 @@
 """What alignment brought in the miniature world, where the truth is known.
 
-    python -m speed_ray.miniature runs/demo
+    python -m speed_ray.miniature.compare runs/demo
 
 One line for each model that wrote examples in a run: how many, and how true they are (truth.py), with the standard
 error of the mean; then examples before and after their revision.
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except (UserError, IndexError) as error:
-        sys.exit(f"usage: python -m speed_ray.miniature RUN\n{error}")
+        sys.exit(f"usage: python -m speed_ray.miniature.compare RUN\n{error}")

@@ -1,0 +1,108 @@
+"""SPEED's table 2, small: how true are the examples of each model, on the same prompts, in the miniature world?
+
+    python -m benchmarks.ablation --seeds 3 --examples 230
+
+For each seed all models are trained anew, from brainstorming on; then each writes the same planned examples. Truth is
+measured by the world itself (miniature/truth.py), whose only other reader is the scripted judge. A row that was
+rejected counts as an example of truth 0: a model that is often unfit is not better for it.
+"""
+
+import statistics
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks import report
+from speed_ray import pipeline
+from speed_ray import recipe as recipes
+from speed_ray.miniature.compare import scores
+from speed_ray.models import served
+from speed_ray.on_ray import pool
+from speed_ray.on_ray.pool import Step
+from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.run import Run
+from speed_ray.shards import Plan
+from speed_ray.stages import revise, synthesize
+
+ORDER = ("junior", "senior", "senior + revisor")  # what alignment is for: each better than the one before
+TEACHER, BASE = "scripted teacher", "base, held to the schema"
+
+
+def measure(folder: Path, seed: int, examples: int) -> dict[str, float]:
+    """Train all models with one seed; return the mean truth of what each writes, rejects counted as 0."""
+    recipe = recipes.load("miniature", [f"seed={seed}", f"synthesize.examples={examples}"])
+    run = Run(str(folder / f"seed-{seed}"))
+    for job in pipeline.up_to("align_revisor", recipe):
+        job(run, recipe)
+    writers = {
+        BASE: recipe.generator.model_copy(update={"structured": True}),
+        TEACHER: recipe.teacher,
+        "junior": served(run, recipe, "junior"),
+        "senior": served(run, recipe, "senior"),
+    }
+    artifacts: dict[str, str] = {}
+    for name, engine in writers.items():
+        steps = _steps(run, recipe, name, engine, artifacts)
+        pool.execute(run, *steps)
+    return {name: sum(scores(run, artifact)) / examples for name, artifact in artifacts.items()}
+
+
+def _steps(run: Run, recipe: Recipe, name: str, engine: EngineConfig, artifacts: dict[str, str]) -> list[Step]:
+    """One model's examples and, for a model that was trained, their revisions by the run's revisor."""
+    written = _named(synthesize.plan(run, recipe, engine), name, artifacts)
+    steps = [Step(written, partial(synthesize.stage, recipe, engine))]
+    if name in ("junior", "senior"):
+        revisor = served(run, recipe, "revisor")
+        plan = replace(revise.plan(written, recipe, revisor), input=written.stage)
+        steps.append(Step(_named(plan, f"{name} + revisor", artifacts), partial(revise.stage, recipe, revisor)))
+    return steps
+
+
+def _named(plan: Plan, name: str, artifacts: dict[str, str]) -> Plan:
+    artifacts[name] = "ablation_" + "".join(c if c.isalpha() else "_" for c in name)
+    return replace(plan, stage=artifacts[name])
+
+
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=230)
+    parser.add_argument("--keep", type=Path, help="a folder for the runs; what is finished there is not done again")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ablation-") as folder:
+        measured = []
+        for seed in range(7, 7 + options.seeds):
+            report.say(f"ablation: seed {seed}")
+            measured.append(measure(options.keep or Path(folder), seed, options.examples))
+    details = [_row(name, [each[name] for each in measured]) for name in measured[0]]
+    gaps = [_gap(details, worse, better) for worse, better in zip(ORDER, ORDER[1:], strict=False)]
+    met = len(measured) > 1 and all(gap > 2 for gap in gaps)
+    report.emit(
+        report.Result(
+            "ablation",
+            min(gaps),
+            "> 2",
+            "least gap of junior < senior < senior + revisor, in standard errors",
+            met,
+            details,
+        ),
+        options.json,
+    )
+
+
+def _row(name: str, means: list[float]) -> dict[str, float | str | int]:
+    deviation = statistics.stdev(means) if len(means) > 1 else float("nan")
+    return {"model": name, "truth of 1": statistics.mean(means), "deviation": deviation, "seeds": len(means)}
+
+
+def _gap(details: list[dict[str, float | str | int]], worse: str, better: str) -> float:
+    rows = {str(row["model"]): row for row in details}
+    one, other = rows[worse], rows[better]
+    seeds = float(one["seeds"])
+    error = ((float(one["deviation"]) ** 2 + float(other["deviation"]) ** 2) / seeds) ** 0.5
+    return (float(other["truth of 1"]) - float(one["truth of 1"])) / error if error else float("nan")
+
+
+if __name__ == "__main__":
+    main()
