@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks import report
@@ -76,7 +77,7 @@ def main() -> None:
             report.say(f"ablation: seed {seed}")
             measured.append(measure(options.keep or Path(folder), seed, options.examples))
     details = [_row(name, [each[name] for each in measured]) for name in measured[0]]
-    gaps = [_gap(details, worse, better) for worse, better in zip(ORDER, ORDER[1:], strict=False)]
+    gaps = [_gap(details, worse, better) for worse, better in pairwise(ORDER)]
     met = len(measured) > 1 and all(gap > 2 for gap in gaps)
     report.emit(
         report.Result(
