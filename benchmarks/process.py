@@ -16,6 +16,10 @@ import psutil
 from speed_ray.run import Run
 
 
+# The miniature recipe without its alignment: the base model writes, asked with the prompts that all recipes share.
+UNALIGNED = ("synthesize.generator=base", "synthesize.revise=false", "prompts=null")
+
+
 @dataclass
 class Usage:
     """What a job and its children used. Memory of the driver alone, in bytes; it is what must not grow with rows."""
@@ -30,7 +34,7 @@ class Usage:
 def job(name: str, run: Path, overrides: list[str], kill_when: Callable[[], bool] | None = None) -> Usage:
     """Run `speed-ray NAME` to its end, or SIGKILL it and all its children once `kill_when` says so."""
     command = [str(Path(sys.executable).parent / "speed-ray"), name, "--recipe", "miniature", "--run", str(run)]
-    for override in overrides:
+    for override in [*UNALIGNED, *overrides]:
         command += ["--set", override]
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from benchmarks.process import UNALIGNED
 from speed_ray import recipe as recipes
 from speed_ray.engines.engine import Request
 from speed_ray.inputs import Inputs
@@ -13,7 +14,7 @@ from speed_ray.stages import synthesize
 
 def planned(uri: str, overrides: list[str]) -> tuple[Recipe, list[Request]]:
     """Return the recipe and every first request of the plan, with its seed."""
-    recipe = recipes.load("miniature", overrides)
+    recipe = recipes.load("miniature", [*UNALIGNED, *overrides])
     run = Run(uri)
     plan = synthesize.plan(run, recipe)
     inputs, stage = Inputs(run.artifact(str(plan.input)), plan), synthesize.stage(recipe)
