@@ -75,11 +75,15 @@ class Job:
         run, recipe = self.run, self.recipe
         run.freeze(recipe)
         topics.collect(run, topics.read(recipe.topics.source))
-        plan, proposals = brainstorm.plan(run, recipe), run.artifact(PROPOSED_TASKS)
-        work(run, proposals, plan, brainstorm.stage(recipe))
-        proposals.publish(plan)
+        self.make(brainstorm.plan(run, recipe), brainstorm.stage(recipe))
         select.select(run, recipe)
         return self
+
+    def make(self, plan: Plan, stage: Stage) -> None:
+        """Finish a stage without Ray."""
+        artifact = self.run.artifact(plan.stage)
+        work(self.run, artifact, plan, stage)
+        assert artifact.publish(plan)
 
     def half_done(self, shards: int) -> "Job":
         """Leave what a driver that was stopped after so many commits leaves."""

@@ -26,8 +26,8 @@ TEMPLATE = (
 SCHEMAS = {DRAFTS: LESSON, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: REVISION_PAIR}
 
 
-def tiny_model(folder: Path, template: str | None = TEMPLATE, end: str | None = "<|end|>") -> Path:
-    """A Llama of two layers, 64 wide, of random weights, and a byte-level tokenizer."""
+def tiny_model(folder: Path, template: str | None = TEMPLATE, end: str | None = "<|end|>", window: int = 256) -> Path:
+    """A Llama of two layers, 64 wide, of random weights, and a byte-level tokenizer. `window` is in its tokens."""
     special = ["<|begin|>", "<|end|>", "<|pad|>"]
     bpe = Tokenizer(tokenizer_models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,7 +43,7 @@ def tiny_model(folder: Path, template: str | None = TEMPLATE, end: str | None = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-        LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=256, **shape)).save_pretrained(folder)
+        LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=window, **shape)).save_pretrained(folder)
     return folder
 
 

@@ -1,0 +1,156 @@
+"""A training under Ray Train that loses a worker or its driver goes on from its last complete checkpoint.
+
+`speed-ray align-junior` runs in a process with a Ray of its own and trains a tiny random Llama on two CPU workers. Its
+prompts are real; the lessons are a simulated teacher's.
+"""
+
+import json
+import sys
+
+import pytest
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_training import tiny_model
+
+from speed_ray.models import Model
+from speed_ray.stages import draft
+from speed_ray.training import plan, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+EVERY, STEPS, WORKERS = 5, 40, 2
+JUNIOR = {
+    "batch": 4, "micro_batch": 2, "epochs": 8.0, "most_steps": STEPS, "checkpoint_every": EVERY, "learning_rate": 1e-3,
+    "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
+    "workers": {"count": WORKERS},
+}  # fmt: skip
+
+NOTES_ITS_STARTS = """
+import sys
+from speed_ray.cli import main
+from speed_ray.on_ray import fit
+work, notes = fit._work, sys.argv.pop(1)
+def noted(config):
+    import ray
+    with open(notes, "a") as file:
+        file.write(ray.get(config["board"].fault.remote())[0] + ";")
+    work(config)
+fit._work = noted
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return str(tiny_model(tmp_path_factory.mktemp("base"), window=4096))
+
+
+@pytest.fixture
+def make_drafted(make_job, base):
+    """Make a job whose junior has all its lessons and is not trained."""
+
+    def make(name="run", **junior):
+        generator = {"engine": "vllm", "model": base}
+        job = make_job(name, generator=generator, junior={**JUNIOR, **junior}, draft__examples=46).begin()
+        job.make(draft.plan(job.run, job.recipe), draft.stage(job.recipe))
+        return job
+
+    return make
+
+
+@pytest.fixture
+def unbroken(make_drafted):
+    """The weights of a training that nothing happened to, on one worker and without Ray."""
+    job = make_drafted("unbroken")
+    train(plan.junior(job.run, job.recipe), lambda metrics: None)
+    return weights(job)
+
+
+def junior(job):
+    return Model(job.run, "junior")
+
+
+def weights(job):
+    (file,) = junior(job).fetch().glob("*.safetensors")
+    return load_file(file)
+
+
+def complete(job):
+    """The steps of the checkpoints that every rank has listed."""
+    lists = [name for name in job.run.store.names("models/junior/checkpoints") if "/rank-" in name]
+    folders = {name.partition("/")[0] for name in lists}
+    whole = (folder for folder in folders if all(f"{folder}/rank-{rank}.json" in lists for rank in range(WORKERS)))
+    return sorted(int(folder[:8]) for folder in whole)
+
+
+def starts(job):
+    """The steps that each start of the training logged, the last start's at the end: TensorBoard has a file of each.
+
+    What a start did after its last checkpoint died with it.
+    """
+    steps = []
+    for name in job.run.store.names("models/junior/logs"):
+        events = EventAccumulator(f"{job.uri}/models/junior/logs/{name}")
+        events.Reload()
+        steps.append([event.step for event in events.Scalars("loss")])
+    return sorted(steps)
+
+
+def prove(job, unbroken, after):
+    """The weights are those of the unbroken training, and no step before the checkpoint of step `after` was redone."""
+    made = weights(job)
+    assert max((made[name] - unbroken[name]).abs().max().item() for name in unbroken) < 1e-4
+    history = [json.loads(line) for line in job.run.store.get("models/junior/metrics.jsonl").splitlines()]
+    assert [logged["step"] for logged in history if "loss" in logged] == list(range(1, STEPS + 1))
+    *_, went_on = starts(job)
+    assert went_on == list(range(went_on[0], STEPS + 1))
+    assert went_on[0] % EVERY == 1 and went_on[0] > after, "more was redone than since the last checkpoint"
+
+
+def test_a_worker_killed(make_drafted, drive, unbroken, nothing_left):
+    job = make_drafted()
+    driver = drive(job, "align-junior")
+    driver.wait_until(lambda: complete(job))
+    victim = next(process for process in driver.left() if is_training_worker(process))
+    victim.kill()
+    last = complete(job)[-1]
+    assert last < STEPS and not junior(job).manifest(), "the worker was killed too late to prove anything"
+
+    assert driver.ended() == 0, driver.said()
+
+    assert len(starts(job)) == 2
+    prove(job, unbroken, last)
+    nothing_left(driver)
+
+
+def is_training_worker(process):
+    return any("RayTrainWorker" in part for part in process.cmdline())
+
+
+def test_the_driver_killed(make_drafted, drive, unbroken, nothing_left):
+    job = make_drafted()
+    driver = drive(job, "align-junior")
+    driver.wait_until(lambda: complete(job))
+    driver.kill()
+    nothing_left(driver)
+    last = complete(job)[-1]
+    assert not junior(job).manifest(), "the driver was killed too late to prove anything"
+
+    driver = drive(job, "align-junior")
+
+    assert driver.ended() == 0, driver.said()
+    prove(job, unbroken, last)
+
+
+def test_a_users_mistake_is_not_tried_again(make_drafted, drive, nothing_left, tmp_path):
+    job = make_drafted(learning_rate=10**38, warmup=0.0, lora=None)
+    notes = tmp_path / "starts"
+
+    driver = drive(job, "align-junior", program=[sys.executable, "-c", NOTES_ITS_STARTS, str(notes)])
+
+    assert driver.ended() == 2, driver.said()
+    assert "The training of junior diverged: the " in driver.said()
+    assert "a lower junior.learning_rate" in driver.said()
+    assert "Traceback" not in driver.said(), driver.said()
+    began = notes.read_text().split(";")[:-1]
+    assert began.count("") == WORKERS, "it was trained again, to diverge again"
+    nothing_left(driver)
