@@ -35,6 +35,11 @@ def steps_per_second(run: Run, model: str) -> float:
     return rate([(event.step, event.wall_time) for event in _logged(run, model, "loss") if event.step >= FROM])
 
 
+def last_loss(run: Run, model: str) -> float:
+    """The loss of the last step: the same for the same batches and weights."""
+    return float(_logged(run, model, "loss")[-1].value)
+
+
 def tokens_per_second(run: Run, model: str) -> float:
     """The same in tokens, padding not among them."""
     return rate([(event.value, event.wall_time) for event in _logged(run, model, "num_tokens") if event.step >= FROM])

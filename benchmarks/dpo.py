@@ -1,0 +1,78 @@
+"""Steps a second of our DPO under Ray Train, with one worker, against bare TRL: same pairs, batches and settings.
+
+    python -m benchmarks.dpo --steps 100 --rounds 3
+
+One after the other, round by round, on one thread each. The clock is the trainer's own and runs from step 5 to the
+last: starting Ray, loading the model and computing the reference are not in it. Equal last losses show equal work.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import miniature, report, training
+from speed_ray import recipe as recipes
+from speed_ray.on_ray import fit
+from speed_ray.run import Run
+from speed_ray.training import plan
+
+
+def overrides(steps: int, drafts: int) -> list[str]:
+    """One worker, no ZeRO, nothing held out, no checkpoint but the last: what a step costs and no more."""
+    return [
+        f"draft.examples={drafts}",
+        f"senior.most_steps={steps}",
+        "senior.epochs=1000",
+        "senior.evaluation=0",
+        "senior.checkpoint_every=1000000",
+        "senior.zero=0",
+        "senior.workers={count: 1}",
+    ]
+
+
+def ours(run: Run, changes: list[str]) -> dict[str, Any]:
+    """As `align_senior` trains."""
+    training.forget(run, plan.SENIOR)
+    fit.fit(plan.senior(run, recipes.load("miniature", changes)))
+    return {
+        "contender": "speed_ray under Ray Train",
+        "steps/s": training.steps_per_second(run, plan.SENIOR),
+        "last loss": training.last_loss(run, plan.SENIOR),
+    }
+
+
+def rival(run: Run, changes: list[str], reference: str) -> dict[str, Any]:
+    """Bare TRL in a process of its own. `reference` is "precomputed" or "recomputed"."""
+    command = [sys.executable, "-m", "benchmarks.rival_trl", run.uri, json.dumps(changes), reference]
+    ended = subprocess.run(command, env=training.ONE_THREAD, capture_output=True, text=True)
+    if ended.returncode:
+        raise RuntimeError(f"bare TRL ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+    answer: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--drafts", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    changes, details = overrides(options.steps, options.drafts), []
+    with tempfile.TemporaryDirectory(prefix="dpo-") as folder:
+        run = miniature.with_pairs(Path(folder) / "run", changes)
+        for turn in range(options.rounds):
+            report.say(f"dpo: round {turn + 1} of {options.rounds}")
+            details += [ours(run, changes), rival(run, changes, "precomputed")]
+    speed = [row["steps/s"] for row in details]
+    figure = statistics.median(a / b for a, b in zip(speed[::2], speed[1::2], strict=True))
+    report.emit(
+        report.Result("dpo", figure, ">= 0.97", "steps/s, ours / bare TRL", figure >= 0.97, details), options.json
+    )
+
+
+if __name__ == "__main__":
+    main()
