@@ -57,11 +57,13 @@ class Steps(Trainer):
     checkpoints: Checkpoints
     metrics: Metrics
     report: Report
+    _total_train_tokens: int  # TRL's
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self._total_train_tokens = max(self._total_train_tokens, self.state.num_input_tokens_seen)  # before a resume
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise self._diverged("loss", float(loss), self.state.global_step)
@@ -87,12 +89,14 @@ class Steps(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        logs.pop("train_loss", None)  # a mean over the steps of this start alone
         super().log(logs, start_time)
         logged = self.state.log_history[-1]
         self.metrics.add(logged)
         self.report({**logged, "steps": self.state.max_steps})
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.state.num_input_tokens_seen = self._total_train_tokens  # TRL keeps its count in memory alone
         super()._save_checkpoint(model, trial)
         self.metrics.upload(self.state.log_history)
         step = self.state.global_step
@@ -258,8 +262,11 @@ def _check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkp
 def _publish(trainer: Steps, folder: Path) -> None:
     """Gather the weights on rank 0 and store them with tokenizer, chat template and model card."""
     training = trainer.work.training
-    if training.settings.lora is not None:  # not the path of this machine's copy
-        trainer.model.peft_config["default"].base_model_name_or_path = training.base
+    if training.settings.lora is not None:
+        adapter = trainer.model.peft_config["default"]
+        adapter.base_model_name_or_path = training.base  # not the path of this machine's copy
+        if isinstance(adapter.target_modules, set):  # PEFT writes it in an order of this process alone
+            adapter.target_modules = sorted(adapter.target_modules)
     elif training.settings.precision == "bf16":
         trainer.model.to(torch.bfloat16)
     trainer.save_model(str(folder))

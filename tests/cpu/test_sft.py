@@ -144,6 +144,8 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
 
     assert min(metrics["step"] for metrics in reports[1:]) == 5, "more was redone than since the checkpoint of step 4"
     assert furthest(weights(unbroken), weights(broken)) == 0.0
+    digests = {Model(run, "junior").published()["digest"] for run in (unbroken, broken)}
+    assert len(digests) == 1, "the card or the adapter's config tells that the training was resumed"
     steps = [logged["step"] for logged in history(broken) if "loss" in logged]
     assert steps == list(range(1, 11)), "a step is missing from the metrics, or there twice"
 
