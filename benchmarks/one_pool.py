@@ -1,0 +1,94 @@
+"""Rows a second of senior and revisor: two adapters in one vLLM pool, against a pool for each on the same two cores.
+
+    python -m benchmarks.one_pool --rows 460 --rounds 3
+
+Each row is written by the senior and then goes over to the revisor. Both sides have two engines of one core: in one
+pool either engine does either work, in two pools one waits for the other's shards. The clock runs from the first
+shard's start, its engine loaded, to the last revision's commit. Adapters are of random weights, so replies are held to
+their schema, and a row whose example was not fit is not asked again for a revision.
+"""
+
+import shutil
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import miniature, process, report
+from speed_ray import recipe as recipes
+from speed_ray.models import served
+from speed_ray.on_ray import pool
+from speed_ray.on_ray.pool import Step
+from speed_ray.recipe import Recipe
+from speed_ray.run import EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.stages import revise, synthesize
+
+ONE_CORE = "{cpus: 1}"
+CONTENDERS = {"one pool of two engines": "{min: 2, max: 2, cpus: 1}", "two pools of one engine": ONE_CORE}
+
+
+def overrides(rows: int, engines: str) -> list[str]:
+    """Ray gives an engine as many threads as its actor has CPUs. Steps that share a pool have the first one's."""
+    return [
+        "generator.structured=true",
+        f"synthesize.examples={rows}",
+        "synthesize.shard_rows=23",
+        "synthesize.retries=0",
+        f"synthesize.pool={engines}",
+        f"revise.pool={ONE_CORE}",
+    ]
+
+
+def measure(ground: Run, folder: Path, contender: str, rows: int) -> dict[str, Any]:
+    """Write and revise all rows in a fresh copy of the run."""
+    shutil.copytree(ground.uri, folder)
+    run, recipe = Run(str(folder)), recipes.load("miniature", overrides(rows, CONTENDERS[contender]))
+    pool.execute(run, *steps(run, recipe, apart=contender.startswith("two pools")))
+    written, revised = (process.commits(folder, name) for name in (EXAMPLES, REVISED_EXAMPLES))
+    seconds = max(c.finished for c in revised) - min(c.started for c in written)
+    return {
+        "contender": contender,
+        "rows/s": rows / seconds,
+        "examples": sum(c.counts.accepted for c in written),
+        "calls": sum(c.counts.calls for c in (*written, *revised)),
+        "tokens/s": sum(c.counts.output_tokens for c in (*written, *revised)) / seconds,
+    }
+
+
+def steps(run: Run, recipe: Recipe, apart: bool) -> tuple[Step, Step]:
+    """Senior, then revisor. Engines that differ in any argument do not share a pool, and this one changes nothing."""
+    senior, revisor = served(run, recipe, "senior"), served(run, recipe, "revisor")
+    if apart:
+        revisor = revisor.model_copy(update={"args": {**revisor.args, "seed": 1}})
+    examples = synthesize.plan(run, recipe, senior)
+    return (
+        Step(examples, partial(synthesize.stage, recipe, senior)),
+        Step(revise.plan(examples, recipe, revisor), partial(revise.stage, recipe, revisor)),
+    )
+
+
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--rows", type=int, default=460)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    details = []
+    with tempfile.TemporaryDirectory(prefix="one_pool-") as folder:
+        changes = overrides(options.rows, ONE_CORE)
+        ground = miniature.with_tasks(Path(folder) / "ground", changes)
+        for name in ("senior", "revisor"):
+            miniature.publish_adapter(ground, name, changes)
+        for turn in range(options.rounds):
+            for number, contender in enumerate(CONTENDERS):
+                report.say(f"one_pool: round {turn + 1} of {options.rounds}, {contender}")
+                details.append(measure(ground, Path(folder) / f"{turn}-{number}", contender, options.rows))
+    speed = [row["rows/s"] for row in details]
+    figure = statistics.median(one / two for one, two in zip(speed[::2], speed[1::2], strict=True))
+    report.emit(
+        report.Result("one_pool", figure, ">= 1", "rows/s, one pool / two pools", figure >= 1, details), options.json
+    )
+
+
+if __name__ == "__main__":
+    main()
