@@ -24,6 +24,7 @@ from speed_ray.training import plan
 def overrides(steps: int, drafts: int) -> list[str]:
     """One worker, no ZeRO, nothing held out, no checkpoint but the last: what a step costs and no more."""
     return [
+        *miniature.WITH_ADAPTERS,
         f"draft.examples={drafts}",
         f"senior.most_steps={steps}",
         "senior.epochs=1000",

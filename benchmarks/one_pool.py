@@ -31,6 +31,7 @@ CONTENDERS = {"one pool of two engines": "{min: 2, max: 2, cpus: 1}", "two pools
 def overrides(rows: int, engines: str) -> list[str]:
     """Ray gives an engine as many threads as its actor has CPUs. Steps that share a pool have the first one's."""
     return [
+        *miniature.WITH_ADAPTERS,
         "generator.structured=true",
         f"synthesize.examples={rows}",
         "synthesize.shard_rows=23",
