@@ -179,7 +179,7 @@ def _training(
     return Training(
         name=name,
         key=key,
-        run=run.uri,
+        run=run.store.uri,  # absolute: a worker of Ray Train has a working directory of its own
         method="sft" if isinstance(settings, Sft) else "dpo",
         base=base.model,
         revision=base.revision,

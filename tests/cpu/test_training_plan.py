@@ -152,3 +152,10 @@ def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = start.tokenizer(plan.junior(run, tiny_recipe(folder)))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+def test_a_training_finds_its_run_from_any_working_directory(base, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    training = plan.junior(Run("run"), tiny_recipe(base))
+    monkeypatch.chdir("/")
+    assert training.model.where == str(tmp_path / "run" / "models" / "junior")
