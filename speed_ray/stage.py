@@ -16,7 +16,7 @@ from speed_ray.inputs import PlannedRow
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import Recipe
 from speed_ray.records import Rejected, Row
-from speed_ray.shards import Artifact, Plan
+from speed_ray.shards import RECORDS, Artifact, Plan
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def following(recipe: Recipe, source: Plan, engine: recipes.EngineConfig, settin
 
 
 def content(source: Artifact) -> dict[str, Any]:
-    """What a published artifact holds, by digest. Raises UserError before its publication."""
+    """What a published artifact holds, by its records' digest. Raises UserError before its publication."""
     manifest = source.manifest()
     if manifest is None:
         raise UserError(
@@ -114,5 +114,6 @@ def _engine_identity(config: recipes.EngineConfig, key: str) -> dict[str, Any]:
 
 
 def _sha256(manifest: dict[str, Any]) -> str:
-    entries = [entry["sha256"] for shard in manifest["shards"] for _, entry in sorted(shard["files"].items())]
-    return hashlib.sha256("".join(entries).encode()).hexdigest()
+    """Hash the records, all that the next stage reads: replies hold seconds, which no two drives have in common."""
+    digests = [shard["files"][RECORDS]["sha256"] for shard in manifest["shards"] if RECORDS in shard["files"]]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
