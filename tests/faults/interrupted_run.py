@@ -1,0 +1,107 @@
+"""`speed-ray run`, interrupted by Ctrl-C at moments that a file lists, in their order; run again until it is through.
+
+    python interrupted_run.py MOMENTS run --recipe miniature --run ...
+
+MOMENTS holds one line for each, "before STAGE" or "inside STAGE", and loses it as it comes. Inside is after the first
+commit of a stage that asks a model, after the first complete checkpoint of a training, and before the publication of
+what the driver makes by itself. An interruption that leaves Ray running ends this process with code 3, as it ends
+`speed-ray`; after another the next one comes in the same process. Code 0 says that the run is through.
+
+What a run trained is served by a simulated engine, which answers from a row's seed alone, as greedy sampling on one
+worker would. It is named by the digest of the weights it stands for, and records hold that name: with other weights
+they would be other bytes.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from speed_ray import cli, pipeline
+from speed_ray.models import Model
+from speed_ray.on_ray import fit, pool
+from speed_ray.progress import Progress
+from speed_ray.recipe import Recipe, SimulatedEngine
+from speed_ray.run import Run
+from speed_ray.shards import Artifact
+from speed_ray.stages import passing
+
+SLOW = {"prefill": 1e9, "decode": 1e9, "one_stream": 2500.0, "in_flight": 4}  # 0.14 s an answer
+
+
+class Moments:
+    """The interruptions that are still to come."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def left(self) -> list[str]:
+        """All of them, the next first."""
+        return self.file.read_text().splitlines()
+
+    def reached(self, moment: str) -> None:
+        """Press Ctrl-C, where this moment is the next."""
+        first, *others = self.left() or [""]
+        if moment == first:
+            self.file.write_text("\n".join(others))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def training_begins(self, training: fit.Training) -> None:
+        """Press Ctrl-C now, or once it has a complete checkpoint."""
+        self.reached(f"before {training.name}")
+        if f"inside {training.name}" in self.left()[:1]:
+            threading.Thread(target=self._watch, args=(training,), daemon=True).start()
+
+    def _watch(self, training: fit.Training) -> None:
+        model = Model(Run(training.run), training.name)
+        while not any(name.endswith("/rank-0.json") for name in model.store.names(f"{model.path}/checkpoints")):
+            time.sleep(0.02)  # its one worker is still at its first steps
+        assert not model.manifest(), f"{training.name} was trained too fast to be interrupted"
+        self.reached(f"inside {training.name}")
+
+
+def stand_in(run: Run, recipe: Recipe, name: str) -> SimulatedEngine:
+    """An engine in place of the vLLM that would serve a trained model."""
+    digest = Model(run, name).published()["digest"]
+    return SimulatedEngine(engine="simulated", model=f"{name}-{digest}", **SLOW)
+
+
+def interrupt(moments: Moments) -> None:
+    """Put the moments where the pipeline begins to make something, and where it has begun."""
+    first(pool, "execute", lambda run, *steps: moments.reached(f"before {steps[0].plan.stage}"))
+    first(Progress, "add", lambda progress, counts: moments.reached(f"inside {next(iter(counts), None)}"))
+    first(passing, "publish", lambda artifact, *work: moments.reached(f"before {artifact.name}"))
+    first(Artifact, "publish", lambda artifact, plan: moments.reached(f"inside {artifact.name}"))
+    first(fit, "fit", moments.training_begins)
+
+
+def first(owner: Any, name: str, act: Callable[..., None]) -> None:
+    """Let every call of a function do something else before."""
+    function = getattr(owner, name)
+
+    def both(*args: Any) -> Any:
+        act(*args)
+        return function(*args)
+
+    setattr(owner, name, both)
+
+
+def main() -> None:
+    """Run the command until it is through, or until an interruption that ends this process."""
+    moments = Moments(Path(sys.argv.pop(1)))
+    pipeline.served = stand_in
+    interrupt(moments)
+    while moments.left():
+        try:
+            cli.main()
+        except SystemExit as end:
+            assert end.code == 3, f"the run ended with code {end.code} before it came to {moments.left()}"
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Alignment that is stopped anywhere goes on, and makes the same bytes as if it had not been."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from tiny_training import tiny_model
+
+from speed_ray.models import Model
+from speed_ray.recipe import SimulatedEngine
+from speed_ray.run import ARTIFACTS
+from speed_ray.shards import RECORDS, REJECTS
+from speed_ray.stages import critique, judge, propose
+from speed_ray.verify import verify
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LISTS, SHARD_ROWS, IN_FLIGHT = 230, 10, 16
+AT_ONCE = 4 * SHARD_ROWS  # rows that the engine's actor holds: twice what it answers at once, in whole shards
+ASKED = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1400.0, "in_flight": IN_FLIGHT}
+
+ONE_STAGE = """
+import sys
+from functools import partial
+from importlib import import_module
+from speed_ray import recipe as recipes
+from speed_ray.on_ray import pool
+from speed_ray.run import Run
+name, _, _, _, _, uri, *overrides = sys.argv[1:]
+run, recipe = Run(uri), recipes.load("miniature", [each.removeprefix("--set=") for each in overrides])
+stage = import_module(f"speed_ray.stages.{name}")
+pool.execute(run, pool.Step(stage.plan(run, recipe), partial(stage.stage, recipe)))
+"""
+
+STAGES = (
+    *("topics", "proposed_tasks", "tasks", "drafts", "junior", "candidates", "verdicts", "senior"),
+    *("revisions", "revisor_sft", "own_revisions", "revision_pairs", "revisor", "examples"),
+)
+MODELS = ("junior", "senior", "revisor_sft", "revisor")
+TRAINING = {
+    "batch": 4, "micro_batch": 4, "epochs": 4.0, "most_steps": 20, "checkpoint_every": 2, "learning_rate": 1e-3,
+    "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", [judge, critique], ids=["judge", "critique"])
+def test_the_teacher_is_asked_once(make_job, drive, nothing_left, tmp_path, stage):
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    name = stage.__name__.rpartition(".")[-1]
+    settings = {f"{name}__shard_rows": SHARD_ROWS, f"{name}__retries": 0, "propose__lists": LISTS}
+    job = proposed(make_job("stopped", teacher={**ASKED, "asked": str(asked)}, **settings))
+    unbroken = proposed(make_job("unbroken", **settings))
+    unbroken.make(stage.plan(unbroken.run, unbroken.recipe), stage.stage(unbroken.recipe))
+    for noted in asked.iterdir():
+        noted.unlink()  # what brainstorming asked
+    artifact = job.run.artifact(stage.plan(job.run, job.recipe).stage)
+    program = [sys.executable, "-c", ONE_STAGE, name]
+
+    driver = drive(job, program=program)
+    driver.wait_until(lambda: len(list(artifact.commits())) >= LISTS // SHARD_ROWS // 2)
+    driver.kill()
+    nothing_left(driver)
+    assert artifact.manifest() is None, "the driver was killed too late to prove anything"
+    driver = drive(job, program=program)
+
+    assert driver.ended() == 0, driver.said()
+    times = Counter(row for noted in asked.iterdir() for row in noted.read_text().split())
+    assert len(times) == LISTS and max(times.values()) <= 2
+    assert times.total() - LISTS <= AT_ONCE, "more was asked twice than was in flight"
+    assert all(verdict.holds for verdict in verify(job.run))
+    assert contents(job, artifact.name) == contents(unbroken, artifact.name)
+
+
+def proposed(job):
+    """A job with candidates to judge, by a simulated junior."""
+    job.begin()
+    junior = SimulatedEngine(engine="simulated", model="junior", prefill=1e9, decode=1e9, one_stream=1e9)
+    job.make(propose.plan(job.run, job.recipe, junior), propose.stage(job.recipe, junior))
+    return job
+
+
+def contents(job, name):
+    """The sha256 of the files with an artifact's records and rejects, in order."""
+    shards = job.run.artifact(name).manifest()["shards"]
+    return [
+        shard["files"][role]["sha256"] for shard in shards for role in (RECORDS, REJECTS) if role in shard["files"]
+    ]
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a Ray for many drivers: one of its own would cost each ten seconds."""
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_job, drive, cluster, tmp_path):
+    """See interrupted_run.py for what stands in for vLLM; trainings, pools and storage are real."""
+    base = tiny_model(tmp_path / "base", window=4096)
+    settings = {f"{stage}__shard_rows": 4 for stage in ("draft", "propose", "judge", "critique", "revise")}
+    settings |= {"draft__examples": 46, "propose__lists": 46, "synthesize__examples": 46, "synthesize__shard_rows": 4}
+    settings |= dict.fromkeys(("junior", "senior", "revisor__sft", "revisor__dpo"), TRAINING)
+    settings |= {"synthesize__generator": "senior", "synthesize__revise": True, "brainstorm__shard_rows": 4}
+    settings |= {"generator": {"engine": "vllm", "model": str(base)}, "teacher": {**ASKED, "in_flight": 4}}
+    stopped, unbroken = make_job("stopped", **settings), make_job("unbroken", **settings)
+    program = [sys.executable, str(Path(__file__).with_name("interrupted_run.py"))]
+    none, moments = tmp_path / "none", tmp_path / "moments"
+    none.touch()
+    moments.write_text("\n".join(f"{when} {stage}" for stage in STAGES for when in ("before", "inside")))
+
+    whole = drive(unbroken, "run", program=[*program, str(none)], RAY_ADDRESS=cluster)
+    while moments.read_text():
+        driver = drive(stopped, "run", program=[*program, str(moments)], RAY_ADDRESS=cluster)
+        assert driver.ended() == 3, driver.said()
+    driver = drive(stopped, "run", program=[*program, str(moments)], RAY_ADDRESS=cluster)
+    assert driver.ended() == 0, driver.said()
+
+    assert whole.ended() == 0, whole.said()
+    assert all(verdict.holds for verdict in verify(stopped.run))
+    for name in ARTIFACTS:
+        assert contents(stopped, name) == contents(unbroken, name), name
+    for name in MODELS:
+        assert Model(stopped.run, name).manifest()["digest"] == Model(unbroken.run, name).manifest()["digest"], name
