@@ -75,7 +75,7 @@ def test_a_revision_passes_the_checks_of_its_own_row(alignment):
 
 
 def test_a_revision_is_a_lesson_in_the_revisors_own_prompt(alignment):
-    prompts, lists = Prompts(), {row["id"]: row for row in alignment.rows(CANDIDATES)}
+    prompts, lists = Prompts(alignment.recipe.prompts), {row["id"]: row for row in alignment.rows(CANDIDATES)}
     revisions = alignment.rows(REVISIONS)
     assert len(revisions) == 46
     for row in revisions:
