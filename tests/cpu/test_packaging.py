@@ -38,7 +38,7 @@ def third_party(folder: str) -> dict[str, str]:
     ours = {"speed_ray", "benchmarks", "jobs"}
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
-        local = {neighbour.stem for neighbour in path.parent.iterdir()}
+        local = {module.stem for above in path.parents[:-1] if ROOT in above.parents for module in above.iterdir()}
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
