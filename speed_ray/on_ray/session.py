@@ -44,13 +44,31 @@ def _start() -> None:
             return
         cpus = max(os.cpu_count() or 1, 8)
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the C++ core logs to stderr, past Python's logging
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="error", log_to_driver=False)
+        _start_here(cpus)
     except Exception as error:  # Ray raises plain ones: ConnectionError, RuntimeError, Exception
         what = f"the cluster at {address} (RAY_ADDRESS) did not answer" if address else "Ray did not start here"
-        when = "the cluster is there" if address else "the machine is less busy: Ray gives its processes 30 s"
+        when = (
+            "the cluster is there"
+            if address
+            else "the machine is less busy: Ray gives its processes 30 s, and had them twice"
+        )
         raise Interrupted(
             f"{what}: {error}\nNothing that was committed is lost. Run the same command again when {when}."
         ) from error
+
+
+def _start_here(cpus: int) -> None:
+    """Start a private Ray, twice if need be: its processes have 30 s to come up, too few on a busy machine."""
+    for last in (False, True):
+        try:
+            ray.init(
+                address="local", num_cpus=cpus, include_dashboard=False, logging_level="error", log_to_driver=False
+            )
+            return
+        except Exception:
+            if last:
+                raise
+            ray.shutdown()
 
 
 def resources() -> str:
