@@ -130,7 +130,7 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
         changed = {key.replace("__", "."): value for key, value in settings.items()}
         defaults = {"topics.source": str(source), "teacher": FAST, "mix": MIX, "generator": SLOW if slow else FAST}
         # No model is trained here: the recipe's generator writes as it is, and nobody revises.
-        sizes = {"synthesize.generator": "base", "synthesize.revise": False}
+        sizes = {"synthesize.generator": "base", "synthesize.revise": False, "prompts": None}
         sizes |= {"synthesize.examples": 460, "synthesize.shard_rows": 10}
         return Job(uri or str(tmp_path / name), {**defaults, **sizes, **changed})
 
