@@ -8,13 +8,11 @@ last: starting Ray, loading the model and computing the reference are not in it.
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import miniature, report, training
+from benchmarks import miniature, process, report, training
 from speed_ray import recipe as recipes
 from speed_ray.on_ray import fit
 from speed_ray.run import Run
@@ -48,11 +46,9 @@ def ours(run: Run, changes: list[str]) -> dict[str, Any]:
 
 def rival(run: Run, changes: list[str], reference: str) -> dict[str, Any]:
     """Bare TRL in a process of its own. `reference` is "precomputed" or "recomputed"."""
-    command = [sys.executable, "-m", "benchmarks.rival_trl", run.uri, json.dumps(changes), reference]
-    ended = subprocess.run(command, env=training.ONE_THREAD, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"bare TRL ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
-    answer: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    asked = (run.uri, json.dumps(changes), reference)
+    said = process.module("benchmarks.rival_trl", *asked, environment=training.ONE_THREAD)
+    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     return answer
 
 

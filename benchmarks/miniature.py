@@ -18,7 +18,7 @@ from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.session import session
 from speed_ray.records import VERDICT, Row
 from speed_ray.run import DRAFTS, VERDICTS, Run
-from speed_ray.shards import RECORDS, Plan
+from speed_ray.shards import Plan
 from speed_ray.stages import draft
 from speed_ray.stages.passing import Passed, publish
 
@@ -78,17 +78,9 @@ def publish_adapter(run: Run, name: str, overrides: list[str]) -> None:
 
 def _pairs(run: Run) -> Iterator[Row]:
     before: dict[str, str] = {}  # the draft before, by kind
-    for lesson in _records(run):
+    for lesson in run.artifact(DRAFTS).records():
         rejected = before.get(lesson["kind"])
         before[lesson["kind"]] = chosen = lesson.pop("reply")
         if rejected is not None and rejected != chosen:
             judged = {"chosen": chosen, "rejected": rejected, "order": [0, 1], "best": 1, "worst": 2, "reason": ""}
             yield {**lesson, **judged}
-
-
-def _records(run: Run) -> Iterator[Row]:
-    artifact = run.artifact(DRAFTS)
-    manifest = artifact.manifest()
-    assert manifest is not None
-    for shard in manifest["shards"]:
-        yield from artifact.read(shard["files"][RECORDS]["path"]).to_pylist()

@@ -7,8 +7,6 @@ shard's start to its last commit, that of the others from the first request to t
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,11 +43,8 @@ def stage(run: Path, rows: int) -> dict[str, Any]:
 
 def rival(name: str, run: Path, rows: int) -> dict[str, Any]:
     """Raw AsyncLLM or ray.data.llm on the prompts of the same plan, in a process of its own."""
-    command = [sys.executable, "-m", f"benchmarks.rival_{name}", str(run), json.dumps(overrides(rows))]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"{name} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
-    answer: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    said = process.module(f"benchmarks.rival_{name}", str(run), json.dumps(overrides(rows)))
+    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     return answer
 
 

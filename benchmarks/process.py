@@ -30,6 +30,14 @@ class Usage:
     by_process: dict[int, float] = field(default_factory=dict)
 
 
+def module(name: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """Run `python -m NAME` to its end; return what it printed. Raises RuntimeError with its last words."""
+    ended = subprocess.run([sys.executable, "-m", name, *arguments], env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        raise RuntimeError(f"{name} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+    return ended.stdout
+
+
 def job(name: str, run: Path, overrides: list[str], kill_when: Callable[[], bool] | None = None) -> Usage:
     """Run `speed-ray NAME` to its end, or SIGKILL it and all its children once `kill_when` says so."""
     command = [str(Path(sys.executable).parent / "speed-ray"), name, "--recipe", "miniature", "--run", str(run)]

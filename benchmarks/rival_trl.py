@@ -21,9 +21,7 @@ from speed_ray import recipe as recipes
 from speed_ray.engines.model_folder import find_model
 from speed_ray.models import Model
 from speed_ray.recipe import Dpo
-from speed_ray.records import Row
 from speed_ray.run import Run
-from speed_ray.shards import RECORDS
 from speed_ray.training import plan, rows, start
 from speed_ray.training.plan import Training
 
@@ -92,7 +90,7 @@ def trainer(training: Training, folder: str, precomputed: bool, clock: Clock) ->
 
 def pairs(training: Training, order: list[str]) -> Dataset:
     """The rows as conversations, in the order in which our own training takes them."""
-    by_id = {row["row_id"]: row for row in _stored(training)}
+    by_id = {row["row_id"]: row for row in plan.data(training).records()}
     return Dataset.from_list(
         [
             {
@@ -103,12 +101,6 @@ def pairs(training: Training, order: list[str]) -> Dataset:
             for row_id in order
         ]
     )
-
-
-def _stored(training: Training) -> list[Row]:
-    artifact = Run(training.run).artifact(training.data)
-    files = [shard["files"][RECORDS]["path"] for shard in plan.data_manifest(training)["shards"]]
-    return [row for path in files for row in artifact.read(path).to_pylist()]
 
 
 if __name__ == "__main__":

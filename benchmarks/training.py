@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks import process
 from speed_ray.run import Run
 
 FROM = 5  # the step from which on a training is measured: those before it warm up
@@ -19,10 +18,8 @@ def train(run: Run, model: str, overrides: Sequence[str]) -> None:
     """Train a model, from its beginning also where the run has trained it before."""
     forget(run, model)
     changes = [part for override in overrides for part in ("--set", override)]
-    command = [sys.executable, "-m", "speed_ray.training", model, "--recipe", "miniature", "--run", run.uri, *changes]
-    ended = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"the training of {model} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+    arguments = (model, "--recipe", "miniature", "--run", run.uri, *changes)
+    process.module("speed_ray.training", *arguments, environment=ONE_THREAD)
 
 
 def forget(run: Run, model: str) -> None:
