@@ -13,7 +13,6 @@
 import functools
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -25,7 +24,7 @@ from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipe import Recipe, VllmEngine
 from speed_ray.run import Run
 from speed_ray.shards import difference
-from speed_ray.store import LocalFolder, find
+from speed_ray.store import LocalFolder, cache, find
 
 FOLDER = "models"
 
@@ -94,7 +93,7 @@ class Model:
             folder = self.store.root / self.path / manifest["weights"]
             self._check(folder, manifest)
             return folder
-        folder = _cache() / FOLDER / manifest["digest"]
+        folder = cache() / FOLDER / manifest["digest"]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
@@ -137,10 +136,6 @@ def fingerprint(file: Path) -> dict[str, Any]:
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
 
 
 def served(run: Run, recipe: Recipe, name: str) -> VllmEngine:

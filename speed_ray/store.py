@@ -209,6 +209,11 @@ def find(store: Store, path: str) -> bytes | None:
         return None
 
 
+def cache() -> Path:
+    """The folder of this machine for what can be had again: models that were trained or fetched here."""
+    return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
+
+
 def _make_folder(path: Path) -> None:
     """Make a folder and those above it, each synced into its parent: a commit must not outlive the files it names."""
     if not path.is_dir():

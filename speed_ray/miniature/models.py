@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import itertools
 import json
-import os
 import random
 import shutil
 import sys
@@ -22,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speed_ray.errors import UserError
 from speed_ray.miniature import corpus, grammar, world
+from speed_ray.store import cache
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ def ensure(name: str) -> Path:
     The cache is `$SPEED_RAY_CACHE`, else `~/.cache/speed_ray`. Two processes at once build one model: the second
     waits for the first. Raises UserError for a name other than "base".
     """
-    folder = _cache() / f"miniature-{name}-{digest(name)}"
+    folder = cache() / f"miniature-{name}-{digest(name)}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,6 @@ def digest(name: str) -> str:
         raise UserError(f"miniature://{name}: there is no such model; the miniature world has miniature://base")
     sources = "".join(inspect.getsource(module) for module in (grammar, corpus)) + Path(__file__).read_text()
     return hashlib.blake2b((world.digest() + sources).encode(), digest_size=8).hexdigest()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
 
 
 @contextmanager

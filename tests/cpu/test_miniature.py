@@ -207,7 +207,7 @@ from speed_ray.miniature import models
 models.STEPS, models.TOKENIZER_PAGES = 2, 200
 build = models._build
 def counted(folder):
-    with open(models._cache() / "builds", "a") as builds:
+    with open(models.cache() / "builds", "a") as builds:
         builds.write("built\\n")
     build(folder)
 models._build = counted
