@@ -43,3 +43,9 @@ def wait() -> None:
     """Go on when every worker is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def leave() -> None:
+    """End what torch.distributed started: its threads, left running, may abort a process that has done its work."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
