@@ -326,6 +326,14 @@ class Artifact:
                 "See what else is damaged, and have it made anew, with: speed-ray verify <run> --repair"
             ) from error
 
+    def records(self) -> Iterator[Row]:
+        """All published records, in the order of their plan; a shard at a time in memory."""
+        manifest = self.manifest()
+        assert manifest is not None, f"{self.where} is read before it is published"
+        for shard in manifest["shards"]:
+            if RECORDS in shard["files"]:
+                yield from self.read(shard["files"][RECORDS]["path"]).to_pylist()
+
     def sweep(self, grace: float = SWEEP_GRACE) -> int:
         """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds. Returns how many files went."""
         success, manifest = self._find("_SUCCESS"), self.manifest()

@@ -20,7 +20,6 @@ from speed_ray.errors import UserError
 from speed_ray.miniature import truth
 from speed_ray.records import Row
 from speed_ray.run import CANDIDATES, DRAFTS, EXAMPLES, REVISED_EXAMPLES, REVISIONS, Run
-from speed_ray.shards import RECORDS
 
 SHOWN = 3
 WRITERS = {  # artifact: who wrote it, and with which part of the recipe
@@ -45,9 +44,8 @@ def scores(run: Run, artifact: str) -> list[float]:
 def records(run: Run, artifact: str) -> Iterator[Row]:
     """All published records of an artifact, in order; none before it is published."""
     opened = run.artifact(artifact)
-    for shard in (opened.manifest() or {"shards": []})["shards"]:
-        if RECORDS in shard["files"]:
-            yield from opened.read(shard["files"][RECORDS]["path"]).to_pylist()
+    if opened.manifest() is not None:
+        yield from opened.records()
 
 
 def _examples(record: Row) -> Iterator[Row]:

@@ -28,7 +28,7 @@ from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.inputs import FollowedInputs, Inputs
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import Progress
-from speed_ray.recipe import without_adapter
+from speed_ray.recipe import OpenAIEngine, without_adapter
 from speed_ray.run import Run
 from speed_ray.shards import Counts, Plan
 from speed_ray.spending import spent
@@ -119,12 +119,14 @@ def _groups(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...]) -> Dataset:
     first = group[0]
-    pool, role = first.stage.settings.pool, first.stage.role
+    pool, engine = first.stage.settings.pool, first.stage.engine
+    # Only an endpoint has a budget; adding up reads every commit of every stage that it answers.
+    before = spent(run, first.stage.role) if isinstance(engine, OpenAIEngine) else Spent()
     # Twice what the engine runs at once: it finds work waiting while the tail of a shard is still being written.
-    at_once = max(2, -(-2 * first.stage.engine.in_flight // first.plan.shard_rows))
+    at_once = max(2, -(-2 * engine.in_flight // first.plan.shard_rows))
     return dataset.map_batches(
         EngineActor,
-        fn_constructor_args=(run.uri, group, spent(run, role)),
+        fn_constructor_args=(run.uri, group, before),
         batch_size=1,
         compute=ActorPoolStrategy(
             min_size=pool.min,

@@ -3,12 +3,10 @@
 Where its own revision was not fit, or is the teacher's word for word, the example as it was before is rejected.
 """
 
-from collections.abc import Iterator
-
 from speed_ray.recipe import Recipe
 from speed_ray.records import PAIR, Row
 from speed_ray.run import OWN_REVISIONS, REVISION_PAIRS, REVISIONS, Run
-from speed_ray.shards import RECORDS, Artifact, Plan
+from speed_ray.shards import Artifact, Plan
 from speed_ray.stage import content
 from speed_ray.stages import passing
 
@@ -17,10 +15,13 @@ def pair(run: Run, recipe: Recipe) -> Artifact:
     """Publish one pair for each of the teacher's revisions that differs from what it is held against."""
     revisions, own, artifact = (run.artifact(name) for name in (REVISIONS, OWN_REVISIONS, REVISION_PAIRS))
     identity = {"input": content(revisions), "own": content(own)}
-    rows = sum(shard["counts"]["records"] for shard in _shards(revisions))
-    plan = Plan(REVISION_PAIRS, rows, recipe.revise.shard_rows, input=REVISIONS, identity=identity)
-    replies = {row["parent_id"]: row["reply"] for row in _records(own)}  # as many as there are lists of candidates
-    passing.publish(artifact, plan, PAIR, (_pair(row, replies.get(row["id"])) for row in _records(revisions)))
+    manifest = revisions.manifest()
+    assert manifest is not None
+    plan = Plan(
+        REVISION_PAIRS, manifest["counts"]["records"], recipe.revise.shard_rows, input=REVISIONS, identity=identity
+    )
+    replies = {row["parent_id"]: row["reply"] for row in own.records()}  # as many as there are lists of candidates
+    passing.publish(artifact, plan, PAIR, (_pair(row, replies.get(row["id"])) for row in revisions.records()))
     return artifact
 
 
@@ -32,16 +33,3 @@ def _pair(revision: Row, own: str | None) -> passing.Passed:
         return passing.reject(row_id, parent_id, REVISION_PAIRS, "nothing_to_prefer", detail, revision["reply"], kind)
     kept = {name: revision[name] for name in PAIR.names if name in revision}
     return passing.Passed(revision["id"], {**kept, "chosen": revision["reply"], "rejected": weaker[0]}, None)
-
-
-def _records(artifact: Artifact) -> Iterator[Row]:
-    for shard in _shards(artifact):
-        if RECORDS in shard["files"]:
-            yield from artifact.read(shard["files"][RECORDS]["path"]).to_pylist()
-
-
-def _shards(artifact: Artifact) -> list[Row]:
-    manifest = artifact.manifest()
-    assert manifest is not None
-    shards: list[Row] = manifest["shards"]
-    return shards

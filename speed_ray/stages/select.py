@@ -14,7 +14,7 @@ from speed_ray import kinds
 from speed_ray.recipe import Recipe
 from speed_ray.records import TASK, Row
 from speed_ray.run import PROPOSED_TASKS, TASKS, Run
-from speed_ray.shards import RECORDS, Artifact, Plan
+from speed_ray.shards import Artifact, Plan
 from speed_ray.stages import passing
 
 PERMUTATIONS = 128
@@ -40,9 +40,7 @@ def select(run: Run, recipe: Recipe) -> Artifact:
         },
     )
     artifact = run.artifact(TASKS)
-    files = (shard["files"][RECORDS]["path"] for shard in manifest["shards"] if RECORDS in shard["files"])
-    proposals = (row for path in files for row in source.read(path).to_pylist())
-    passing.publish(artifact, plan, TASK, _chosen(proposals, settings.keep, settings.duplicate_similarity))
+    passing.publish(artifact, plan, TASK, _chosen(source.records(), settings.keep, settings.duplicate_similarity))
     return artifact
 
 

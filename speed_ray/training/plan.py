@@ -1,12 +1,11 @@
 """What is trained, from what, on what: the junior, the senior and the revisor (SPEED, sections 3.1 to 3.3).
 
-Needs no torch: the driver plans with it, and every worker gets the plan as JSON.
+Needs no torch: the driver plans with it, and every worker gets the plan as it is.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from speed_ray import __version__
@@ -16,7 +15,8 @@ from speed_ray.errors import UserError
 from speed_ray.models import Model
 from speed_ray.recipe import Dpo, Recipe, Sft, VllmEngine, Workers
 from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.shards import RECORDS
+from speed_ray.shards import Artifact
+from speed_ray.stage import content
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
 
@@ -40,16 +40,6 @@ class Training:
     settings: Sft | Dpo
     seed: int
     chat_template: str | None  # Jinja text, for a base without one
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain tree, for the worker that Ray starts."""
-        return {**asdict(self), "settings": self.settings.model_dump(mode="json")}
-
-    @staticmethod
-    def from_json(tree: dict[str, Any]) -> "Training":
-        """Read what `to_json` wrote."""
-        settings = (Sft if tree["method"] == "sft" else Dpo).model_validate(tree["settings"])
-        return Training(**{**tree, "settings": settings})
 
     @property
     def model(self) -> Model:
@@ -101,7 +91,9 @@ def identity(training: Training) -> dict[str, Any]:
 
     Raises UserError where the data or the model to start from is not finished, or where there are too few rows.
     """
-    steps(training, data_manifest(training)["counts"]["records"])
+    manifest = data(training).manifest()
+    assert manifest is not None
+    steps(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
     folder = find_model(training.base)
     named = {"name": training.base, "revision": training.revision}
@@ -146,25 +138,18 @@ def steps(training: Training, rows: int, others: str = "") -> int:
 
 def data_identity(training: Training) -> dict[str, Any]:
     """Name the rows that are learnt from: the artifact, its plan, one hash over the files of its manifest."""
-    manifest = data_manifest(training)
-    digests = [shard["files"][RECORDS]["sha256"] for shard in manifest["shards"] if RECORDS in shard["files"]]
-    return {
-        "artifact": training.data,
-        "plan": manifest["plan"],
-        "sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
-    }
+    return content(data(training))
 
 
-def data_manifest(training: Training) -> dict[str, Any]:
-    """The manifest of the rows that are learnt from. Raises UserError where they are not finished."""
+def data(training: Training) -> Artifact:
+    """The rows that are learnt from. Raises UserError where they are not finished."""
     artifact = Run(training.run).artifact(training.data)
-    manifest = artifact.manifest()
-    if manifest is None:
+    if artifact.manifest() is None:
         raise UserError(
             f"{artifact.where} is not finished, and {training.name} learns from it.\n"
             f"Run the job that makes {training.data!r} first, with the same --recipe and --run."
         )
-    return manifest
+    return artifact
 
 
 def _training(

@@ -5,7 +5,6 @@ after it. A row that does not fit is counted and left out, never cut.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,8 @@ from jinja2 import TemplateError
 
 from speed_ray.errors import UserError
 from speed_ray.records import Row, content_id
-from speed_ray.run import Run
-from speed_ray.shards import RECORDS
 from speed_ray.training import plan
-from speed_ray.training.plan import Training, data_manifest
+from speed_ray.training.plan import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +51,7 @@ def read(training: Training, tokenizer: "PreTrainedTokenizerBase", window: int) 
     limit = min(training.settings.max_length, window)
     writer = Writer(tokenizer, limit)
     rows = Rows([], [], Counter())
-    for row in _stored(training):
+    for row in plan.data(training).records():
         try:
             written = _written(row, writer, ANSWERS[training.method])
         except LeftOut as reason:
@@ -152,13 +149,6 @@ class Writer:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)  # the template wrote them
         return ids
-
-
-def _stored(training: Training) -> Iterator[Row]:
-    artifact = Run(training.run).artifact(training.data)
-    for shard in data_manifest(training)["shards"]:
-        if RECORDS in shard["files"]:
-            yield from artifact.read(shard["files"][RECORDS]["path"]).to_pylist()
 
 
 def _written(row: Row, writer: Writer, answers: dict[str, str]) -> Row:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_training import tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
+from tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 from torch.nn.functional import logsigmoid, relu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -34,10 +34,6 @@ def aligned(folder):
     write_rows(run, DRAFTS, tiny_rows(80))
     write_rows(run, VERDICTS, tiny_rows(80))
     return run
-
-
-def ignore(metrics):
-    """Take a report and forget it."""
 
 
 def both(run, recipe, report=ignore):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_training import tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
+from tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speed_ray.errors import UserError
@@ -32,10 +32,6 @@ def drafted(folder):
     run = Run(str(folder))
     write_rows(run, DRAFTS, tiny_rows(80))
     return run
-
-
-def ignore(metrics):
-    """Take a report and forget it."""
 
 
 def weights(run, name="junior"):

@@ -11,7 +11,6 @@ from speed_ray.errors import UserError
 from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.training import plan, start
 from speed_ray.training.__main__ import app
-from speed_ray.training.plan import Training
 
 
 @pytest.fixture
@@ -53,11 +52,6 @@ def test_each_model_starts_where_the_paper_says(run, base):
 def test_the_papers_revisor_is_supervised_only(run, base):
     (only,) = plan.revisor(run, changed(tiny_recipe(base), revisor__dpo=False))
     assert (only.name, only.method, only.key) == ("revisor", "sft", "revisor.sft")
-
-
-def test_a_training_travels_as_json(run, base):
-    for training in (plan.junior(run, tiny_recipe(base)), plan.senior(run, tiny_recipe(base, lora={"rank": 4}))):
-        assert Training.from_json(json.loads(json.dumps(training.to_json()))) == training
 
 
 def test_speed_is_no_part_of_the_identity_and_settings_are(run, base):
