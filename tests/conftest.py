@@ -37,7 +37,20 @@ MIX = {"classification": 7, "sts": 7, "retrieval": 7, "matching_short": 1, "matc
 FAST = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1e9}
 SLOW = {**FAST, "one_stream": 1400.0, "in_flight": 16}  # a quarter of a second an answer: 7 s for 460 rows
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and all they start, ignore it
+STATUS = pytest.StashKey[int]()
 MARK = "SPEED_RAY_TEST_DRIVER"  # an environment variable that a driver and all that it starts have in common
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End before Arrow's threads are torn down, which aborts now and then: users' readers use them (parquet.py)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash.get(STATUS, 1))
 
 
 @dataclass

