@@ -183,7 +183,7 @@ class Draft(Stage):
 class Propose(Stage):
     """The junior's root data: a list of candidates for every prompt (SPEED, section 3.2)."""
 
-    lists: PositiveInt = 400  # prompts to plan; each list is judged once and critiqued once
+    lists: PositiveInt = 400  # prompts to plan; each list is judged once
     candidates: Annotated[int, Field(ge=2)] = 5  # SPEED, figure 5; the text does not say
 
 
@@ -191,6 +191,12 @@ class Judge(Stage):
     """The teacher names the best and the worst candidate of a prompt (SPEED, section 3.2; T=0, appendix B)."""
 
     sampling: Sampling = Sampling(temperature=0.0)
+
+
+class Critique(Stage):
+    """The teacher betters candidates: the revisor's lessons (SPEED, section 3.3)."""
+
+    candidates: PositiveInt = 1  # of each list, drawn at random (SPEED: 10K revisions, as many as judgements)
 
 
 class Synthesize(Stage):
@@ -296,7 +302,7 @@ class Recipe(Strict):
     propose: Propose = Propose()
     judge: Judge = Judge()
     senior: Dpo = Dpo()
-    critique: Stage = Stage()
+    critique: Critique = Critique()
     revisor: Revisor = Revisor()
     synthesize: Synthesize = Synthesize()
     revise: Revise = Revise()
@@ -461,7 +467,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         branch = tree.setdefault(parent, {})
         if not isinstance(branch, dict):
             raise UserError(f"--set {override}: {parent} is a value, it has no keys below it")
-        tree = branch
+        tree[parent] = tree = dict(branch)  # what a YAML anchor shares with another key is not that key's any more
     try:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:

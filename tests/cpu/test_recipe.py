@@ -6,6 +6,7 @@ import yaml
 from speed_ray import recipe as recipes
 from speed_ray.errors import UserError
 
+MINIMAL = "topics: {source: t.txt}\nteacher: {engine: scripted}\ngenerator: {engine: simulated}"
 OPENAI = "generator={engine: openai, model: m, base_url: http://localhost/v1}"
 
 
@@ -90,6 +91,14 @@ def test_overrides_are_yaml_laid_over_the_file_in_order():
     assert recipe.generator.args["x"] == {"a": [1, 2]} and recipe.generator.args["max_model_len"] == 64
     assert recipe.generator.args["dtype"] == "float32", "the rest of a mapping stays"
     assert (recipe.prompts, recipe.seed, recipe.mix) == ("a=b", 2, {"sts": 1})
+
+
+def test_a_key_is_set_in_its_own_place_alone(tmp_path):
+    """YAML anchors are for writing a mapping once; two keys that share one are still two."""
+    path = tmp_path / "shared.yaml"
+    path.write_text(f"{MINIMAL}\nsenior: &dpo {{epochs: 2.0}}\nrevisor: {{dpo: *dpo}}\n")
+    recipe = recipes.load(str(path), ["revisor.dpo.epochs=5"])
+    assert (recipe.senior.epochs, recipe.revisor.dpo.epochs) == (2.0, 5.0)
 
 
 def test_a_key_is_read_from_the_environment_only(monkeypatch):
