@@ -1,7 +1,7 @@
 """What a stage that asks a model declares: what to ask about one row, and what to make of the answer."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,21 +51,22 @@ def for_each_record(
     recipe: Recipe,
     source: Artifact,
     artifact: str,
-    variant: str,
+    variants: Sequence[str],
     engine: recipes.EngineConfig,
     settings: recipes.Stage,
 ) -> Plan:
-    """Plan one prompt for each record of a published artifact. Raises UserError where there is none."""
+    """Plan a prompt for each record of a published artifact, in each variant. Raises UserError where there is none."""
     decides = identity(recipe, source, engine, settings)
     manifest = source.manifest()
     assert manifest is not None
-    rows: int = manifest["counts"]["records"]
-    if not rows:
+    records: int = manifest["counts"]["records"]
+    if not records:
         raise UserError(
             f"{source.where} holds no record, so nothing can be made of it.\n"
             f"See why its rows were rejected with: speed-ray status {source.store.uri}"
         )
-    return Plan(artifact, rows, settings.shard_rows, input=source.name, variants=(variant,), identity=decides)
+    rows = records * len(variants)
+    return Plan(artifact, rows, settings.shard_rows, input=source.name, variants=tuple(variants), identity=decides)
 
 
 def following(recipe: Recipe, source: Plan, engine: recipes.EngineConfig, settings: recipes.Stage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The teacher criticises one candidate of each list and revises it: what the revisor learns (SPEED, 3.2)."""
+"""The teacher criticises candidates of each list and revises them: what the revisor learns (SPEED, 3.2)."""
 
 import random
 
@@ -7,7 +7,7 @@ from speed_ray.engines.engine import Reply, Request
 from speed_ray.inputs import PlannedRow
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import Recipe
-from speed_ray.records import REVISION, Row, seed_of
+from speed_ray.records import REVISION, Rejected, Row, seed_of
 from speed_ray.replies import critique, critique_schema
 from speed_ray.run import CANDIDATES, REVISIONS, Run
 from speed_ray.shards import Plan
@@ -16,20 +16,28 @@ from speed_ray.stages.writing import PROPOSE, as_fields, as_reply, draw, facts_o
 
 
 def plan(run: Run, recipe: Recipe) -> Plan:
-    """One revision for each list of candidates."""
-    return for_each_record(recipe, run.artifact(CANDIDATES), REVISIONS, "critique", recipe.teacher, recipe.critique)
+    """As many revisions for each list of candidates as the recipe says."""
+    variants = [f"critique {number}" for number in range(recipe.critique.candidates)]
+    return for_each_record(recipe, run.artifact(CANDIDATES), REVISIONS, variants, recipe.teacher, recipe.critique)
 
 
 def stage(recipe: Recipe) -> Stage:
-    """Candidates -> remarks on one, and its revision, with the prompt as the revisor will be asked for it."""
+    """Candidates -> remarks on one, and its revision, with the prompt as the revisor will be asked for it.
+
+    A row's variant tells which: the first is any of the list, the second any of the others, and so on.
+    """
     prompts = Prompts(recipe.prompts)
     sampling = recipe.critique.sampling.model_dump()
 
-    def request(row: PlannedRow) -> Request:
+    def request(row: PlannedRow) -> Request | None:
+        candidates, number = row.parent["candidates"], int(row.variant.split()[-1])
+        if number >= len(candidates):
+            return None
+        drawn = random.Random(seed_of(recipe.seed, row.parent["id"], "candidates"))
+        example = drawn.sample(candidates, len(candidates))[number]
         kind, topic, task = kinds.load(row.parent["kind"]), row.parent["topic"], row.parent["task"]
         slots, language, _ = draw(recipe, kind, row.parent["row_id"], PROPOSE)
-        rng = random.Random(seed_of(recipe.seed, row.row_id, "candidate"))
-        example = rng.choice(row.parent["candidates"])
+        rng = random.Random(seed_of(recipe.seed, row.row_id, "critique"))
         facts = facts_of("critique", kind, topic, task, slots, language)
         return Request(
             row_id=row.row_id,
@@ -40,7 +48,8 @@ def stage(recipe: Recipe) -> Stage:
         )
 
     def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-        assert request is not None and reply is not None
+        if request is None or reply is None:
+            raise Rejected("no_candidate", "the list has fewer candidates than are to be criticised")
         facts, kind = request.facts, kinds.load(row.parent["kind"])
         remarks, revision = critique(reply.samples[0].text, kind, facts["slots"], facts["language"])
         example, topic, task = facts["example"], row.parent["topic"], row.parent["task"]

@@ -21,7 +21,7 @@ from speed_ray.stages.writing import PROPOSE, as_fields, draw, facts_of, lineage
 
 def plan(run: Run, recipe: Recipe) -> Plan:
     """One verdict for each list of candidates."""
-    return for_each_record(recipe, run.artifact(CANDIDATES), VERDICTS, "judge", recipe.teacher, recipe.judge)
+    return for_each_record(recipe, run.artifact(CANDIDATES), VERDICTS, ("judge",), recipe.teacher, recipe.judge)
 
 
 def stage(recipe: Recipe) -> Stage:

@@ -14,7 +14,7 @@ from speed_ray.stages.writing import PROPOSE, as_fields, as_reply, draw, facts_o
 
 def plan(run: Run, recipe: Recipe, engine: EngineConfig) -> Plan:
     """One revision by an engine, the revisor, for each of the teacher's."""
-    return for_each_record(recipe, run.artifact(REVISIONS), OWN_REVISIONS, "own", engine, recipe.revise)
+    return for_each_record(recipe, run.artifact(REVISIONS), OWN_REVISIONS, ("own",), engine, recipe.revise)
 
 
 def stage(recipe: Recipe, engine: EngineConfig) -> Stage:

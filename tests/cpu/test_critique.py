@@ -8,9 +8,10 @@ import pytest
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Sample
 from speed_ray.engines.invention import invent
-from speed_ray.inputs import PlannedRow
+from speed_ray.inputs import Inputs, PlannedRow
 from speed_ray.miniature import teacher
 from speed_ray.prompts.render import Prompts
+from speed_ray.recipe import Critique
 from speed_ray.records import Rejected
 from speed_ray.replies import REMARKS, critique_schema
 from speed_ray.replies import critique as read
@@ -64,7 +65,7 @@ def test_a_revision_passes_the_checks_of_its_own_row(alignment):
     stage = critique.stage(alignment.recipe)
     lists = [row for row in alignment.rows(CANDIDATES) if row["kind"] == "retrieval"]
     for parent in lists:
-        row = PlannedRow("row", parent, "critique")
+        row = PlannedRow("row", parent, "critique 0")
         request = stage.request(row)
         kind = kinds.load("retrieval")
         assert request.facts["slots"] == writing.draw(alignment.recipe, kind, parent["row_id"], writing.PROPOSE).slots
@@ -93,6 +94,24 @@ def test_the_teachers_revisions_are_truer(alignment):
     ]
     assert all(before <= after for before, after in truths)
     assert sum(before < after for before, after in truths) > len(truths) / 2
+
+
+def test_several_candidates_of_a_list_are_each_criticised_once(alignment):
+    recipe = alignment.recipe.model_copy(update={"critique": Critique(candidates=3)})
+    planned = Inputs(alignment.run.artifact(CANDIDATES), critique.plan(alignment.run, recipe))
+    ask = critique.stage(recipe).request
+    of_a_list: dict[str, list[str]] = {}
+    for row in planned.of_shard(0):
+        of_a_list.setdefault(row.parent["id"], []).append(ask(row).facts["example"])
+    assert all(len(set(examples)) == len(examples) == 3 for examples in list(of_a_list.values())[:-1])
+
+
+def test_a_list_without_that_many_candidates_is_rejected_unasked(alignment):
+    stage = critique.stage(alignment.recipe)
+    row = PlannedRow("row", alignment.rows(CANDIDATES)[0] | {"candidates": ["{}", "{}"]}, "critique 2")
+    assert stage.request(row) is None
+    with pytest.raises(Rejected, match="no_candidate"):
+        stage.parse(row, None, None)
 
 
 def test_any_candidate_of_a_list_may_be_criticised(alignment):
