@@ -42,8 +42,9 @@ def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
     junior = plan.junior(run, recipes.load("miniature", changes))
     read = rows.read(junior, start.tokenizer(junior), start.window(junior)).trained
     tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
-    ordered = [tokens[place] for place in rows.order(len(read), len(read), junior.seed)]
     size = junior.settings.micro_batch
+    places = rows.laid_out(rows.order(len(read), len(read), junior.seed), read, junior.settings.batch)
+    ordered = [tokens[place] for place in places]
     batches = [ordered[first : first + size] for first in range(0, len(ordered), size)]
     return {
         "contender": "lengths of the rows",

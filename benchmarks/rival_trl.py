@@ -54,7 +54,10 @@ def trainer(training: Training, folder: str, precomputed: bool, clock: Clock) ->
     assert isinstance(settings, Dpo)
     read = rows.read(training, tokenizer, start.window(training)).trained
     steps = plan.steps(training, len(read))
-    order = [read[place]["row_id"] for place in rows.order(len(read), steps * settings.batch, training.seed)]
+    places = rows.laid_out(
+        rows.order(len(read), steps * settings.batch, training.seed), read, settings.batch
+    )  # as ours: like is compared with like
+    order = [read[place]["row_id"] for place in places]
     base = AutoModelForCausalLM.from_pretrained(find_model(training.base))
     junior = Model(Run(training.run), str(training.start)).fetch()
     return DPOTrainer(

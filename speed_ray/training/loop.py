@@ -134,7 +134,7 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
             arguments=_arguments(settings, steps, bool(read.held_out), training.seed, scratch),
             tokenizer=tokenizer,
             rows=read,
-            order=rows.order(len(read.trained), steps * settings.batch, training.seed),
+            order=_order(training, read, steps),
         )
         trainer = make(work)
         trainer.work, trainer.report = work, report
@@ -152,6 +152,13 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
             trainer.checkpoints.wait()
             _publish(trainer, Path(scratch, "model"))
             workers.wait()
+
+
+def _order(training: Training, read: Rows, steps: int) -> list[int]:
+    settings = training.settings
+    places = rows.order(len(read.trained), steps * settings.batch, training.seed)
+    packed = isinstance(settings, Sft) and settings.packing  # needs no padding
+    return places if packed else rows.laid_out(places, read.trained, settings.batch)
 
 
 def is_sharded(settings: Sft | Dpo) -> bool:

@@ -105,7 +105,7 @@ def test_losses(run, base, settings, loss):
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     trained = rows.read(senior, AutoTokenizer.from_pretrained(base), window=256).trained
     expected = []
-    for place in rows.order(len(trained), 16, senior.seed)[8:]:
+    for place in rows.laid_out(rows.order(len(trained), 16, senior.seed), trained, 8)[8:]:
         ratios = []
         for answer in ("chosen_ids", "rejected_ids"):
             ours, tokens = log_p(policy, trained[place], answer)

@@ -161,7 +161,8 @@ def test_a_diverged_training_says_where(run, base):
         train(training, ignore)
     said = str(told.value)
     trained = rows.read(training, AutoTokenizer.from_pretrained(base), window=256).trained
-    second = [trained[place]["row_id"] for place in rows.order(len(trained), 16, training.seed)[8:]]
+    places = rows.laid_out(rows.order(len(trained), 16, training.seed), trained, batch=8)
+    second = [trained[place]["row_id"] for place in places[8:]]
     assert "the loss of step 2 is" in said
     assert f"Its rows: {', '.join(second)}\n" in said
     assert "The last good checkpoint: " in said and "checkpoints/00000001-" in said
