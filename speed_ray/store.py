@@ -25,6 +25,7 @@ RETRIES: Any = {
     "retry_timeout": timedelta(minutes=10),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=20), "base": 2},
 }
+METADATA = "169.254.169.254"  # where a machine in a cloud asks for credentials when the environment has none
 CLOUDS = ("s3", "gs", "az", "abfs", "abfss")
 
 
@@ -198,7 +199,10 @@ def open_store(uri: str) -> Store:
         return _open_cloud(uri)
     if scheme not in ("", "file"):
         raise UserError(f"{uri}: storage scheme {scheme!r} is not known; use a local path or {', '.join(CLOUDS)}")
-    return LocalFolder(Path(urlsplit(uri).path if scheme else uri).expanduser().absolute())
+    root = Path(urlsplit(uri).path if scheme else uri).expanduser().absolute()
+    if root.is_file():
+        raise UserError(f"{uri} is a file. A run is a folder: name one that is there, or one to begin.")
+    return LocalFolder(root)
 
 
 def find(store: Store, path: str) -> bytes | None:
@@ -251,6 +255,11 @@ def _explain(error: Exception, uri: str, path: str) -> Exception:
     said = _said(error)
     if isinstance(error, FileNotFoundError):
         return UserError(f"{uri}/{path} cannot be written: there is no such bucket ({said}).")
+    if METADATA in said:
+        return UserError(
+            f"{uri}: no credentials were found, neither in the environment (for S3 AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY)\nnor from a cloud machine's metadata service: {said}"
+        )
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return Interrupted(
             f"{uri}/{path}: the store refused access ({said}).\n"

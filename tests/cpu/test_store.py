@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -228,6 +229,21 @@ def test_a_folder_below_a_regular_file_is_explained(tmp_path):
     with pytest.raises(Interrupted, match="Cannot read"):
         store.get("plan.json")
     assert store.names("commits") == []
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(UserError, match=r"recipe\.yaml is a file\. A run is a folder"):
+        open_store(str(tmp_path / "recipe.yaml"))
+
+
+def test_missing_credentials_are_called_that(monkeypatch):
+    """Without any, obstore asks the cloud machine's metadata service, which is nowhere near a laptop."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("speed_ray.store.RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=2)})
+    with pytest.raises(UserError, match="no credentials were found, neither in the environment"):
+        open_store("s3://some-bucket/runs/first").create("recipe.yaml", b"seed: 1")
 
 
 def test_an_unfinished_write_is_not_listed(tmp_path):
