@@ -103,7 +103,13 @@ def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_job, drive, cluste
     """See interrupted_run.py for what stands in for vLLM; trainings, pools and storage are real."""
     base = tiny_model(tmp_path / "base", window=4096)
     settings = {f"{stage}__shard_rows": 4 for stage in ("draft", "propose", "judge", "critique", "revise")}
-    settings |= {"draft__examples": 46, "propose__lists": 46, "synthesize__examples": 46, "synthesize__shard_rows": 4}
+    settings |= {
+        "draft__examples": 46,
+        "propose__lists": 46,
+        "critique__candidates": 1,
+        "synthesize__examples": 46,
+        "synthesize__shard_rows": 4,
+    }
     settings |= dict.fromkeys(("junior", "senior", "revisor__sft", "revisor__dpo"), TRAINING)
     settings |= {"synthesize__generator": "senior", "synthesize__revise": True, "brainstorm__shard_rows": 4}
     settings |= {"generator": {"engine": "vllm", "model": str(base)}, "teacher": {**ASKED, "in_flight": 4}}
