@@ -145,7 +145,13 @@ def begin_alignment() -> Callable[..., Alignment]:
     """Begin a small miniature run in memory; its models are scripts, and overrides change the recipe."""
 
     def begin(*overrides: str) -> Alignment:
-        sizes = ["draft.examples=46", "propose.lists=46", "synthesize.examples=46", "topics.limit=12"]
+        sizes = [
+            "draft.examples=46",
+            "propose.lists=46",
+            "critique.candidates=1",
+            "synthesize.examples=46",
+            "topics.limit=12",
+        ]
         shards = [f"{stage}.shard_rows=10" for stage in ("draft", "propose", "judge", "critique", "revise")]
         script = ["generator={engine: scripted, model: the generator}", "synthesize.shard_rows=10"]
         recipe = recipes.load("miniature", [*sizes, *shards, *script, *overrides])

@@ -39,7 +39,7 @@ def said(capsys):
         ("examples", "write it as key=value"),
         ("seed.of=1", "seed is a value"),
         ("mix={sts", "not valid YAML"),
-        ("revisor.dpo.bta=0.2", "revisor.dpo.bta: there is no such key (did you mean 'beta'?)"),
+        ("revisor.dpo={bta: 0.2}", "revisor.dpo.bta: there is no such key (did you mean 'beta'?)"),
         ("revisor.dpo=true", "revisor.dpo"),
         (
             "generator={engine: vllm, model: x/y, args: {max_modellen: 3}}",
