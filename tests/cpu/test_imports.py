@@ -17,7 +17,20 @@ LAYERS = (
     ("stages", "training", "evaluation"),
     ("stage", "worker", "journal", "preflight", "progress", "spending", "on_ray"),
     ("prompts", "replies", "engines", "models", "miniature"),
-    ("run", "inputs", "shards", "store", "recipe", "recipes", "kinds", "checks", "language", "records", "errors"),
+    (
+        "run",
+        "inputs",
+        "shards",
+        "parquet",
+        "store",
+        "recipe",
+        "recipes",
+        "kinds",
+        "checks",
+        "language",
+        "records",
+        "errors",
+    ),
 )
 
 KNOW_RAY = ("on_ray", "serving")

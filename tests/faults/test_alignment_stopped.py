@@ -52,6 +52,7 @@ def test_the_teacher_is_asked_once(make_job, drive, nothing_left, tmp_path, stag
     asked.mkdir()
     name = stage.__name__.rpartition(".")[-1]
     settings = {f"{name}__shard_rows": SHARD_ROWS, f"{name}__retries": 0, "propose__lists": LISTS}
+    settings |= {"critique__candidates": 1}
     job = proposed(make_job("stopped", teacher={**ASKED, "asked": str(asked)}, **settings))
     unbroken = proposed(make_job("unbroken", **settings))
     unbroken.make(stage.plan(unbroken.run, unbroken.recipe), stage.stage(unbroken.recipe))
