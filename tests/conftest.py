@@ -48,9 +48,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End before Arrow's threads are torn down, which aborts now and then: users' readers use them (parquet.py)."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(config.stash.get(STATUS, 1))
+    if STATUS in config.stash:  # not after --help
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[STATUS])
 
 
 @dataclass
