@@ -2,7 +2,7 @@
 
 STS                text, text, score            a CSV or TSV line each
 classification     text, label                  likewise; a heading `text,label` or `text,category` may stand first
-BEIR               corpus.jsonl {_id, title, text}, queries.jsonl {_id, text}, qrels/<split>.tsv: query-id corpus-id score
+BEIR               corpus.jsonl {_id, title, text}; queries.jsonl {_id, text}; qrels/<split>.tsv query, document, score
 """
 
 import csv
