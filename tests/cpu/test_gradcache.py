@@ -1,47 +1,48 @@
-"""The cached gradient is that of one process with the whole batch in memory, on any number of workers."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""The cached gradient is that of one graph over the whole batch, also with dropout; and which negatives count."""
 
 import pytest
 import torch
-from contrastive_worker import QUERIES, TEXTS, WIDTH, by_cache, network, tokens
+from torch import nn
 
-from speed_ray.training import infonce
+from speed_ray.training import gradcache, infonce
 from speed_ray.training.infonce import Texts
 
-WORKER = Path(__file__).parents[1] / "contrastive_worker.py"
+QUERIES, WIDTH = 8, 16
+TEXTS = Texts(
+    queries=torch.arange(QUERIES),
+    positives=torch.arange(QUERIES),
+    documents=torch.arange(2 * QUERIES),
+    own=torch.stack([torch.arange(QUERIES), QUERIES + torch.arange(QUERIES)], dim=1),
+)
 
 
-def whole(dropout: float) -> dict[str, torch.Tensor]:
-    """One graph over all texts, embedded in the mini-batches of `by_cache`, so that dropout draws alike."""
-    model = network(dropout)
-    torch.manual_seed(1)
-    embedded = torch.cat([model(batch) for batch in tokens().split(2)])
-    loss = infonce.loss(embedded[:QUERIES], embedded[QUERIES:], TEXTS, 0.05, own_negatives_only=False) / QUERIES
-    loss.backward()
-    return {name: weight.grad for name, weight in model.named_parameters()}
+def network(dropout):
+    torch.manual_seed(0)
+    layers = [nn.EmbeddingBag(50, 32), nn.Dropout(dropout), nn.Linear(32, 32), nn.Tanh(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(32, WIDTH))
 
 
-def furthest(one, other):
-    """The largest difference of two gradients, over the largest number in them."""
-    most = max(gradient.abs().max() for gradient in one.values())
-    return max((one[name] - other[name]).abs().max() for name in one) / most
+def loss(embedded):
+    return infonce.loss(embedded[:QUERIES], embedded[QUERIES:], TEXTS, 0.05, own_negatives_only=False) / QUERIES
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_gradient_of_the_whole_batch(dropout):
-    assert furthest(whole(dropout), by_cache(dropout)) < 1e-5
+    batches = torch.randint(0, 50, (3 * QUERIES, 5), generator=torch.Generator().manual_seed(3)).split(2)
+    cached, whole = network(dropout), network(dropout)
 
+    torch.manual_seed(1)
+    value = gradcache.step(batches, cached, loss, lambda scalar: scalar.backward())
+    after = torch.rand(1)
+    torch.manual_seed(1)
+    expected = loss(torch.cat([whole(batch) for batch in batches]))
+    expected.backward()
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_workers_together_have_the_gradient_of_one(workers, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
-    ended = subprocess.run([*command, str(WORKER), str(tmp_path)], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    for rank in range(workers):
-        assert furthest(whole(0.0), torch.load(tmp_path / f"{rank}.pt", weights_only=True)) < 1e-5
+    assert value == pytest.approx(expected.item(), rel=1e-6)
+    assert after == torch.rand(1), "the replay has used up random numbers"
+    most = max(weight.grad.abs().max() for weight in whole.parameters())
+    for one, other in zip(cached.parameters(), whole.parameters(), strict=True):
+        assert (one.grad - other.grad).abs().max() / most < 1e-5
 
 
 def left_out(queries, positives, documents, own, own_negatives_only=False):
@@ -60,17 +61,4 @@ def test_own_negatives_only():
 
 def test_a_query_that_knows_only_its_answer_has_no_loss():
     texts = Texts(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
-    loss = infonce.loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False)
-    assert loss == 0.0
-
-
-def test_the_loss_is_that_of_the_formula():
-    torch.manual_seed(0)
-    queries, documents = torch.randn(2, WIDTH), torch.randn(4, WIDTH)
-    texts = Texts(*(torch.tensor(each) for each in ([1, 2], [3, 4], [3, 4, 5, 6], [[0, 2], [1, 3]])))
-    cosines = torch.stack([torch.cosine_similarity(query, documents, dim=-1) for query in queries]).double() / 0.1
-    expected = (
-        -(cosines[0, 0].exp() / cosines[0].exp().sum()).log() - (cosines[1, 1].exp() / cosines[1].exp().sum()).log()
-    )
-    got = infonce.loss(queries, documents, texts, 0.1, own_negatives_only=False)
-    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert infonce.loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False) == 0.0

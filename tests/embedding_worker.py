@@ -1,0 +1,59 @@
+"""A worker of test_contrastive.py: its share of a batch on a real encoder, and the gradient all workers come to."""
+
+import contextlib
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from speed_ray.training import contrastive, encoder, workers
+from speed_ray.training.contrastive import Objective, Triple
+from speed_ray.training.encoder import Encoder
+
+ROWS, NEGATIVES = 8, 2
+OBJECTIVE = Objective(temperature=0.05, mini_batch=5)
+
+
+def rows(tokenizer) -> list[Triple]:
+    """Rows whose texts differ in length; the last two have one answer, and one query is another's negative."""
+    made = []
+    for number in range(ROWS):
+        answer = f"it is {number * number}" if number < ROWS - 1 else f"it is {(ROWS - 2) ** 2}"
+        query = f"what is {number} times {number}" + "?" * number
+        texts = [query, answer, "so " * number + "it is not", "what is 0 times 0" if number == 3 else f"{number}"]
+        read = [encoder.as_query("Answer it", query), *texts[1:]]
+        ids = tuple(tokenizer(text).input_ids for text in read)
+        made.append(Triple(str(number), ids, tuple(map(contrastive.text_hash, texts))))
+    return made
+
+
+def gradient(base: Path, mini_batch: int) -> dict[str, Tensor]:
+    """The gradient on this worker, after all have done their share."""
+    model = encoder.load(base, "last", max_length=64)
+    tokenizer = encoder.tokenizer(model)
+    network = Encoder(model)
+    rank, world = workers.rank(), workers.world()
+    shared = DistributedDataParallel(network) if world > 1 else network
+    each = ROWS // world
+    mine = rows(tokenizer)[rank * each : (rank + 1) * each]
+    unsynchronised = shared.no_sync if world > 1 else contextlib.nullcontext
+    objective = Objective(OBJECTIVE.temperature, mini_batch)
+    contrastive.step(
+        shared,
+        mine,
+        False,
+        objective,
+        tokenizer.pad_token_id,
+        lambda value: (value * world).backward(),
+        unsynchronised,
+    )
+    return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    torch.save(gradient(Path(sys.argv[1]), OBJECTIVE.mini_batch), f"{sys.argv[2]}/{dist.get_rank()}.pt")
+    dist.destroy_process_group()
