@@ -233,7 +233,7 @@ class Workers(Strict):
 
 
 class Training(Strict):
-    """What SFT and DPO have in common. `batch` is global: more workers make a step faster, not other."""
+    """What all trainings have in common. `batch` is global: more workers make a step faster, not other."""
 
     learning_rate: PositiveFloat
     batch: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
@@ -251,19 +251,24 @@ class Training(Strict):
     zero: Annotated[int, Field(ge=0, le=3)] = 0  # DeepSpeed's stage
     offload_optimizer: bool = False  # to the CPU's memory; from stage 1 on
     offload_weights: bool = False  # to the CPU's memory; stage 3
-    evaluation: Share = 0.02  # of the rows, never trained on
     checkpoint_every: PositiveInt = 100  # steps
     workers: Workers = Workers()
 
 
-class Sft(Training):
+class Alignment(Training):
+    """What SFT and DPO have in common."""
+
+    evaluation: Share = 0.02  # of the rows, never trained on
+
+
+class Sft(Alignment):
     """Supervised fine-tuning on prompts and replies; the loss is on the reply alone."""
 
     learning_rate: PositiveFloat = 1e-4  # the junior's (SPEED, appendix B)
     packing: bool = False  # several rows in one sequence, none seeing another
 
 
-class Dpo(Training):
+class Dpo(Alignment):
     """Direct preference optimisation; the reference is the model that training begins with."""
 
     learning_rate: PositiveFloat = 1e-5  # SPEED, appendix B
@@ -277,6 +282,31 @@ class Revisor(Strict):
 
     sft: Sft = Sft(learning_rate=5e-6, batch=24)  # SPEED, appendix B
     dpo: Dpo | Literal[False] = Dpo()
+
+
+class Curate(Strict):
+    """Which examples are learnt from; each of the others is a reject with its reason."""
+
+
+class Evaluate(Strict):
+    """What an embedder is scored on, beside the model that its training began with."""
+
+
+class Embedder(Training):
+    """The embedder: InfoNCE over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
+
+    model: str  # a folder or hub name: one of sentence-transformers, or a language model
+    revision: str | None = None
+    pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
+    learning_rate: PositiveFloat = 1e-4
+    batch: PositiveInt = 1_536  # SPEED, appendix B
+    micro_batch: PositiveInt = 32  # texts that a worker embeds at once: GradCache makes any batch fit
+    weight_decay: NonNegativeFloat = 0.1
+    max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
+    temperature: PositiveFloat = 0.02
+    dimensions: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
+    own_negatives_only: list[str] = ["classification"]  # kinds whose positives answer other rows' queries too
+    follow: bool = False  # begin while examples are still being written, and take each shard once, uncurated
 
 
 class Recipe(Strict):
@@ -306,6 +336,9 @@ class Recipe(Strict):
     revisor: Revisor = Revisor()
     synthesize: Synthesize = Synthesize()
     revise: Revise = Revise()
+    curate: Curate = Curate()
+    embedder: Embedder | None = None  # null: the run ends with its examples
+    evaluate: Evaluate = Evaluate()
 
     @validates("mix")
     @classmethod

@@ -105,6 +105,8 @@ REVISED = pa.schema(
     ]
 )
 
+CURATED = pa.schema([*EXAMPLE, pa.field("split", pa.string(), nullable=False)])  # "train" or "held_out", by task
+
 REPLY = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),

@@ -15,9 +15,10 @@ TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
 DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
+CURATED_EXAMPLES = "curated_examples"
 ARTIFACTS = (
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
-    *(EXAMPLES, REVISED_EXAMPLES),
+    *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
 )
 
 
