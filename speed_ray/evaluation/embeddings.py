@@ -63,9 +63,9 @@ class Ranking:
         by_query = pytrec_eval.RelevanceEvaluator(retrieval.relevant, wanted).evaluate(self.found)
         first = pytrec_eval.RelevanceEvaluator(retrieval.relevant, {"recip_rank"}).evaluate(_cut(self.found, 10))
         return {
-            "ndcg_at_10": _mean(by_query, "ndcg_cut_10"),
-            "recall_at_100": _mean(by_query, "recall_100"),
-            "mrr_at_10": _mean(first, "recip_rank"),
+            "ndcg_at_10": _mean(by_query, "ndcg_cut_10", retrieval),
+            "recall_at_100": _mean(by_query, "recall_100", retrieval),
+            "mrr_at_10": _mean(first, "recip_rank", retrieval),
         }
 
 
@@ -88,8 +88,9 @@ def _cut(found: dict[str, dict[str, float]], most: int) -> dict[str, dict[str, f
     return {query: dict(sorted(near.items(), key=lambda each: -each[1])[:most]) for query, near in found.items()}
 
 
-def _mean(by_query: dict[str, dict[str, float]], name: str) -> float:
-    return float(np.mean([scores[name] for scores in by_query.values()]))
+def _mean(by_query: dict[str, dict[str, float]], name: str, retrieval: Retrieval) -> float:
+    # Over all that were asked: pytrec_eval says nothing of a query for which nothing was found.
+    return float(np.mean([by_query[query][name] if query in by_query else 0.0 for query in retrieval.relevant]))
 
 
 def _unit(vectors: Vectors) -> Vectors:

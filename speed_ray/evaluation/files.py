@@ -7,6 +7,7 @@ BEIR               corpus.jsonl {_id, title, text}; queries.jsonl {_id, text}; q
 
 import csv
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,11 @@ def read_pairs(path: Path) -> Pairs:
         try:
             scores.append(float(score))
         except ValueError:
-            raise UserError(f"{path}, line {line}: {score!r} is not a score") from None
+            scores.append(math.nan)
+        if not math.isfinite(scores[-1]):
+            raise UserError(f"{path}, line {line}: {score!r} is not a score")
+    if len(set(scores)) < 2:
+        raise UserError(f"{path} has only the score {scores[0]:g}: there is nothing to correlate with")
     return Pairs([row[0] for _, row in rows], [row[1] for _, row in rows], scores)
 
 
@@ -79,7 +84,7 @@ def read_retrieval(folder: Path, split: str = "test") -> Retrieval:
         if not text:
             raise UserError(f"{folder}/corpus.jsonl, line {line}: document {row['_id']!r} has neither title nor text")
         documents[row["_id"]] = text
-    queries = {row["_id"]: row.get("text") or "" for _, row in _json_lines(folder / "queries.jsonl")}
+    queries = {row["_id"]: str(row.get("text") or "") for _, row in _json_lines(folder / "queries.jsonl")}
     relevant: dict[str, dict[str, int]] = defaultdict(dict)
     for line, (query, document, score) in _table(folder / f"qrels/{split}.tsv", 3):
         if not score.lstrip("-").isdigit():
@@ -91,6 +96,8 @@ def read_retrieval(folder: Path, split: str = "test") -> Retrieval:
                 raise UserError(f"{folder}/qrels/{split}.tsv, line {line}: {name!r} is not in {where}.jsonl")
         relevant[query][document] = int(score)
     answered = {query: found for query, found in relevant.items() if any(score > 0 for score in found.values())}
+    if not answered:
+        raise UserError(f"{folder}/qrels/{split}.tsv names no relevant document, so no query can be scored")
     asked = {query: queries[query] for query in answered}
     return Retrieval(documents, asked, answered, len(queries) - len(asked))
 
@@ -121,7 +128,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-                row["_id"]
+                row["_id"] = str(row["_id"])  # qrels hold text alone
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise UserError(f"{path}, line {number}: no JSON object with an _id") from None
             yield number, row

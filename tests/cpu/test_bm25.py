@@ -1,0 +1,39 @@
+"""BM25 finds by words alone, and is scored like an embedder."""
+
+import math
+
+import pytest
+
+from speed_ray.evaluation import bm25
+from speed_ray.evaluation.files import Retrieval
+
+DOCUMENTS = {"d1": "The lamp hums.", "d2": "A LAMP, a light lamp!", "d3": "Dogs sleep.", "q1": "lamp hums lamp"}
+
+
+def asked(queries, relevant):
+    return Retrieval(DOCUMENTS, queries, relevant, 0)
+
+
+def test_the_formula_is_lucenes():
+    found = bm25.rank(asked({"q9": "Lamp?"}, {})).found["q9"]
+    lengths = {"d1": 3, "d2": 3, "d3": 2, "q1": 3}  # words of two letters and more
+    counts = {"d1": 1, "d2": 2, "q1": 2}
+    idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
+    mean = sum(lengths.values()) / 4
+    by_hand = {
+        name: idf * count / (count + 1.5 * (1 - 0.75 + 0.75 * lengths[name] / mean)) for name, count in counts.items()
+    }
+    assert found == pytest.approx(by_hand)
+    assert list(found) == ["d2", "q1", "d1"], "of equal scores the first in the corpus stands first"
+
+
+def test_a_query_is_no_answer_to_itself():
+    assert list(bm25.rank(asked({"q1": "lamp"}, {})).found["q1"]) == ["d2", "d1"]
+
+
+@pytest.mark.parametrize("text", ["", "?!", "unheard of"])
+def test_what_shares_no_word_is_not_found_and_counts_as_zero(text):
+    retrieval = asked({"q2": text, "q3": "dogs"}, {"q2": {"d1": 1}, "q3": {"d3": 1}})
+    ranking = bm25.rank(retrieval)
+    assert ranking.found["q2"] == {}
+    assert ranking.scores(retrieval) == {"ndcg_at_10": 0.5, "recall_at_100": 0.5, "mrr_at_10": 0.5}
