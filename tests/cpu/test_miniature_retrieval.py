@@ -1,0 +1,41 @@
+"""The miniature world's own retrieval set: each question has one answer, which its words do not give away."""
+
+from speed_ray.evaluation import bm25, sets
+from speed_ray.evaluation.embeddings import Ranking
+from speed_ray.miniature import retrieval, truth
+
+DOCUMENTS, QUERIES, RELEVANT = retrieval.drawn()
+LOADED = sets.load("retrieval", (sets.MINIATURE,))
+
+
+def topic_of(name):
+    return "/".join(name.split("/")[:3])
+
+
+def test_every_topic_has_its_documents_and_every_document_its_questions():
+    assert len(DOCUMENTS) == len(set(DOCUMENTS.values())) == 24 * 12
+    assert len(QUERIES) == len(set(QUERIES.values())) == 24 * 12 * 2
+    assert sorted(RELEVANT) == sorted(QUERIES)
+    assert retrieval.drawn() == (DOCUMENTS, QUERIES, RELEVANT)
+
+
+def test_one_document_alone_has_all_that_a_question_asks_for():
+    meant = {name: set(truth.meant(text, topic_of(name))) for name, text in DOCUMENTS.items()}
+    for query, text in QUERIES.items():
+        asked = set(truth.meant(text, topic_of(query)))
+        assert asked and [name for name in DOCUMENTS if asked <= meant[name]] == list(RELEVANT[query])
+
+
+def test_questions_are_in_query_words_and_documents_in_document_words():
+    for texts, side in ((QUERIES, "a"), (DOCUMENTS, "b")):
+        assert {truth.side(text, topic_of(name), side) for name, text in texts.items()} == {1.0}
+
+
+def test_who_knows_what_words_mean_finds_every_answer_and_word_overlap_few():
+    meant = {name: set(truth.meant(text, topic_of(name))) for name, text in DOCUMENTS.items()}
+    found = {
+        query: {name: float(len(set(truth.meant(text, topic_of(query))) & meant[name])) for name in DOCUMENTS}
+        for query, text in QUERIES.items()
+    }
+    assert Ranking(found).scores(LOADED)["ndcg_at_10"] == 1.0
+    assert bm25.rank(LOADED).scores(LOADED)["ndcg_at_10"] < 0.2
