@@ -78,6 +78,12 @@ def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
 
 
 @app.command()
+def evaluate(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Embedder -> scores: on every set of the recipe, beside the model that training began with and BM25."""
+    _do("evaluate", recipe, run, set_)
+
+
+@app.command()
 def run(
     recipe: RecipeName,
     run: RunUri,
@@ -153,6 +159,8 @@ def _do(name: str, recipe_name: str, uri: str, overrides: list[str] | None, with
         raise Interrupted(
             f"stopped. Everything committed is kept in {uri}.\nTo go on, run the same command again."
         ) from None
+    if name == "evaluate":
+        return  # its table is said already, and nothing comes after it
     made = REVISED_EXAMPLES if name == "synthesize" and recipe.synthesize.revise else MADE[name]
     _say_what_was_made(run, made)
     if name == "synthesize":

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
+from rich.console import Console
+
 from speed_ray import preflight
 from speed_ray.errors import UserError
 from speed_ray.models import served
-from speed_ray.on_ray import fit, pool
+from speed_ray.on_ray import fit, pool, spread
 from speed_ray.on_ray.pool import Step
 from speed_ray.recipe import EngineConfig, Recipe, nearest
 from speed_ray.run import Run
@@ -73,7 +75,22 @@ def synthesize(run: Run, recipe: Recipe) -> None:
     pool.execute(run, *steps)
 
 
-JOBS = {job.__name__: job for job in (brainstorm, align_junior, align_senior, align_revisor, synthesize)}
+def evaluate(run: Run, recipe: Recipe) -> None:
+    """The embedder is scored on every set, beside the model that its training began with, and beside BM25."""
+    from speed_ray.evaluation import results, scoring, subjects  # with what no other job needs: an extra, `train`
+
+    scored, tasks = subjects.subjects(run, recipe), scoring.tasks(recipe.evaluate)
+    workers = recipe.evaluate.workers
+    run.freeze(recipe)
+    missing = scoring.missing(run, scored, tasks, "cuda" if workers.gpus else "cpu")
+    try:
+        spread.spread("evaluate", missing, scoring.score, workers)
+    finally:
+        results.publish(run, scored, tasks)
+        Console().print(results.table(run, scored, tasks))
+
+
+JOBS = {job.__name__: job for job in (brainstorm, align_junior, align_senior, align_revisor, synthesize, evaluate)}
 
 
 def needed(recipe: Recipe) -> list[str]:

@@ -288,8 +288,35 @@ class Curate(Strict):
     """Which examples are learnt from; each of the others is a reject with its reason."""
 
 
+class EvaluationSet(Strict):
+    """A file, a folder or `miniature://retrieval`; in a recipe its path alone will do."""
+
+    path: str
+    instruction: str | None = None  # before each query; null: the usual one of such sets, "": none
+
+    @model_validator(mode="before")
+    @classmethod
+    def path_alone(cls, value: Any) -> Any:
+        """Take a plain string for the path."""
+        return {"path": value} if isinstance(value, str) else value
+
+
+class ClassificationSet(Strict):
+    """Two tables of text and label: a regression learns from a few rows of the one and is tested on the other."""
+
+    train: str
+    test: str
+    instruction: str | None = None
+
+
 class Evaluate(Strict):
     """What an embedder is scored on, beside the model that its training began with."""
+
+    sts: list[EvaluationSet] = []  # tables of text, text, score
+    classification: list[ClassificationSet] = []
+    retrieval: list[EvaluationSet] = []  # BEIR folders
+    mteb: list[str] = []  # tasks, types of task, or a whole benchmark: "MTEB(eng, v2)"
+    workers: Workers = Workers()
 
 
 class Embedder(Training):
@@ -426,6 +453,7 @@ _WHERE_AND_HOW_FAST = {
     "base_url",
     "budget",
     "checkpoint_every",
+    "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes
     "faults",
     "gradient_checkpointing",
     "in_flight",
@@ -526,7 +554,7 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     """Which keys are valid below a location, found by walking the models' own annotations."""
     options: list[Any] = [Recipe]
     for part in location:
-        if part == "Dpo":  # pydantic's name for one side of `dpo: Dpo | Literal[False]`
+        if part == "Dpo" or isinstance(part, int):  # one side of `dpo: Dpo | Literal[False]`; a place in a list
             continue
         tagged = [
             o for o in options if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]

@@ -1,0 +1,87 @@
+"""What was scored, as it is kept in a run: one small file a task, then one a model, and a table of them all.
+
+`evaluation/<model's digest>/<task>-<its digest>.json` is created when a task is done, and a rerun skips it.
+`evaluation/<base, embedder or bm25>.json` holds all of a model's scores.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from speed_ray.evaluation.sets import METRICS, Task
+from speed_ray.evaluation.subjects import BM25, Subject
+from speed_ray.run import Run
+from speed_ray.store import find
+
+FOLDER = "evaluation"
+SHOWN = {"spearman": "Spearman", "accuracy": "accuracy", "ndcg_at_10": "nDCG@10", "main_score": "MTEB's own"}
+
+Result = dict[str, Any]  # kind, name, sources, instruction, scores, facts; of MTEB all of its own result
+
+
+def applies(subject: Subject, task: Task) -> bool:
+    """Whether a model can be scored on a task: BM25 ranks documents and does no more."""
+    return subject.name != BM25 or task.kind == "retrieval"
+
+
+def kept(run: Run, subject: Subject, task: Task) -> Result | None:
+    """What a model scored on a task, or None before it did."""
+    data = find(run.store, _path(subject, task))
+    found: Result | None = json.loads(data) if data else None
+    return found
+
+
+def keep(run: Run, subject: Subject, task: Task, result: Result) -> None:
+    """Store one task's result; where another worker was first, its result stays."""
+    run.store.create(_path(subject, task), _json(result))
+
+
+def publish(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> None:
+    """Write the results of each model to one file."""
+    for subject in subjects:
+        done = [result for task in tasks if applies(subject, task) and (result := kept(run, subject, task))]
+        if done:
+            model = {"model": subject.name, "digest": subject.digest, "folder": subject.model}
+            run.store.put(f"{FOLDER}/{subject.name}.json", _json({**model, "results": done}))
+
+
+def table(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> Table:
+    """One row a set, one column a model; MTEB's entries of several tasks end with their mean."""
+    shown = Table("set", "score", *(subject.name for subject in subjects), title="Embedders")
+    for column in shown.columns[2:]:
+        column.justify = "right"
+    found = {(subject, task): _main(run, subject, task) for subject in subjects for task in tasks}
+    for task in tasks:
+        shown.add_row(task.name, SHOWN[METRICS[task.kind]], *(_cell(found[subject, task]) for subject in subjects))
+    for entry in dict.fromkeys(task.sources[0] for task in tasks if task.kind == "mteb"):
+        of_entry = [task for task in tasks if task.kind == "mteb" and task.sources[0] == entry]
+        if len(of_entry) > 1:
+            means = [_mean([found[subject, task] for task in of_entry]) for subject in subjects]
+            shown.add_row(entry, f"mean of {len(of_entry)}", *map(_cell, means), style="bold")
+    return shown
+
+
+def _main(run: Run, subject: Subject, task: Task) -> float | None:
+    result = kept(run, subject, task) if applies(subject, task) else None
+    return float(result["scores"][METRICS[task.kind]]) if result else None
+
+
+def _mean(scores: list[float | None]) -> float | None:
+    there = [score for score in scores if score is not None]
+    return sum(there) / len(there) if len(there) == len(scores) else None
+
+
+def _cell(score: float | None) -> str:
+    return "" if score is None else f"{score:.4f}"
+
+
+def _path(subject: Subject, task: Task) -> str:
+    name = re.sub(r"[^\w.-]", "_", task.name)
+    return f"{FOLDER}/{subject.digest[:16]}/{name}-{task.digest[:8]}.json"
+
+
+def _json(tree: Result) -> bytes:
+    return json.dumps(tree, indent=1, ensure_ascii=False).encode()

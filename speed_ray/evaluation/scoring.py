@@ -1,0 +1,79 @@
+"""One model on one task: the piece of an evaluation that a worker does, and that a rerun skips where it is done."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from speed_ray import __version__
+from speed_ray.errors import UserError
+from speed_ray.evaluation import bm25, results, sets
+from speed_ray.evaluation import subjects as under
+from speed_ray.evaluation.files import Retrieval
+from speed_ray.evaluation.results import Result
+from speed_ray.evaluation.sets import Task
+from speed_ray.evaluation.subjects import Subject
+from speed_ray.recipe import Evaluate
+from speed_ray.run import Run
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a worker must know to score one model on one task."""
+
+    run: str
+    subject: Subject
+    task: Task
+    device: str  # "cpu" or "cuda"
+
+    def __str__(self) -> str:
+        return f"{self.task.name} ({self.subject.name})"
+
+
+def tasks(wanted: Evaluate) -> list[Task]:
+    """All that a recipe wants an embedder scored on, in its order. Raises UserError for what cannot be."""
+    found = sets.tasks(wanted)
+    if wanted.mteb:
+        from speed_ray.evaluation import benchmark  # takes mteb's seconds to load
+
+        found += benchmark.tasks(wanted.mteb)
+    if not found:
+        raise UserError("evaluate: the recipe names no set. Give it sts, classification, retrieval or mteb.")
+    return found
+
+
+def missing(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task], device: str) -> list[Scoring]:
+    """What is not done yet, a model's tasks one after the other."""
+    return [
+        Scoring(run.store.uri, subject, task, device)
+        for subject in subjects
+        for task in tasks
+        if results.applies(subject, task) and results.kept(run, subject, task) is None
+    ]
+
+
+def score(scoring: Scoring) -> None:
+    """Score and store. Raises UserError or Interrupted."""
+    subject, task = scoring.subject, scoring.task
+    scored = _mteb(scoring) if task.kind == "mteb" else _local(scoring)
+    named = asdict(task) | {"model": subject.name, "model_digest": subject.digest, "code": __version__}
+    results.keep(Run(scoring.run), subject, task, {**named, **scored})
+
+
+def _local(scoring: Scoring) -> Result:
+    subject, task = scoring.subject, scoring.task
+    loaded = sets.load(task.kind, task.sources)
+    if subject.name == under.BM25:
+        assert isinstance(loaded, Retrieval)
+        scores = bm25.rank(loaded).scores(loaded)
+    else:
+        model = under.load(subject, scoring.device)
+        scores = sets.score(under.embed(model, subject.instructed, task.instruction or ""), loaded)
+    return {"scores": scores, "facts": sets.facts(loaded)}
+
+
+def _mteb(scoring: Scoring) -> Result:
+    from speed_ray.evaluation import benchmark
+
+    subject, task = scoring.subject, scoring.task
+    model = under.load(subject, scoring.device)
+    found = benchmark.score(model, subject, benchmark.find(task.sources[0], task.name))
+    return {"scores": {"main_score": found["main_score"]}, "mteb": found["result"]}
