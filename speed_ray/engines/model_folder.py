@@ -27,6 +27,8 @@ SMALL_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "modules.json",
+    "1_Pooling/config.json",
 )
 WINDOW = 1 << 20  # bytes
 WINDOWS = 16  # of one weights file; a finetune that leaves the first and the last tensor alone still shows

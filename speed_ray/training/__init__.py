@@ -1,4 +1,4 @@
-"""Ordinary functions that train a generator on one worker of many, under torchrun or Ray Train alike."""
+"""Ordinary functions that train a model on one of many workers, under torchrun or Ray Train alike."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,16 @@ from speed_ray.training.plan import Training
 
 
 def train(training: Training, report: Callable[[dict[str, Any]], None]) -> None:
-    """Train and publish a model by its method, on one worker of many (see loop.train)."""
+    """Train and publish a model by its method, on one worker of many."""
     # Imported here, because both load torch, which planning does not need.
     if training.method == "sft":
         from speed_ray.training import sft
 
         sft.train(training, report)
+    elif training.method == "contrastive":
+        from speed_ray.training import embedder
+
+        embedder.train(training, report)
     else:
         from speed_ray.training import dpo
 

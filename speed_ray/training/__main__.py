@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m -- speed_ray.training junior --recipe miniature --run runs/demo
 
 The two dashes keep torchrun from taking --run for one of its own options. One process needs no torchrun: python -m.
-Models in their order: junior, senior; revisor_sft, revisor. What they learn from must be in the run already.
+Models in their order: junior, senior; revisor_sft, revisor; embedder. What they learn from must be in the run already.
 """
 
 import sys
@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    model: Annotated[str, typer.Argument(help="junior, senior, revisor_sft or revisor")],
+    model: Annotated[str, typer.Argument(help="junior, senior, revisor_sft, revisor or embedder")],
     recipe: Annotated[str, typer.Option(help="Name or path of the recipe.")],
     run: Annotated[str, typer.Option(help="Folder or URI of the run.")],
     changes: Annotated[list[str], typer.Option("--set", help="Lay key=value over the recipe.")] = [],  # noqa: B006
@@ -46,9 +46,11 @@ def _named(model: str, run: Run, recipe: Recipe) -> Training:
         return plan.junior(run, recipe)
     if model == plan.SENIOR:
         return plan.senior(run, recipe)
+    if model == plan.EMBEDDER:
+        return plan.embedder(run, recipe)
     revisors = {training.name: training for training in plan.revisor(run, recipe)}
     if model not in revisors:
-        valid = [plan.JUNIOR, plan.SENIOR, *revisors]
+        valid = [plan.JUNIOR, plan.SENIOR, *revisors, plan.EMBEDDER]
         raise UserError(f"{model}: this recipe trains no such model{recipes.nearest(model, valid)}")
     return revisors[model]
 

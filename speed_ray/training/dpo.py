@@ -58,7 +58,7 @@ def _trainer(work: Work) -> DpoSteps:
         precompute_ref_log_probs=settings.lora is None,
     )
     trainer = DpoSteps(
-        model=start.network(work.training, loop.is_sharded(settings)),
+        model=start.network(work.training, bool(settings.zero)),
         args=arguments,
         train_dataset=_dataset(work.ordered),
         eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,

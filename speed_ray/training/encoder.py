@@ -3,20 +3,24 @@
 Queries carry their instruction, documents nothing: "Instruct: {instruction}\\nQuery: {query}" (SPEED, section 3.5).
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from speed_ray.errors import UserError
+from speed_ray.recipe import Lora
 
 Ids = list[int]
+RETRIEVE = "Given a question, find the passage that answers it"  # where a query comes without an instruction
 
 
 def load(
@@ -65,16 +69,43 @@ def as_query(instruction: str, text: str) -> str:
 
 
 class Encoder(nn.Module):
-    """What is trained, and shared out among workers: texts as padded token ids -> their vectors (texts, width)."""
+    """What is trained, and shared out among workers: texts as padded token ids -> their vectors (texts, width).
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    With `bf16` it is computed in that precision over weights of any.
+    """
+
+    def __init__(self, model: SentenceTransformer, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.bf16 = bf16
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed one mini-batch."""
-        vectors: Tensor = self.model({"input_ids": input_ids, "attention_mask": attention_mask})["sentence_embedding"]
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask}
+        with torch.autocast(input_ids.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+            vectors: Tensor = self.model(texts)["sentence_embedding"]
         return vectors
+
+
+def adapt(model: SentenceTransformer, lora: Lora, seed: int, bf16: bool) -> None:
+    """Freeze the weights, in bf16 where that is the precision, and put fresh adapters in fp32 on them."""
+    set_seed(seed)  # an adapter begins with random numbers
+    if bf16:
+        model.to(torch.bfloat16)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.modules,
+        task_type="FEATURE_EXTRACTION",
+    )
+    model[0].model = get_peft_model(model[0].model, config)
+
+
+def merge(model: SentenceTransformer) -> None:
+    """Add adapters, where there are any, to the weights that they are on: the model is a plain one again."""
+    if isinstance(model[0].model, PeftModel):
+        model[0].model = model[0].model.merge_and_unload()
 
 
 def padded(texts: Sequence[Ids], pad: int) -> dict[str, Tensor]:

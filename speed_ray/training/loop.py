@@ -4,13 +4,9 @@ Runs wherever a launcher set torch.distributed's variables (torchrun, Ray Train)
 from ZeRO stage 1 on and PyTorch's own data parallelism at stage 0, whose checkpoints any number of workers can load.
 """
 
-import contextlib
-import os
-import shutil
-import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,9 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.errors import UserError
-from speed_ray.recipe import Dpo, Sft
-from speed_ray.training import card, plan, rows, start, workers
-from speed_ray.training.checkpoints import Checkpoint, Checkpoints, only_data_is_loaded
+from speed_ray.recipe import Dpo, Embedder, Sft
+from speed_ray.training import card, plan, resume, rows, start, workers, zero
+from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
 from speed_ray.training.metrics import Metrics
 from speed_ray.training.plan import Training
 from speed_ray.training.rows import Rows
@@ -75,18 +71,9 @@ class Steps(Trainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def _diverged(self, what: str, value: float, step: int) -> UserError:
-        training = self.work.training
-        batch = training.settings.batch
-        self.checkpoints.wait()
-        good = next(iter(self.checkpoints.complete()), None)
-        return UserError(
-            f"The training of {training.name} diverged: the {what} of step {step + 1} is {value}.\n"
-            f"Its rows: {', '.join(row['row_id'] for row in self.work.ordered[step * batch : (step + 1) * batch])}\n"
-            f"The last good checkpoint: {f'{self.checkpoints.where}/{good.name}' if good else 'none yet'}\n"
-            f"Look at these rows with: speed-ray show {training.run} {training.data}\n"
-            f"Usual ways out: a lower {training.key}.learning_rate, a longer {training.key}.warmup, "
-            f"{training.key}.precision: fp32; a changed recipe wants another --run folder."
-        )
+        batch = self.work.training.settings.batch
+        ids = [row["row_id"] for row in self.work.ordered[step * batch : (step + 1) * batch]]
+        return resume.diverged(self.work.training, self.checkpoints, f"the {what} of step {step + 1} is {value}", ids)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         logs.pop("train_loss", None)  # a mean over the steps of this start alone
@@ -120,7 +107,8 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
     or model are at fault, or where the loss is no number.
     """
     settings = training.settings
-    _set_environment(settings)
+    assert not isinstance(settings, Embedder)
+    workers.prepare(settings)
     disable_progress_bar()
     digest = training.model.ensure_plan(plan.identity(training))
     if training.model.manifest() is not None:
@@ -143,7 +131,7 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
         with (
             Metrics(training.model, Path(scratch, "logs") if workers.rank() == 0 else None) as trainer.metrics,
             Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
-            _resumed(training, trainer.checkpoints) as checkpoint,
+            resume.resumed(training, trainer.checkpoints) as checkpoint,
             only_data_is_loaded(settings.zero),
         ):
             report({"step": 0, "steps": steps, **read.facts()})
@@ -161,36 +149,16 @@ def _order(training: Training, read: Rows, steps: int) -> list[int]:
     return places if packed else rows.laid_out(places, read.trained, settings.batch)
 
 
-def is_sharded(settings: Sft | Dpo) -> bool:
-    """Whether DeepSpeed runs the training."""
-    return settings.zero > 0
-
-
-def _set_environment(settings: Sft | Dpo) -> None:
-    """What DeepSpeed takes from the environment alone: the device, and a group even of one."""
-    if settings.workers.gpus and not torch.cuda.is_available():
-        raise UserError(
-            f"workers.gpus is {settings.workers.gpus:g}, but this machine has no GPU that PyTorch sees.\n"
-            "Set the training's workers.gpus to 0 to train on CPUs, or run it where there are GPUs."
-        )
-    if not settings.workers.gpus:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    if is_sharded(settings) and "RANK" not in os.environ:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in alone.items()})
-
-
 def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
     """The recipe in the words of transformers.TrainingArguments."""
     micro_batch = plan.micro_batch(settings, workers.world())
+    accumulated = settings.batch // (workers.world() * micro_batch)
     return {
         "output_dir": folder,
         "max_steps": steps,
         "per_device_train_batch_size": micro_batch,
         "per_device_eval_batch_size": micro_batch,
-        "gradient_accumulation_steps": settings.batch // (workers.world() * micro_batch),
+        "gradient_accumulation_steps": accumulated,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": round(settings.warmup * steps),
@@ -199,7 +167,7 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "bf16": settings.precision == "bf16",
         "gradient_checkpointing": settings.gradient_checkpointing,
         "use_cpu": not settings.workers.gpus,
-        "deepspeed": _deepspeed(settings, micro_batch) if is_sharded(settings) else None,
+        "deepspeed": zero.config(settings, micro_batch, accumulated) if settings.zero else None,
         "ddp_find_unused_parameters": False,
         "max_length": None,  # rows.py has left out what does not fit
         "logging_steps": max(1, steps // LOGGED),
@@ -213,57 +181,6 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-def _deepspeed(settings: Sft | Dpo, micro_batch: int) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
-    if settings.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
-    if settings.offload_weights:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
-    return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": settings.batch // (workers.world() * micro_batch),
-        "gradient_clipping": settings.clip,  # left out it would be 1.0 (deepspeed 0.19.8, runtime/constants.py)
-        "bf16": {"enabled": settings.precision == "bf16"},
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,  # PyTorch's AdamW
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 1_000_000_000,
-    }
-
-
-@contextlib.contextmanager
-def _resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None]:
-    """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
-    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}"
-    try:
-        yield _fetched(training, checkpoints, node)
-    finally:
-        if workers.is_first_of_node():
-            shutil.rmtree(node, ignore_errors=True)
-
-
-def _fetched(training: Training, checkpoints: Checkpoints, node: Path) -> str | None:
-    for checkpoint in workers.share(checkpoints.complete() if workers.rank() == 0 else []):
-        _check_fits(training, checkpoints, checkpoint)
-        folder = node / checkpoint.name
-        if workers.all_agree(checkpoints.download(checkpoint, folder) if workers.is_first_of_node() else True):
-            return str(folder)
-    return None
-
-
-def _check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
-    """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
-    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, workers.world())
-    if wrote == asked or (wrote[0] == asked[0] == 0):
-        return
-    raise UserError(
-        f"{checkpoints.where}/{checkpoint.name} was written by {wrote[1]} workers with ZeRO stage {wrote[0]}; its "
-        f"states cannot be shared out among {asked[1]} with stage {asked[0]}.\n"
-        f"Set {training.key}.workers.count: {wrote[1]} and {training.key}.zero: {wrote[0]}, or delete "
-        f"{checkpoints.where} to train {training.name} from its beginning."
-    )
 
 
 def _publish(trainer: Steps, folder: Path) -> None:
@@ -280,6 +197,6 @@ def _publish(trainer: Steps, folder: Path) -> None:
     if workers.rank() == 0:
         (folder / "training_args.bin").unlink()  # pickle
         trainer.metrics.upload(trainer.state.log_history)
-        facts = card.facts(training, trainer.work.rows, trainer.state.log_history)
+        facts = card.facts(training, trainer.work.rows.facts(), trainer.state.log_history)
         (folder / "README.md").write_text(card.text(training, facts), encoding="utf-8")
         training.model.publish(folder, facts)

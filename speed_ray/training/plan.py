@@ -1,4 +1,4 @@
-"""What is trained, from what, on what: the junior, the senior and the revisor (SPEED, sections 3.1 to 3.3).
+"""What is trained, from what, on what: the junior, the senior, the revisor, the embedder (SPEED, section 3).
 
 Needs no torch: the driver plans with it, and every worker gets the plan as it is.
 """
@@ -13,12 +13,22 @@ from speed_ray import recipe as recipes
 from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
 from speed_ray.errors import UserError
 from speed_ray.models import Model
-from speed_ray.recipe import Dpo, Recipe, Sft, VllmEngine, Workers
-from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.shards import Artifact
+from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, VllmEngine, Workers
+from speed_ray.run import (
+    CURATED_EXAMPLES,
+    DRAFTS,
+    EXAMPLES,
+    REVISED_EXAMPLES,
+    REVISION_PAIRS,
+    REVISIONS,
+    VERDICTS,
+    Run,
+)
+from speed_ray.shards import Artifact, Plan
 from speed_ray.stage import content
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
+EMBEDDER = "embedder"
 
 
 @dataclass(frozen=True)
@@ -26,18 +36,19 @@ class Training:
     """One training: everything that a worker must know, and nothing about where it runs.
 
     `base` is a model folder or hub name; `start` names a model of the same run whose weights are trained on (for DPO
-    it is the reference too), None for the base itself. `data` is an artifact of lessons (sft) or of pairs (dpo).
+    it is the reference too), None for the base itself. `data` is an artifact of lessons (sft), of pairs (dpo) or of
+    examples (contrastive).
     """
 
     name: str  # the model's
     key: str  # the recipe's: where the user finds the settings
     run: str
-    method: Literal["sft", "dpo"]
+    method: Literal["sft", "dpo", "contrastive"]
     base: str
     revision: str | None
     start: str | None
     data: str
-    settings: Sft | Dpo
+    settings: Sft | Dpo | Embedder
     seed: int
     chat_template: str | None  # Jinja text, for a base without one
 
@@ -86,14 +97,44 @@ def revisor(run: Run, recipe: Recipe) -> list[Training]:
     ]
 
 
+def embedder(run: Run, recipe: Recipe) -> Training:
+    """An embedder learns from the curated examples, or follows a synthesis that is still running."""
+    settings = recipe.embedder
+    if settings is None:
+        raise UserError(
+            "embedder: this recipe has no such section, so there is nothing to train on its examples.\n"
+            "Give one with embedder.model, the model to begin with."
+        )
+    if settings.batch % settings.workers.count:
+        raise UserError(
+            f"embedder.batch: {settings.batch} rows cannot be shared out evenly among the "
+            f"{settings.workers.count} workers of embedder.workers.count."
+        )
+    followed = REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
+    return Training(
+        name=EMBEDDER,
+        key="embedder",
+        run=run.store.uri,
+        method="contrastive",
+        base=settings.model,
+        revision=settings.revision,
+        start=None,
+        data=followed if settings.follow else CURATED_EXAMPLES,
+        settings=settings,
+        seed=recipe.seed,
+        chat_template=None,
+    )
+
+
 def identity(training: Training) -> dict[str, Any]:
     """All that decides the weights, as plan.json keeps it and as a difference is shown to the user.
 
     Raises UserError where the data or the model to start from is not finished, or where there are too few rows.
     """
-    manifest = data(training).manifest()
-    assert manifest is not None
-    steps(training, manifest["counts"]["records"])
+    if not follows(training):
+        manifest = data(training).manifest()
+        assert manifest is not None
+        steps(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
     folder = find_model(training.base)
     named = {"name": training.base, "revision": training.revision}
@@ -107,6 +148,23 @@ def identity(training: Training) -> dict[str, Any]:
         "chat_template": training.chat_template,
         "seed": training.seed,
     }
+
+
+def follows(training: Training) -> bool:
+    """Whether the rows may still be being written."""
+    return isinstance(training.settings, Embedder) and training.settings.follow
+
+
+def followed(training: Training) -> Plan:
+    """Return the plan of the rows that are followed. Raises UserError before there is one."""
+    artifact = Run(training.run).artifact(training.data)
+    plan = artifact.plan()
+    if plan is None:
+        raise UserError(
+            f"{artifact.where} is not begun, and {training.name} is to follow it ({training.key}.follow).\n"
+            "Start the job that makes it first, with the same --recipe and --run."
+        )
+    return plan
 
 
 def micro_batch(settings: Sft | Dpo, workers: int) -> int:
@@ -138,12 +196,19 @@ def steps(training: Training, rows: int, others: str = "") -> int:
 
 def data_identity(training: Training) -> dict[str, Any]:
     """Name the rows that are learnt from: the artifact, its plan, one hash over the files of its manifest."""
+    if follows(training):
+        return {"artifact": training.data, "plan": followed(training).digest}
     return content(data(training))
+
+
+def source(training: Training) -> Artifact:
+    """The rows that are learnt from, finished or not."""
+    return Run(training.run).artifact(training.data)
 
 
 def data(training: Training) -> Artifact:
     """The rows that are learnt from. Raises UserError where they are not finished."""
-    artifact = Run(training.run).artifact(training.data)
+    artifact = source(training)
     if artifact.manifest() is None:
         raise UserError(
             f"{artifact.where} is not finished, and {training.name} learns from it.\n"

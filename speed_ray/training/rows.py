@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import TemplateError
 
 from speed_ray.errors import UserError
+from speed_ray.recipe import Embedder
 from speed_ray.records import Row, content_id
 from speed_ray.training import plan
 from speed_ray.training.plan import Training
@@ -48,6 +49,7 @@ def read(training: Training, tokenizer: "PreTrainedTokenizerBase", window: int) 
 
     Raises UserError where too few are left for one step.
     """
+    assert not isinstance(training.settings, Embedder)
     limit = min(training.settings.max_length, window)
     writer = Writer(tokenizer, limit)
     rows = Rows([], [], Counter())

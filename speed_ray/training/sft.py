@@ -36,7 +36,7 @@ def _trainer(work: Work) -> SftSteps:
         **work.arguments, padding_free=settings.packing, dataset_kwargs={"skip_prepare_dataset": True}
     )
     trainer = SftSteps(
-        model=start.network(work.training, loop.is_sharded(settings)),
+        model=start.network(work.training, bool(settings.zero)),
         args=arguments,
         train_dataset=_dataset(work.ordered),
         eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,

@@ -1,9 +1,30 @@
 """The workers of one training, as torch.distributed knows them: torchrun's or Ray Train's, or this process alone."""
 
 import os
+import socket
 from typing import Any
 
+import torch
 import torch.distributed as dist
+
+from speed_ray.errors import UserError
+from speed_ray.recipe import Training
+
+
+def prepare(settings: Training) -> None:
+    """Set what DeepSpeed takes from the environment alone: the device, and a group even of one. Raises UserError."""
+    if settings.workers.gpus and not torch.cuda.is_available():
+        raise UserError(
+            f"workers.gpus is {settings.workers.gpus:g}, but this machine has no GPU that PyTorch sees.\n"
+            "Set the training's workers.gpus to 0 to train on CPUs, or run it where there are GPUs."
+        )
+    if not settings.workers.gpus:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if settings.zero and "RANK" not in os.environ:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in alone.items()})
 
 
 def rank() -> int:
@@ -43,6 +64,17 @@ def wait() -> None:
     """Go on when every worker is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def join(gpus: float) -> None:
+    """Meet the other workers, where no launcher has brought them together yet."""
+    if world() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if gpus else "gloo")
+
+
+def device(gpus: float) -> torch.device:
+    """Where this worker computes."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
 
 
 def leave() -> None:

@@ -1,4 +1,4 @@
-"""Batches of contrastive training: of one kind where it can be, every row at most once an epoch, by the seed alone."""
+"""Batches of contrastive training: of one kind where it can be, every row at most once, by the seed alone."""
 
 from collections import Counter
 
@@ -14,37 +14,42 @@ MATCHING, CLASSIFICATION = Family("matching", 0, False), Family("classification"
 FAMILIES = [RETRIEVAL] * 20 + [STS] * 13 + [MATCHING] * 5 + [CLASSIFICATION] * 9
 
 
-def seen(epoch):
-    return [batch.places.tolist() for batch in epoch]
+def drawn(families, size, seed):
+    members = {each: np.flatnonzero([family == each for family in families]) for each in set(families)}
+    return batches.draw(members, size, np.random.default_rng(seed))
+
+
+def places(made):
+    return [batch.places.tolist() for batch in made]
 
 
 @given(st.lists(st.sampled_from([RETRIEVAL, STS, MATCHING, CLASSIFICATION]), max_size=60), st.integers(1, 9))
-def test_an_epoch(families, size):
-    epoch = batches.epoch(families, size, seed=1, number=0)
-    taken = [place for batch in epoch for place in batch.places]
-    assert len(set(taken)) == len(taken)
-    for batch in epoch:
+def test_rows_are_drawn_once_or_left_over(families, size):
+    made, left = drawn(families, size, 1)
+    taken = [place for batch in made for place in batch.places]
+    rest = [place for places in left.values() for place in places]
+    assert sorted([*taken, *rest]) == list(range(len(families)))
+    assert all(families[place] == family for family, places in left.items() for place in places)
+
+
+@given(st.lists(st.sampled_from([RETRIEVAL, STS, MATCHING, CLASSIFICATION]), max_size=60), st.integers(1, 9))
+def test_batches_are_full_and_hold_only_rows_that_may_meet(families, size):
+    made, _ = drawn(families, size, 1)
+    for batch in made:
         together = {families[place] for place in batch.places}
         assert len(batch.places) == size
         assert len({family.negatives for family in together}) == 1
         assert {family.own_negatives_only for family in together} == {batch.own_negatives_only}
     groups = Counter((family.negatives, family.own_negatives_only) for family in families)
-    assert len(epoch) == sum(count // size for count in groups.values()), "rows were left that would fill a batch"
+    assert len(made) == sum(count // size for count in groups.values()), "rows were left that would fill a batch"
 
 
 def test_kinds_meet_only_in_what_is_left_of_them():
-    epoch = batches.epoch(FAMILIES, 4, seed=1, number=0)
-    mixed = [batch for batch in epoch if len({FAMILIES[place].kind for place in batch.places}) > 1]
+    made, _ = drawn(FAMILIES, 4, 1)
+    mixed = [batch for batch in made if len({FAMILIES[place].kind for place in batch.places}) > 1]
     assert len(mixed) <= 1
 
 
-def test_the_order_is_the_seeds_and_the_epochs_alone():
-    first = seen(batches.epoch(FAMILIES, 4, seed=1, number=0))
-    assert seen(batches.epoch(FAMILIES, 4, seed=1, number=0)) == first
-    assert seen(batches.epoch(FAMILIES, 4, seed=1, number=1)) != first
-    assert seen(batches.epoch(FAMILIES, 4, seed=2, number=0)) != first
-
-
-def test_a_row_left_out_of_one_epoch_comes_in_another():
-    taken = np.concatenate([place for number in range(12) for place in seen(batches.epoch(FAMILIES, 4, 1, number))])
-    assert set(taken.tolist()) == set(range(len(FAMILIES)))
+def test_the_order_is_the_seeds_alone():
+    assert places(drawn(FAMILIES, 4, 1)[0]) == places(drawn(FAMILIES, 4, 1)[0])
+    assert places(drawn(FAMILIES, 4, 1)[0]) != places(drawn(FAMILIES, 4, 2)[0])
