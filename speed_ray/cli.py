@@ -35,6 +35,7 @@ MADE = {  # artifact or model
     "align_senior": "senior",
     "align_revisor": "revisor",
     "synthesize": EXAMPLES,
+    "train_embedder": "embedder",
 }
 
 
@@ -78,6 +79,12 @@ def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
 
 
 @app.command()
+def train_embedder(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Examples -> embedder: contrastive training; with embedder.follow while examples are still being written."""
+    _do("train_embedder", recipe, run, set_)
+
+
+@app.command()
 def evaluate(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Embedder -> scores: on every set of the recipe, beside the model that training began with and BM25."""
     _do("evaluate", recipe, run, set_)
@@ -90,8 +97,8 @@ def run(
     until: Annotated[str | None, typer.Option("--until", help="The last job to do.", metavar="JOB")] = None,
     set_: Overrides = None,
 ) -> None:
-    """Do every job in order, from topics to examples, skipping what is finished."""
-    _do("synthesize" if until is None else until.replace("-", "_"), recipe, run, set_, with_all_before=True)
+    """Do every job that the recipe is for, in order, skipping what is finished."""
+    _do(until and until.replace("-", "_"), recipe, run, set_, with_all_before=True)
 
 
 @app.command()
@@ -145,12 +152,15 @@ def sweep(run: RunArgument) -> None:
         print(f"{name}: {opened.artifact(name).sweep()} orphaned files deleted")
 
 
-def _do(name: str, recipe_name: str, uri: str, overrides: list[str] | None, with_all_before: bool = False) -> None:
-    """Do one job, or all that a recipe needs up to it; say what it made and what comes next."""
+def _do(
+    name: str | None, recipe_name: str, uri: str, overrides: list[str] | None, with_all_before: bool = False
+) -> None:
+    """Do one job, or all that a recipe needs up to it, its last by default; say what it made and what comes next."""
     from speed_ray import pipeline
 
     recipe, run = recipes.load(recipe_name, overrides or ()), Run(uri)
     needed = pipeline.needed(recipe)
+    name = name or needed[-1]
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
     try:
         for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:
@@ -163,10 +173,11 @@ def _do(name: str, recipe_name: str, uri: str, overrides: list[str] | None, with
         return  # its table is said already, and nothing comes after it
     made = REVISED_EXAMPLES if name == "synthesize" and recipe.synthesize.revise else MADE[name]
     _say_what_was_made(run, made)
-    if name == "synthesize":
-        print(f"next: {_command()} verify {uri} && {_command()} show {uri} {made}")
+    if name == needed[-1] or name not in needed:
+        examples = REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
+        print(f"next: {_command()} verify {uri} && {_command()} show {uri} {examples}")
     else:
-        following = needed[needed.index(name) + 1] if name in needed else "synthesize"
+        following = needed[needed.index(name) + 1]
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         print(f"next: {_command()} {following.replace('_', '-')} --recipe {recipe_name} --run {uri}{options}")
 

@@ -1,4 +1,4 @@
-"""The front page: each job as a paragraph that reads like the paper (SPEED, sections 3.1 to 3.3)."""
+"""The front page: each job as a paragraph that reads like the paper (SPEED, section 3)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from speed_ray.errors import UserError
 from speed_ray.models import served
 from speed_ray.on_ray import fit, pool, spread
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipe import EngineConfig, Recipe, nearest
+from speed_ray.recipe import EngineConfig, Evaluate, Recipe, nearest
 from speed_ray.run import Run
 from speed_ray.stages import brainstorm as brainstorming
 from speed_ray.stages import critique, draft, judge, own_revisions, propose, revise, revision_pairs, select, topics
@@ -75,6 +75,12 @@ def synthesize(run: Run, recipe: Recipe) -> None:
     pool.execute(run, *steps)
 
 
+def train_embedder(run: Run, recipe: Recipe) -> None:
+    """The embedder learns from the examples, each query against its positive, its hard negatives and all others'."""
+    run.freeze(recipe)
+    fit.fit(trainings.embedder(run, recipe))
+
+
 def evaluate(run: Run, recipe: Recipe) -> None:
     """The embedder is scored on every set, beside the model that its training began with, and beside BM25."""
     from speed_ray.evaluation import results, scoring, subjects  # with what no other job needs: an extra, `train`
@@ -90,11 +96,12 @@ def evaluate(run: Run, recipe: Recipe) -> None:
         Console().print(results.table(run, scored, tasks))
 
 
-JOBS = {job.__name__: job for job in (brainstorm, align_junior, align_senior, align_revisor, synthesize, evaluate)}
+ORDER = (brainstorm, align_junior, align_senior, align_revisor, synthesize, train_embedder, evaluate)
+JOBS = {job.__name__: job for job in ORDER}
 
 
 def needed(recipe: Recipe) -> list[str]:
-    """The jobs that make a recipe's examples, by name, in order."""
+    """The jobs that a recipe is for, by name, in order: up to its examples, or to its embedder where it has one."""
     wanted = recipe.synthesize
     jobs = {
         "brainstorm": True,
@@ -102,6 +109,8 @@ def needed(recipe: Recipe) -> list[str]:
         "align_senior": wanted.generator == "senior",
         "align_revisor": wanted.revise,
         "synthesize": True,
+        "train_embedder": recipe.embedder is not None,
+        "evaluate": recipe.embedder is not None and recipe.evaluate != Evaluate(),
     }
     return [job for job, is_needed in jobs.items() if is_needed]
 
