@@ -30,13 +30,17 @@ def sts(embed: Embed, pairs: Pairs) -> dict[str, float]:
 
 def classification(embed: Embed, trained: Labelled, tested: Labelled) -> dict[str, float]:
     """Accuracy of a logistic regression on few texts of each label, as MTEB has it: the mean of several draws."""
-    learnt, asked = (embed(each.texts, "query") for each in (trained, tested))
-    found, places = [], list(range(len(trained.texts)))
+    draws, places = [], list(range(len(trained.texts)))
     for _ in range(EXPERIMENTS):
         np.random.RandomState(SEED).shuffle(places)  # one shuffle on top of the other, as mteb does it
-        drawn = _few_of_each(trained.labels, places)
-        labels = [trained.labels[place] for place in drawn]
-        fitted = LogisticRegression(max_iter=100, random_state=SEED).fit(learnt[drawn], labels)
+        draws.append(_few_of_each(trained.labels, places))
+    drawn = sorted(set().union(*draws))  # of millions of texts only these are embedded
+    learnt = dict(zip(drawn, embed([trained.texts[place] for place in drawn], "query"), strict=True))
+    asked = embed(tested.texts, "query")
+    found = []
+    for draw in draws:
+        texts, labels = np.stack([learnt[place] for place in draw]), [trained.labels[place] for place in draw]
+        fitted = LogisticRegression(max_iter=100, random_state=SEED).fit(texts, labels)
         found.append(float(np.mean(fitted.predict(asked) == np.array(tested.labels))))
     return {"accuracy": float(np.mean(found))}
 
