@@ -144,6 +144,39 @@ def show(
 
 
 @app.command()
+def quality(
+    run: RunArgument,
+    artifact: Annotated[str, typer.Argument(help="Examples, such as revised_examples.")] = EXAMPLES,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Another run: have this one's teacher compare.", metavar="RUN2")
+    ] = None,
+    embedder: Annotated[
+        str | None, typer.Option("--embedder", help="A folder of sentence-transformers, or RUN/models/embedder.")
+    ] = None,
+) -> None:
+    """Say how good a run's examples are: yield, repetition, diversity, lengths, languages; margins; win rate."""
+    from speed_ray.evaluation import examples
+    from speed_ray.evaluation import quality as told
+
+    if artifact not in ARTIFACTS:
+        raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")
+    opened, console = Run(run), Console()
+    for part in told.shown(examples.quality(opened, artifact)):
+        console.print(part)
+    if embedder:
+        from speed_ray.evaluation import margins, subjects
+
+        subject = subjects.named(embedder)
+        embed = subjects.embed(subjects.load(subject, "cpu"), subject.instructed, "")
+        found = margins.margins(embed, examples.sample(opened.artifact(artifact)), subject.instructed)
+        console.print(told.shown_margins(found), soft_wrap=True)
+    if against:
+        from speed_ray.evaluation import wins
+
+        console.print(told.shown_wins(wins.wins(opened, Run(against), artifact), against), soft_wrap=True)
+
+
+@app.command()
 def sweep(run: RunArgument) -> None:
     """Delete what attempts that did not count left behind, an hour after an artifact was published."""
     opened = Run(run)

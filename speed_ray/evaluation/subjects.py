@@ -16,7 +16,7 @@ import numpy as np
 from speed_ray.engines.model_folder import find_model, folder_digest
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation.embeddings import Embed, Vectors
-from speed_ray.models import Model
+from speed_ray.models import FOLDER, Model
 from speed_ray.recipe import Recipe
 from speed_ray.records import content_id
 from speed_ray.run import Run
@@ -60,6 +60,11 @@ def subjects(run: Run, recipe: Recipe) -> list[Subject]:
         Subject(EMBEDDER, content_id(EMBEDDER, weights, asked[1]), trained.where, max_length=length, instructed=True),
         Subject(BM25, content_id(BM25, version("bm25s"))),
     ]
+
+
+def named(model: str) -> Subject:
+    """A model that is given by its folder alone. One that a run trained is asked with instructions."""
+    return Subject(model, "", model, instructed=f"/{FOLDER}/" in model)
 
 
 @functools.lru_cache(maxsize=1)  # a worker takes one model's tasks one after the other

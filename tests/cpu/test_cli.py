@@ -235,3 +235,26 @@ def test_show_disarms_hostile_text(make_job, said):
         _, words = said("show", job.uri, "examples", *options)
         assert "markup[/]" in words, "the hostile text is not shown at all"
         assert not set(words) & {"\x1b", "\x07", "\x9b", "\u202e"}
+
+
+def test_quality_of_examples(make_job, said):
+    job = make_job().begin().half_done(46)
+    code, words = said("quality", job.uri)
+    assert code == 0
+    for part in ("460 of 460 planned rows accepted (100.0%)", "English 460", "self-BLEU", "matching_long"):
+        assert part in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["exampels"], "there is no artifact 'exampels'"),
+        (["tasks"], "holds no examples"),
+        (["examples", "--embedder", "/no/such/model"], "there is no model folder /no/such/model"),
+        (["examples", "--against", "/no/such/run"], "examples is not finished"),
+    ],
+)
+def test_quality_of_something_else(make_job, said, arguments, named):
+    job = make_job().begin().half_done(46)
+    code, words = said("quality", job.uri, *arguments)
+    assert code == 2 and named in words

@@ -1,0 +1,60 @@
+"""What `speed-ray quality` prints of a run's examples: numbers as tables, and nothing that a model wrote."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from speed_ray.evaluation.examples import BUCKETS, Quality
+from speed_ray.evaluation.margins import Margins
+from speed_ray.evaluation.wins import Wins
+
+
+def shown(quality: Quality) -> Iterator[RenderableType]:
+    """The numbers, then how long texts are."""
+    counts = quality.counts
+    yield Text(
+        f"{quality.artifact}: {counts.accepted:,} of {quality.planned:,} planned rows accepted ({quality.yielded:.1%})"
+        f", {quality.records:,} examples"
+    )
+    for reason, count in sorted(counts.reasons.items(), key=lambda each: -each[1]):
+        yield Text(f"  rejected, {reason}: {count:,}")
+    parts = {
+        "the same query and positive as another": f"{quality.same:,}",
+        "the same query as another": f"{quality.same_query:,}",
+        "languages": ", ".join(f"{name} {count:,}" for name, count in sorted(quality.languages.items())),
+        "clearly in another language": f"{quality.mistaken:.1%}",
+        "distinct words, pairs of words": f"{quality.distinct[1]:.3f}, {quality.distinct[2]:.3f}",
+        "self-BLEU": f"{quality.self_bleu:.3f}",
+    }
+    for name, value in parts.items():
+        yield Text(f"  {name}: {value}")
+    yield Text(f"  (the last three of the {quality.sample:,} examples with the lowest ids)")
+    yield _lengths(quality)
+
+
+def shown_margins(margins: Margins) -> Text:
+    """One line on positives and negatives."""
+    return Text(
+        f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
+        f"{margins.lowest:.3f}, a tenth above {margins.highest:.3f}; {margins.right:.1%} of the positives are nearer; "
+        f"queries' diversity {margins.diversity:.3f}"
+    )
+
+
+def shown_wins(wins: Wins, against: str) -> Text:
+    """One line on the comparison."""
+    return Text(
+        f"{wins.judge} prefers this run to {against} in {wins.rate:.1%} ± {wins.error:.1%} of {wins.compared:,} pairs"
+        + (f", {wins.unread:,} verdicts could not be read" if wins.unread else "")
+    )
+
+
+def _lengths(quality: Quality) -> Table:
+    heads = [f"≤{most}" for most in BUCKETS] + [f">{BUCKETS[-1]}"]
+    table = Table("kind", "text", *heads, title="Words")
+    for kind, sides in sorted(quality.words.items()):
+        for side, histogram in sides.items():
+            table.add_row(kind, side, *(f"{count:,}" if count else "" for count in histogram))
+    return table
