@@ -15,7 +15,7 @@ from speed_ray import status as standing
 from speed_ray import verify as proving
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.models import Model
-from speed_ray.run import ARTIFACTS, EXAMPLES, REVISED_EXAMPLES, TASKS, Run
+from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, TASKS, Run
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -35,6 +35,7 @@ MADE = {  # artifact or model
     "align_senior": "senior",
     "align_revisor": "revisor",
     "synthesize": EXAMPLES,
+    "curate": CURATED_EXAMPLES,
     "train_embedder": "embedder",
 }
 
@@ -76,6 +77,12 @@ def align_revisor(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> No
 def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
     """Tasks -> examples: the generator writes an example for every planned prompt."""
     _do("synthesize", recipe, run, set_)
+
+
+@app.command()
+def curate(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+    """Examples -> curated examples: what repeats, leaks or misleads goes, some tasks are held out."""
+    _do("curate", recipe, run, set_)
 
 
 @app.command()

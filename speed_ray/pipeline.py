@@ -15,6 +15,7 @@ from speed_ray.recipe import EngineConfig, Evaluate, Recipe, nearest
 from speed_ray.run import Run
 from speed_ray.stages import brainstorm as brainstorming
 from speed_ray.stages import critique, draft, judge, own_revisions, propose, revise, revision_pairs, select, topics
+from speed_ray.stages import curate as curation
 from speed_ray.stages import synthesize as synthesis
 from speed_ray.training import plan as trainings
 from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
@@ -75,6 +76,12 @@ def synthesize(run: Run, recipe: Recipe) -> None:
     pool.execute(run, *steps)
 
 
+def curate(run: Run, recipe: Recipe) -> None:
+    """What repeats, leaks or misleads is turned away, some tasks are held out, and the rest is to be learnt from."""
+    run.freeze(recipe)
+    curation.curate(run, recipe)
+
+
 def train_embedder(run: Run, recipe: Recipe) -> None:
     """The embedder learns from the examples, each query against its positive, its hard negatives and all others'."""
     run.freeze(recipe)
@@ -96,7 +103,7 @@ def evaluate(run: Run, recipe: Recipe) -> None:
         Console().print(results.table(run, scored, tasks))
 
 
-ORDER = (brainstorm, align_junior, align_senior, align_revisor, synthesize, train_embedder, evaluate)
+ORDER = (brainstorm, align_junior, align_senior, align_revisor, synthesize, curate, train_embedder, evaluate)
 JOBS = {job.__name__: job for job in ORDER}
 
 
@@ -109,6 +116,7 @@ def needed(recipe: Recipe) -> list[str]:
         "align_senior": wanted.generator == "senior",
         "align_revisor": wanted.revise,
         "synthesize": True,
+        "curate": recipe.embedder is not None and not recipe.embedder.follow,
         "train_embedder": recipe.embedder is not None,
         "evaluate": recipe.embedder is not None and recipe.evaluate != Evaluate(),
     }

@@ -285,7 +285,20 @@ class Revisor(Strict):
 
 
 class Curate(Strict):
-    """Which examples are learnt from; each of the others is a reject with its reason."""
+    """Which examples are learnt from; each of the others is a reject with its reason. null: the rule is off."""
+
+    examples: PositiveInt | None = None  # at most so many to train on
+    kinds: dict[str, PositiveInt] = {}  # at most so many of a kind to train on
+    languages: dict[str, PositiveInt] = {}  # likewise
+    label_share: Share | None = None  # of the classification examples that one label may have
+    held_out: Share = 0.02  # of the tasks, with all their examples: never trained on
+    duplicate_similarity: Share | None = 0.6  # Jaccard of word pairs from which an example repeats another
+    copied: Share | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
+    min_words: PositiveInt | None = None  # of query and positive together
+    max_words: PositiveInt | None = None
+    check_language: bool = False  # once more: 25 microseconds a text
+    decontaminate: list[str] = []  # evaluation sets, files or folders, whose texts may not be learnt from
+    shard_rows: PositiveInt = 2_048
 
 
 class EvaluationSet(Strict):
@@ -453,6 +466,7 @@ _WHERE_AND_HOW_FAST = {
     "base_url",
     "budget",
     "checkpoint_every",
+    "decontaminate",
     "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes
     "faults",
     "gradient_checkpointing",

@@ -1,4 +1,4 @@
-"""Engine processes that end with the process that started them, however it ends.
+"""Processes that end with the process that started them, however it ends.
 
 vLLM's EngineCore outlives a SIGKILLed parent and keeps its memory (2.6 GB seen for a tiny model; all of a GPU for a
 real one), so the next engine on that node finds none. A thread in the EngineCore watches its parent instead. It needs
@@ -29,8 +29,13 @@ class EndsWithParent:
         return _arrive, (self.executor_class, os.getpid())
 
 
-def _arrive(executor_class: type, parent: int) -> type:
+def watch(parent: int) -> None:
+    """Have this process end when its parent, of that id, has ended."""
     threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+
+
+def _arrive(executor_class: type, parent: int) -> type:
+    watch(parent)
     return executor_class
 
 

@@ -15,6 +15,7 @@ LAYERS = (
     ("cli",),
     ("pipeline", "status", "verify", "show", "serving", "report"),
     ("stages", "training", "evaluation"),
+    ("curation",),
     ("stage", "worker", "journal", "preflight", "progress", "spending", "on_ray"),
     ("prompts", "replies", "engines", "models", "miniature"),
     (

@@ -1,0 +1,160 @@
+"""Evaluation sets that examples must not give away: a run of 13 words in common, or a whole shorter text.
+
+Sets come as BEIR folders, or as files of text, CSV, TSV, JSON lines or Parquet, alone or in a folder. Of a BEIR folder
+the queries count and the documents that its qrels name: the rest of a corpus is no answer to anything.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speed_ray import checks, parquet
+from speed_ray.curation import words
+from speed_ray.curation.words import Hashes, Places, Words
+from speed_ray.errors import UserError
+
+RUN = 13  # words (GPT-3's rule, arXiv 2005.14165, appendix C)
+AT_ONCE = 4_096  # texts
+
+Reader = Callable[[Path], Iterator[str]]
+
+
+class Seen:
+    """The word runs of evaluation sets, by the name of the set, sorted."""
+
+    def __init__(self, sets: dict[str, Hashes]) -> None:
+        self.sets = sets
+
+    @property
+    def digest(self) -> str:
+        """What decides, wherever the sets lie."""
+        digest = hashlib.blake2b(digest_size=16)
+        for runs in sorted(runs.tobytes() for runs in self.sets.values()):
+            digest.update(hashlib.blake2b(runs).digest())
+        return digest.hexdigest()
+
+    def find(self, read: Words) -> dict[int, str]:
+        """The texts that stand in a set, by place, and in which."""
+        runs, owners = _runs(read)
+        found: dict[int, str] = {}
+        for name, known in self.sets.items():
+            places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+            found |= {int(owner): name for owner in np.unique(owners[known[places] == runs])}
+        return found
+
+
+def read(paths: Iterable[str]) -> Seen:
+    """Read evaluation sets. Raises UserError for what is missing or cannot be read, and where it has no text."""
+    return Seen({path: _known(path) for path in paths})
+
+
+def _known(path: str) -> Hashes:
+    texts = _texts(Path(path).expanduser())
+    known = [np.empty(0, np.uint64)]
+    while some := list(islice(texts, AT_ONCE)):
+        known.append(np.unique(_runs(words.read(some))[0]))
+    found = np.unique(np.concatenate(known))
+    if not len(found):
+        raise UserError(f"curate.decontaminate: {path} holds no text of {checks.FEWEST_TO_COPY} words or more.")
+    return found
+
+
+def _runs(read: Words) -> tuple[Hashes, Places]:
+    """Every run of 13 words, and every whole text of fewer, unless it is too short to say anything."""
+    counts = read.counts()
+    found = [read.grams(RUN)]
+    for length in range(checks.FEWEST_TO_COPY, RUN):
+        mine = counts[read.owners] == length
+        found.append(Words(read.hashes[mine], read.owners[mine], read.texts).grams(length))
+    return np.concatenate([each.hashes for each in found]), np.concatenate([each.owners for each in found])
+
+
+def _texts(path: Path) -> Iterator[str]:
+    if path.is_file():
+        yield from _read(path)
+    elif not path.is_dir():
+        raise UserError(f"curate.decontaminate: there is no file or folder {path}.")
+    elif any((path / name).is_file() for name in ("corpus.jsonl", "queries.jsonl")):
+        yield from _read(path, _beir)
+    else:
+        files = [file for file in sorted(path.rglob("*")) if file.suffix in _READERS]
+        if not files:
+            raise UserError(f"curate.decontaminate: {path} holds no file of these: {', '.join(_READERS)}.")
+        for file in files:
+            yield from _read(file)
+
+
+def _read(path: Path, reader: Reader | None = None) -> Iterator[str]:
+    reader = reader or _READERS.get(path.suffix)
+    if reader is None:
+        raise UserError(f"curate.decontaminate: {path} is none of these: {', '.join(_READERS)}.")
+    try:
+        yield from reader(path)
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's and JSON's errors are ValueErrors
+        raise UserError(f"curate.decontaminate: {path} cannot be read: {error}") from None
+
+
+def _beir(folder: Path) -> Iterator[str]:
+    for needed in ("corpus.jsonl", "queries.jsonl", "qrels"):
+        if not (folder / needed).exists():
+            raise UserError(f"curate.decontaminate: {folder} is no BEIR folder: it has no {needed}.")
+    judged = {cells[1] for file in sorted(folder.glob("qrels/*.tsv")) for cells in _rows(file) if len(cells) == 3}
+    yield from _objects(folder / "queries.jsonl")
+    for row in map(_object, _lines(folder / "corpus.jsonl")):
+        if row.get("_id") in judged:
+            yield from _strings(row)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        yield from file
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        yield from csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+
+
+def _cells(path: Path) -> Iterator[str]:
+    yield from (cell for row in _rows(path) for cell in row)
+
+
+def _objects(path: Path) -> Iterator[str]:
+    for line in _lines(path):
+        yield from _strings(_object(line))
+
+
+def _object(line: str) -> dict[str, Any]:
+    tree = json.loads(line)
+    if not isinstance(tree, dict):
+        raise ValueError("a line is no JSON object")
+    return tree
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
+
+
+def _columns(path: Path) -> Iterator[str]:
+    for row in parquet.read(path.read_bytes()).to_pylist():
+        yield from _strings(row)
+
+
+_READERS: dict[str, Reader] = {
+    ".txt": _lines,
+    ".csv": _cells,
+    ".tsv": _cells,
+    ".jsonl": _objects,
+    ".parquet": _columns,
+}

@@ -1,0 +1,70 @@
+"""What one example must be, whatever the others are: long enough, in its language, no copy, no test set's text."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from speed_ray import language
+from speed_ray.checks import FEWEST_TO_COPY, Broken
+from speed_ray.curation.contamination import Seen
+from speed_ray.curation.words import Words
+from speed_ray.recipe import Curate
+from speed_ray.records import Row
+
+ALIKE = ("sts",)  # kinds whose query and positive are to share words
+LABELLED = ("classification",)  # kinds whose positive is a label
+
+
+def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) -> dict[int, tuple[str, str]]:
+    """The rows that break a rule, by place, each with (reason, detail) of the first.
+
+    `texts` holds the words of each row's query and positive, in turn.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    counts = texts.counts().reshape(-1, 2)
+    for place, total in enumerate(counts.sum(1).tolist()):
+        if broken := _length(total, settings):
+            found.setdefault(place, broken)
+    for place, share in _copied(rows, texts, settings):
+        found.setdefault(place, ("copied_query", f"query and positive share {share:.0%} of one's word triples"))
+    for text, name in sorted(seen.find(texts).items()):
+        place, side = divmod(text, 2)
+        if not (side and rows[place]["kind"] in LABELLED):
+            what = ("query", "positive")[side]
+            found.setdefault(place, ("contaminated", f"the {what}, or 13 words of it, stands in {name}"))
+    if settings.check_language:
+        for place, row in enumerate(rows):
+            if place not in found and (broken := _language(row)):
+                found[place] = broken
+    return found
+
+
+def _length(total: int, settings: Curate) -> Broken:
+    if settings.min_words is not None and total < settings.min_words:
+        return "too_short", f"query and positive have {total} words, wanted at least {settings.min_words}"
+    if settings.max_words is not None and total > settings.max_words:
+        return "too_long", f"query and positive have {total} words, wanted at most {settings.max_words}"
+    return None
+
+
+def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[int, float]]:
+    """Rows of which one text holds the other, all or most of it, and how much."""
+    if settings.copied is None:
+        return []
+    triples = texts.grams(3)
+    tagged = (triples.owners >> 1) << 33 | (triples.hashes >> np.uint64(32)).astype(np.int64) << 1 | triples.owners & 1
+    tagged.sort()
+    tagged = tagged[np.diff(tagged, prepend=-1) > 0]
+    shared = np.bincount(tagged[1:][tagged[1:] >> 1 == tagged[:-1] >> 1] >> 33, minlength=len(rows))
+    sizes = np.bincount((tagged >> 33) * 2 + (tagged & 1), minlength=2 * len(rows)).reshape(-1, 2)
+    long_enough = texts.counts().reshape(-1, 2) >= FEWEST_TO_COPY
+    shares = np.where(long_enough, shared[:, None] / np.maximum(sizes, 1), 0).max(1)
+    places = np.flatnonzero(shares >= settings.copied).tolist()
+    return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in ALIKE]
+
+
+def _language(row: Row) -> Broken:
+    for name in ("query", "positive"):
+        if other := language.mistaken(row[name], row["language"]):
+            return "other_language", f"{name} is in {other!r}, wanted {row['language']}"
+    return None

@@ -1,0 +1,316 @@
+"""Curating: every example ends as a record or as a reject with its reason, and no task is on both sides."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+
+from speed_ray import recipe as recipes
+from speed_ray import status
+from speed_ray.curation import looks
+from speed_ray.errors import UserError
+from speed_ray.records import CURATED, EXAMPLE, REVISED, Row, content_id
+from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.shards import RECORDS, REJECTS, Plan
+from speed_ray.stages import curate, passing
+from speed_ray.store import ObjectStore
+from speed_ray.verify import verify
+
+NOUNS = ["harbour", "lantern", "meadow", "cello", "glacier", "saddle", "orchard", "compass", "thimble", "quarry"]
+VERBS = ["mends", "paints", "borrows", "hides", "weighs", "follows", "buries", "lifts", "trades", "sketches"]
+
+
+def sentence(number: int) -> str:
+    """Ten words that no other number shares two neighbours of with."""
+    return " ".join(f"{(NOUNS if place % 2 else VERBS)[(number + place) % 10]}{number}x{place}" for place in range(10))
+
+
+def example(number: int, **changes: object) -> Row:
+    row: Row = {
+        "id": content_id("example", str(number)),
+        "row_id": content_id("prompt", str(number)),
+        "parent_id": content_id("task", str(number % 40)),
+        "kind": "retrieval",
+        "topic": "Arts",
+        "language": "English",
+        "instruction": "Find the passage that answers",
+        "query": f"who {sentence(number)}",
+        "positive": sentence(1_000_000 + number),
+        "negatives": ["something else"],
+        "model": "m",
+    }
+    return {**row, **changes}
+
+
+def publish(run: Run, rows: list[Row], name: str = EXAMPLES) -> None:
+    """Publish rows as the stage before would, ten to a shard; None is a row that was rejected there."""
+    plan = Plan(name, rows=len(rows), shard_rows=10)
+    schema = EXAMPLE if name == EXAMPLES else REVISED
+    passing.publish(run.artifact(name), plan, schema, (passing.Passed(row["id"], row, None) for row in rows))
+
+
+def curated(run: Run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]]:
+    """Curate. Returns the records and the rejects."""
+    publish(run, rows)
+    sizes = ("synthesize.revise=false", "curate.shard_rows=16", "curate.held_out=0")
+    artifact = curate.curate(run, recipes.load("miniature", [*sizes, *overrides]))
+    assert all(verdict.holds for verdict in verify(run))
+    files = [commit.files for commit in artifact.commits()]
+    kept, rejects = ([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
+                     for role in (RECORDS, REJECTS))  # fmt: skip
+    assert [row["id"] for row in kept] == [row["id"] for row in rows if row["id"] in {each["id"] for each in kept}]
+    assert Counter(row["id"] for row in rows) == Counter(
+        [row["id"] for row in kept] + [row["row_id"] for row in rejects]
+    )
+    return kept, rejects
+
+
+def reasons(rejects: list[Row]) -> dict[str, str]:
+    return {row["row_id"]: row["reason"] for row in rejects}
+
+
+def test_examples_that_break_no_rule_pass_as_they_are(run):
+    rows = [example(number) for number in range(50)]
+    kept, rejects = curated(run, rows)
+    assert kept == [{**row, "split": "train"} for row in rows] and not rejects
+
+
+def test_the_first_of_the_same_examples_stays_and_is_named(run):
+    rows = [example(0), example(1), example(2, query=example(0)["query"], positive=example(0)["positive"])]
+    kept, [reject] = curated(run, rows)
+    assert [row["id"] for row in kept] == [rows[0]["id"], rows[1]["id"]]
+    assert (reject["row_id"], reject["reason"]) == (rows[2]["id"], "duplicate")
+    assert reject["detail"] == f"repeats {rows[0]['id']}" and reject["kind"] == "retrieval"
+
+
+def test_near_duplicates_are_found_across_shards(run):
+    rows = [example(number) for number in range(60)]
+    near = example(59)
+    near["positive"] = rows[3]["positive"].replace(rows[3]["positive"].split()[4], "another")
+    near["query"] = rows[3]["query"].upper() + "?"
+    kept, [reject] = curated(run, [*rows[:59], near])
+    assert len(kept) == 59 and reject["reason"] == "near_duplicate"
+    assert reject["detail"] == f"repeats {rows[3]['id']}"
+
+
+def test_without_the_rule_near_duplicates_stay(run):
+    rows = [example(0), example(1, query=example(0)["query"] + "!", positive=example(0)["positive"])]
+    kept, _ = curated(run, rows, "curate.duplicate_similarity=null")
+    assert len(kept) == 2
+
+
+def test_what_repeats_a_rejected_example_takes_its_place(run):
+    rows = [
+        example(0, language="German"),
+        example(1, query=f"{example(0)['query']}!", positive=example(0)["positive"]),
+    ]
+    english = "It was the best of times and the worst of times, as everybody in both of the cities knew very well."
+    rows = [{**row, "positive": english} for row in rows]
+    kept, [reject] = curated(run, rows, "curate.check_language=true")
+    assert [row["id"] for row in kept] == [rows[1]["id"]] and reject["reason"] == "other_language"
+
+
+def test_a_task_is_on_one_side_with_all_its_examples(run):
+    kept, _ = curated(run, [example(number) for number in range(400)], "curate.held_out=0.3")
+    sides = {row["parent_id"]: set() for row in kept}
+    for row in kept:
+        sides[row["parent_id"]].add(row["split"])
+    assert all(len(side) == 1 for side in sides.values())
+    assert {"train", "held_out"} == set.union(*sides.values())
+    assert 0.1 < sum(row["split"] == "held_out" for row in kept) / len(kept) < 0.5
+
+
+def test_other_tasks_do_not_change_the_side_of_one(run_on: Callable[..., Run]):
+    sides = []
+    for numbers in (range(40), range(0, 40, 3)):
+        run = run_on(ObjectStore(MemoryStore(), "memory://"))
+        kept, _ = curated(run, [example(number) for number in numbers], "curate.held_out=0.5")
+        sides.append({row["parent_id"]: row["split"] for row in kept})
+    assert sides[1].items() < sides[0].items()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason", "kept_of_first"),
+    [
+        ("curate.examples=7", "surplus", 7),
+        ("curate.kinds={retrieval: 5}", "kind_quota", 5),
+        ("curate.languages={English: 3}", "language_quota", 3),
+    ],
+)
+def test_quotas_keep_the_first(run, override, reason, kept_of_first):
+    rows = [example(number) for number in range(20)]
+    kept, rejects = curated(run, rows, override)
+    assert [row["id"] for row in kept] == [row["id"] for row in rows[:kept_of_first]]
+    assert set(reasons(rejects).values()) == {reason}
+
+
+def test_what_is_held_out_counts_for_no_quota(run):
+    rows = [example(number) for number in range(200)]
+    kept, rejects = curated(run, rows, "curate.held_out=0.3", "curate.examples=50")
+    assert sum(row["split"] == "train" for row in kept) == 50
+    held_out = sum(row["split"] == "held_out" for row in kept)
+    assert held_out and held_out + 50 + len(rejects) == 200
+
+
+def test_no_label_has_more_than_its_share(run):
+    rows = [
+        example(number, kind="classification", positive="Good" if number % 2 else f"label {number}")
+        for number in range(60)
+    ]
+    kept, rejects = curated(run, rows, "curate.label_share=0.1")
+    assert Counter(row["positive"] for row in kept)["Good"] == 6
+    assert Counter(reasons(rejects).values()) == {"common_label": 24}
+
+
+def test_a_positive_that_copies_its_query_is_dropped_but_for_sts(run):
+    copied = {
+        "query": "how many boats the harbour holds",
+        "positive": f"How many boats the harbour holds: {sentence(9)}",
+    }
+    turned = {"query": copied["positive"] + "!", "positive": copied["query"]}
+    rows = [example(0, **copied), example(1, **turned), example(2, kind="sts", **copied)]
+    kept, rejects = curated(run, rows, "curate.duplicate_similarity=null")
+    assert [row["id"] for row in kept] == [rows[2]["id"]]
+    assert set(reasons(rejects).values()) == {"copied_query"}
+    assert rejects[0]["detail"] == "query and positive share 100% of one's word triples"
+
+
+def test_lengths_are_of_query_and_positive_together(run):
+    rows = [example(0, query="a b", positive="c"), example(1, query="a b", positive="c d"), example(2)]
+    kept, rejects = curated(run, rows, "curate.min_words=4", "curate.max_words=20", "curate.duplicate_similarity=null")
+    assert [row["id"] for row in kept] == [rows[1]["id"]]
+    assert list(reasons(rejects).values()) == ["too_short", "too_long"]
+
+
+def test_texts_of_evaluation_sets_are_not_learnt_from(run, tmp_path):
+    (tmp_path / "sts.csv").write_text(f'"{sentence(3)}",whatever,5.0\n')
+    long = f"{sentence(50)} and then {sentence(51)}"
+    (tmp_path / "more.jsonl").write_text(json.dumps({"text": long}) + "\n")
+    within = f"Here {sentence(50)} and then {sentence(51).split()[0]} stop"
+    twelve = " ".join(long.split()[:12]) + " stop"
+    rows = [
+        example(0, query=f"{sentence(3).upper()}!"),
+        example(1, positive=within),
+        example(2, positive=twelve),
+        example(3, query="5.0"),
+    ]
+    _, rejects = curated(run, rows, f"curate.decontaminate=[{tmp_path}]", "curate.duplicate_similarity=null")
+    assert set(reasons(rejects).values()) == {"contaminated"}
+    assert [row["row_id"] for row in rejects] == [rows[0]["id"], rows[1]["id"]]
+    assert rejects[1]["detail"] == f"the positive, or 13 words of it, stands in {tmp_path}"
+
+
+def test_a_label_of_an_evaluation_set_may_be_learnt(run, tmp_path):
+    (tmp_path / "test.csv").write_text("some text,card_payment_fee_charged\n")
+    rows = [example(0, kind="classification", positive="Card payment fee charged")]
+    kept, _ = curated(run, rows, f"curate.decontaminate=[{tmp_path}/test.csv]")
+    assert len(kept) == 1
+
+
+def test_of_a_beir_folder_queries_and_judged_documents_count(run, tmp_path):
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": sentence(1)}) + "\n")
+    documents = [{"_id": f"d{number}", "title": "", "text": sentence(number)} for number in (2, 3)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)) + "\n")
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td2\t1\n")
+    rows = [example(number + 10, query=f"q{number}", positive=sentence(number)) for number in (1, 2, 3)]
+    kept, rejects = curated(run, rows, f"curate.decontaminate=[{tmp_path}]")
+    assert [row["id"] for row in kept] == [rows[2]["id"]] and len(rejects) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no file of these: .txt, .csv"),
+        ({"corpus.jsonl": "{}\n", "qrels": None}, "is no BEIR folder: it has no queries.jsonl"),
+        ({"corpus.jsonl": "{}\n", "queries.jsonl": "{}\n"}, "is no BEIR folder: it has no qrels"),
+        ({"a.jsonl": "not json\n"}, "a.jsonl cannot be read: Expecting value"),
+        ({"a.txt": "too short\n"}, "holds no text of 4 words or more"),
+        ({"a.parquet": "PAR1"}, "a.parquet cannot be read"),
+    ],
+)
+def test_an_evaluation_set_that_cannot_be_read_is_named(run, tmp_path: Path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"curate.decontaminate: .*{message}"):
+        curated(run, [example(0)], f"curate.decontaminate=[{tmp_path}]")
+
+
+def test_an_evaluation_set_that_is_not_there_is_named(run, tmp_path):
+    with pytest.raises(UserError, match=r"there is no file or folder .*/missing"):
+        curated(run, [example(0)], f"curate.decontaminate=[{tmp_path}/missing]")
+
+
+def test_examples_that_are_not_finished_are_asked_for(run):
+    with pytest.raises(UserError, match=r"examples is not finished.*\n.*Run the job that makes 'examples' first"):
+        curate.curate(run, recipes.load("miniature", ["synthesize.revise=false"]))
+
+
+def test_revised_examples_lose_what_only_their_revision_was_about(run):
+    rows = [{**example(number), "revised": False, "kept_because": "unchanged"} for number in range(3)]
+    publish(run, rows, REVISED_EXAMPLES)
+    artifact = curate.curate(run, recipes.load("miniature", ["synthesize.revise=true", "curate.held_out=0"]))
+    kept = list(artifact.records())
+    assert kept == [{**example(number), "split": "train"} for number in range(3)]
+    assert list(kept[0]) == CURATED.names
+
+
+def many(count: int) -> list[Row]:
+    """Examples of which a fifth repeats another, and a few are too short."""
+    rows = [example(number) for number in range(count)]
+    for number in range(0, count, 5):
+        rows[number]["positive"] = rows[number // 3]["positive"]
+        rows[number]["query"] = rows[number // 3]["query"]
+    for number in range(1, count, 50):
+        rows[number] |= {"query": "a", "positive": "b"}
+    return rows
+
+
+def test_curating_again_gives_the_same_bytes_and_the_funnel_adds_up(run_on: Callable[..., Run]):
+    digests = []
+    for _ in range(2):
+        run = run_on(ObjectStore(MemoryStore(), "memory://"))
+        curated(run, many(300), "curate.held_out=0.2", "curate.min_words=3", "curate.examples=150")
+        manifest = run.artifact(CURATED_EXAMPLES).manifest()
+        digests.append([entry["sha256"] for shard in manifest["shards"] for entry in shard["files"].values()])
+    assert digests[0] == digests[1]
+    [standing] = [each for each in status.standings(run) if each.artifact == CURATED_EXAMPLES]
+    assert standing.counts.records + sum(standing.counts.reasons.values()) == 300
+    assert set(standing.counts.reasons) == {"duplicate", "too_short", "surplus"}
+    assert "  rejected, surplus: " in "".join(status.breakdown(standing))
+
+
+def test_processes_find_what_one_process_finds(tmp_path, monkeypatch):
+    found = []
+    for name, least in (("one", 10**9), ("more", 1)):
+        monkeypatch.setattr(looks, "MANY", least)
+        kept, rejects = curated(Run(str(tmp_path / name)), many(100), "curate.min_words=3")
+        found.append((kept, rejects))
+    assert found[0] == found[1]
+
+
+def test_a_resumed_stage_makes_only_what_is_missing(run):
+    class Stopped(Exception):
+        pass
+
+    publish(run, many(100))
+    recipe = recipes.load("miniature", ["synthesize.revise=false", "curate.shard_rows=16"])
+    artifact, rules = run.artifact(CURATED_EXAMPLES), curate.rules(recipe)
+    plan = curate.plan(run.artifact(EXAMPLES), rules)
+
+    def cut():
+        for number, passed in enumerate(curate.passed(run.artifact(EXAMPLES), rules)):
+            if number == 40:
+                raise Stopped
+            yield passed
+
+    with pytest.raises(Stopped):
+        passing.publish(artifact, plan, CURATED, cut())
+    before = {commit.shard: commit.attempt for commit in artifact.commits()}
+    assert set(before) == {0, 1}
+    curate.curate(run, recipe)
+    assert before.items() < {commit.shard: commit.attempt for commit in artifact.commits()}.items()
+    assert all(verdict.holds for verdict in verify(run))
