@@ -1,5 +1,6 @@
 """`speed-ray`: every job, and the commands that look at a run. Ray and torch are not imported until a job runs."""
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -181,6 +182,27 @@ def quality(
         from speed_ray.evaluation import wins
 
         console.print(told.shown_wins(wins.wins(opened, Run(against), artifact), against), soft_wrap=True)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A run, or a sentence-transformers model: a folder or a Hub name.")],
+    name: Annotated[str | None, typer.Option("--name", help="What clients call it.  [default: its own name]")] = None,
+    host: Annotated[str, typer.Option("--host", help="Who reaches it may ask: there are no keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port")] = 8000,
+    replicas: Annotated[str, typer.Option("--replicas", help="2, or 1..4 to follow the load.")] = "1",
+    cpus: Annotated[float, typer.Option("--cpus", help="CPUs, and threads, of each replica.")] = 1,
+    gpus: Annotated[float, typer.Option("--gpus", help="GPUs of each replica.")] = 0,
+) -> None:
+    """Serve an embedder behind OpenAI's /v1/embeddings until Ctrl-C."""
+    from speed_ray.serving import served as models
+
+    served = models.find(model)
+    served = served if name is None else dataclasses.replace(served, name=name)
+    from speed_ray.serving import command  # imports Ray and torch
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    command.run(served, command.Replicas.read(replicas, cpus, gpus), host, port)
 
 
 @app.command()

@@ -1,0 +1,80 @@
+"""What Ray Serve's own HTTP proxies add: a lost replica is a 503 that clients repeat, and bodies have an end.
+
+Serve calls `middlewares` in each proxy, by the import path that RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH holds there.
+Without it a lost replica is a plain 500, and a body of any size is read into the proxy's memory.
+"""
+
+import asyncio
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from speed_ray.serving.asked import MOST_BYTES, Refused, too_large
+
+CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
+HEALTH_SECONDS = 10.0  # without a replica Serve keeps requests until there is one; a probe wants to know now
+SERVES_OWN = (408, 500, 503)  # timed out, replica lost, too many waiting: as plain text
+
+
+def middlewares() -> list[Middleware]:
+    """Return what Serve puts around its proxy."""
+    return [Middleware(Front)]
+
+
+class Front:
+    """Around a proxy's ASGI app."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it; tell a client to repeat it where Serve could not get an answer."""
+        if scope["type"] != "http" or scope["path"].startswith("/-/"):
+            return await self._app(scope, receive, send)
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdigit() and int(length) > MOST_BYTES:
+            return await too_large().response()(scope, receive, send)
+        answer = _Answer(send)
+        patience = HEALTH_SECONDS if scope["path"] == "/health" else None
+        try:
+            await asyncio.wait_for(self._app(scope, _limited(receive), answer.send), patience)
+        except TimeoutError:
+            if answer.begun:
+                raise
+        if not answer.begun:
+            lost = Refused(503, "No replica could answer: it was lost, or there are too many requests. Ask again.")
+            await lost.response()(scope, receive, send)
+
+
+class _Answer:
+    """What goes back to the client, without Serve's own plain-text errors."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+        self._dropped = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kind = Headers(raw=message.get("headers", [])).get("content-type", "")
+            self._dropped = message["status"] in SERVES_OWN and not kind.startswith("application/json")
+        if not self._dropped:
+            self.begun = True
+            await self._send(message)
+
+
+def _limited(receive: Receive) -> Receive:
+    """Stop reading past the limit, once the replica has seen enough to refuse the body."""
+    read = 0
+
+    async def receive_some() -> Any:
+        nonlocal read
+        if read > MOST_BYTES:
+            await asyncio.Event().wait()  # until the refusal was sent, which ends the request
+        message = await receive()
+        read += len(message.get("body", b""))
+        return message
+
+    return receive_some
