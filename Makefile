@@ -23,6 +23,7 @@ demo: venv
 	$(BIN)/speed-ray verify runs/demo
 	$(BIN)/speed-ray show runs/demo revised_examples
 	$(BIN)/python -m speed_ray.miniature.compare runs/demo
+	$(BIN)/python jobs/compare_writers.py runs/demo
 
 test: venv
 	$(BIN)/pytest tests/cpu tests/faults
