@@ -64,7 +64,7 @@ def train(training: Training, report: Report) -> None:
     workers.join(settings.workers.gpus)
     model = _model(training)
     reader, drawn, steps = _rows(training, model)
-    states = _states(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
+    states = optimised(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
         Metrics(training.model, Path(scratch, "logs") if workers.rank() == 0 else None) as metrics,
@@ -107,7 +107,8 @@ def _model(training: Training) -> SentenceTransformer:
     return model.to(workers.device(settings.workers.gpus)).train()
 
 
-def _states(network: Encoder, settings: Embedder, steps: int) -> Any:
+def optimised(network: Encoder, settings: Embedder, steps: int) -> Any:
+    """Give the network an optimizer, on every worker alike or shared out among them."""
     if not settings.zero:
         return Replicated(network, settings, steps)
     from speed_ray.training.sharded import Sharded  # brings DeepSpeed, which compiles when it is first used

@@ -62,3 +62,12 @@ def test_own_negatives_only():
 def test_a_query_that_knows_only_its_answer_has_no_loss():
     texts = Texts(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
     assert infonce.loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False) == 0.0
+
+
+def test_logits_that_are_taken_in_parts_change_nothing(monkeypatch):
+    whole, parts = (torch.randn(3 * QUERIES, WIDTH, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    whole.requires_grad_(), parts.requires_grad_()
+    loss(whole).backward()
+    monkeypatch.setattr(infonce, "LOGITS", 3 * 2 * QUERIES)
+    loss(parts).backward()
+    assert (whole.grad - parts.grad).abs().max() < 1e-6 * whole.grad.abs().max()

@@ -1,0 +1,142 @@
+"""One worker of benchmarks/gradients.py: the gradient of a batch by our own step, or by one graph over all of it.
+
+    torchrun --nproc-per-node 2 -m benchmarks.gradient_worker CASE.json
+
+AdamW is replaced by plain descent at rate 1 without clipping, so what one step takes from the weights is the gradient.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from speed_ray.miniature import models, retrieval
+from speed_ray.recipe import Embedder
+from speed_ray.training import contrastive, embedder, encoder, infonce, workers
+from speed_ray.training.contrastive import Objective, Triple
+from speed_ray.training.encoder import Encoder, padded
+from speed_ray.training.infonce import Texts
+
+DROPOUT = 0.1
+
+
+class Descent(torch.optim.SGD):
+    """Takes the gradient itself from the weights, whatever rate it is given."""
+
+    def __init__(self, groups: Any, **_: Any) -> None:
+        super().__init__(groups, lr=1.0)
+
+
+def rows(tokenizer: Any, count: int) -> list[Triple]:
+    """Questions of the miniature world, each with its answer and another document."""
+    documents, queries, relevant = retrieval.drawn()
+    names, rng = list(documents), random.Random(0)
+    made = []
+    for query in rng.sample(list(queries), count):
+        positive = next(iter(relevant[query]))
+        texts = [queries[query], documents[positive], documents[rng.choice(names)]]
+        ids = tuple(tokenizer(text, truncation=True, max_length=128).input_ids for text in texts)
+        made.append(Triple(query, ids, tuple(map(contrastive.text_hash, texts))))
+    return made
+
+
+def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
+    """The miniature base as an embedder, in the shape of the case."""
+    model = encoder.load(models.ensure("base"), "mean", 128)
+    tokenizer = encoder.tokenizer(model)
+    for layer in model[0].model.layers:
+        layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
+    if settings.lora:
+        encoder.adapt(model, settings.lora, 0, bf16=False)
+        rng = torch.Generator().manual_seed(1)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:  # zeros at first, with which half of the gradients are zero too
+                weight.data = torch.randn(weight.shape, generator=rng) * 0.02
+    if settings.gradient_checkpointing:
+        model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Encoder(model.train()), tokenizer
+
+
+def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
+    """What our own step takes from the weights, on this worker of several."""
+    net, tokenizer = network(case, settings)
+    before = {name: weight.detach().clone() for name, weight in net.named_parameters() if weight.requires_grad}
+    states = embedder.optimised(net, settings, 1)
+    each = case["rows"] // workers.world()
+    mine = rows(tokenizer, case["rows"])[workers.rank() * each : (workers.rank() + 1) * each]
+    torch.manual_seed(workers.rank())
+    contrastive.step(
+        states.network,
+        mine,
+        False,
+        Objective(settings.temperature, settings.micro_batch),
+        tokenizer.pad_token_id,
+        states.backward,
+        states.unsynchronised,
+    )
+    states.step()
+    states.gather()
+    after = {name: weight.detach() for name, weight in net.named_parameters()}
+    return {name: (before[name] - after[name]).clone() for name in before}
+
+
+def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
+    """The gradient of one graph over the batch, each worker's texts under the random numbers that it would draw."""
+    net, tokenizer = network(case, settings)
+    batch, world = rows(tokenizer, case["rows"]), case["workers"]
+    each = case["rows"] // world
+    vectors = [
+        _embedded(net, batch[rank * each : (rank + 1) * each], settings, tokenizer, rank) for rank in range(world)
+    ]
+    documents = torch.cat([vector[each:] for vector in vectors])
+    hashes = torch.cat(
+        [
+            torch.tensor([row.hashes[1:] for row in batch[rank * each : (rank + 1) * each]]).T.flatten()
+            for rank in range(world)
+        ]
+    )
+    total = torch.zeros(())
+    for rank, vector in enumerate(vectors):
+        mine = torch.tensor([row.hashes for row in batch[rank * each : (rank + 1) * each]])
+        first = rank * (len(documents) // world)
+        own = torch.arange(first, first + len(documents) // world).view(-1, each).T
+        texts = Texts(mine[:, 0], mine[:, 1], hashes, own)
+        total = total + infonce.loss(vector[:each], documents, texts, settings.temperature, False)
+    (total / case["rows"]).backward()
+    return {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
+
+
+def _embedded(net: Encoder, share: list[Triple], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:
+    texts = [text for column in zip(*(row.texts for row in share), strict=True) for text in column]
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    size = settings.micro_batch if settings.micro_batch else len(texts)
+    torch.manual_seed(rank)
+    parts = [
+        net(**padded([texts[place] for place in order[first : first + size]], tokenizer.pad_token_id))
+        for first in range(0, len(order), size)
+    ]
+    back = torch.empty(len(order), dtype=torch.long)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    return torch.cat(parts)[back]
+
+
+def main() -> None:
+    case: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    settings = Embedder.model_validate({"model": "miniature://base", "schedule": "constant", **case["settings"]})
+    torch.optim.AdamW = Descent  # type: ignore[misc]
+    workers.prepare(settings)
+    workers.join(0)
+    gradient = by_graph(case, settings) if case["graph"] else by_step(case, settings)
+    if workers.rank() == 0:
+        torch.save(gradient, case["out"])
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
