@@ -1,14 +1,17 @@
 """What `speed-ray quality` prints of a run's examples: numbers as tables, and nothing that a model wrote."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from speed_ray.evaluation.examples import BUCKETS, Quality
-from speed_ray.evaluation.margins import Margins
-from speed_ray.evaluation.wins import Wins
+
+if TYPE_CHECKING:  # they bring torch, and the prompts
+    from speed_ray.evaluation.margins import Margins
+    from speed_ray.evaluation.wins import Wins
 
 
 def shown(quality: Quality) -> Iterator[RenderableType]:
@@ -34,7 +37,7 @@ def shown(quality: Quality) -> Iterator[RenderableType]:
     yield _lengths(quality)
 
 
-def shown_margins(margins: Margins) -> Text:
+def shown_margins(margins: "Margins") -> Text:
     """One line on positives and negatives."""
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
@@ -43,7 +46,7 @@ def shown_margins(margins: Margins) -> Text:
     )
 
 
-def shown_wins(wins: Wins, against: str) -> Text:
+def shown_wins(wins: "Wins", against: str) -> Text:
     """One line on the comparison."""
     return Text(
         f"{wins.judge} prefers this run to {against} in {wins.rate:.1%} ± {wins.error:.1%} of {wins.compared:,} pairs"

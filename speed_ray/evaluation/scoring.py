@@ -55,6 +55,8 @@ def score(scoring: Scoring) -> None:
     subject, task = scoring.subject, scoring.task
     scored = _mteb(scoring) if task.kind == "mteb" else _local(scoring)
     named = asdict(task) | {"model": subject.name, "model_digest": subject.digest, "code": __version__}
+    if not subject.instructed:
+        named["instruction"] = ""
     results.keep(Run(scoring.run), subject, task, {**named, **scored})
 
 

@@ -61,7 +61,7 @@ def sts(pairs):
     return task
 
 
-def few_documents(count=24):
+def few_documents(count):
     """A part of the miniature world's set, with the queries that it answers."""
     whole = sets.load("retrieval", (sets.MINIATURE,))
     documents = dict(list(whole.documents.items())[:count])
@@ -69,9 +69,9 @@ def few_documents(count=24):
     return Retrieval(documents, {query: whole.queries[query] for query in relevant}, relevant, 0)
 
 
-def retrieval():
+def retrieval(name="SCIDOCS", count=24):
     """That part under the name of one of mteb's tasks."""
-    loaded, task = few_documents(), mteb.get_task("SCIDOCS")
+    loaded, task = few_documents(count), mteb.get_task(name)
     split = RetrievalSplitData(
         corpus=Dataset.from_list([{"id": name, "text": text} for name, text in loaded.documents.items()]),
         queries=Dataset.from_list([{"id": name, "text": text} for name, text in loaded.queries.items()]),
@@ -126,10 +126,20 @@ def test_instructions_change_what_is_found(model):
 
 
 def test_our_own_retrieval_scores_are_mtebs(model):
-    scores = sets.score(subjects.embed(model, instructed=False, instruction=""), few_documents())
+    scores = sets.score(subjects.embed(model, instructed=False, instruction=""), few_documents(24))
     result = own(SentenceTransformer(str(MODEL), device="cpu"), retrieval()).scores["test"][0]
     for name in ("ndcg_at_10", "recall_at_100", "mrr_at_10"):
         assert scores[name] == pytest.approx(result[name], abs=1e-4)
+
+
+def test_a_task_of_many_parts_is_their_mean(model):
+    whole = benchmark.find("MTEB(eng, v1)", "CQADupstackRetrieval")
+    whole.metadata.tasks[:] = [retrieval(part.metadata.name, count=3) for part in whole.metadata.tasks]
+    scores = benchmark.score(model, PLAIN, whole)
+    assert scores["main_score"] == pytest.approx(
+        benchmark.score(model, PLAIN, retrieval("CQADupstackUnixRetrieval", count=3))["main_score"], abs=1e-6
+    )
+    assert scores["result"]["task_name"] == "CQADupstackRetrieval"
 
 
 def test_a_task_that_another_worker_finished_is_not_done_again(model, monkeypatch):

@@ -31,6 +31,11 @@ def test_a_beir_folder(beir):
     assert read.unanswered == 2, "one has no judgement, one no relevant document"
 
 
+def test_ids_may_be_numbers(beir):
+    read = files.read_retrieval(beir([{"_id": 7, "text": "lamp"}], [{"_id": 1, "text": 5}], "1\t7\t1\n"))
+    assert read == files.Retrieval({"7": "lamp"}, {"1": "5"}, {"1": {"7": 1}}, 0)
+
+
 @pytest.mark.parametrize(
     ("corpus", "queries", "qrels", "told"),
     [
@@ -45,6 +50,7 @@ def test_a_beir_folder(beir):
             r"corpus\.jsonl, line 1: document 'd1' has neither title nor text",
         ),
         ([{"id": "d1"}], QUERIES, "", r"corpus\.jsonl, line 1: no JSON object with an _id"),
+        (CORPUS, QUERIES, "q1\td1\t0\n", r"qrels/test\.tsv names no relevant document"),
         (CORPUS, ["q1"], "", r"queries\.jsonl, line 1: no JSON object with an _id"),
     ],
 )
@@ -73,6 +79,8 @@ def test_tables(tmp_path):
     ("text", "read", "told"),
     [
         ("a,b,high\n", files.read_pairs, "line 1: 'high' is not a score"),
+        ("a,b,1\na,b,nan\n", files.read_pairs, "line 2: 'nan' is not a score"),
+        ("a,b,1\nc,d,1\n", files.read_pairs, "has only the score 1: there is nothing to correlate with"),
         ("a,b\n", files.read_pairs, "line 1: 2 columns, and 3 are wanted"),
         ("text,label\n", files.read_labelled, "is empty"),
         ("lamp,home\ntable,home\n", files.read_labelled, "has only the label 'home'"),
