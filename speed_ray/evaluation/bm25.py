@@ -10,7 +10,7 @@ import re
 import numpy as np
 from bm25s import BM25
 
-from speed_ray.evaluation.embeddings import DEEP, Ranking
+from speed_ray.evaluation.embeddings import DEEP, Ranking, highest
 from speed_ray.evaluation.files import Retrieval
 
 WORD = re.compile(r"\w\w+")
@@ -24,9 +24,8 @@ def rank(retrieval: Retrieval) -> Ranking:
     found = {}
     for query, text in retrieval.queries.items():
         asked = words(text)
-        scores = index.get_scores(asked) if asked else np.zeros(len(names))
-        nearest = np.argsort(-scores, kind="stable")[: DEEP + 1]
-        shared = [place for place in nearest if scores[place] > 0 and names[place] != query]
+        scores = index.get_scores(asked) if asked else np.zeros(len(names), np.float32)
+        shared = [place for place in highest(scores, DEEP + 1) if scores[place] > 0 and names[place] != query]
         found[query] = {str(names[place]): float(scores[place]) for place in shared[:DEEP]}
     return Ranking(found)
 

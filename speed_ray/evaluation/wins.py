@@ -29,12 +29,13 @@ PAIRS = 200  # a teacher may cost money: they give the share to about 3.5 percen
 
 @dataclass(frozen=True)
 class Wins:
-    """How often the teacher preferred the first run's example. Verdicts that cannot be read count for nobody."""
+    """How often the teacher preferred the first run's example. A verdict that cannot be read counts for nobody."""
 
     judge: str
     compared: int
     won: int
     unread: int
+    alike: int  # pairs of one text twice, which nobody was asked about
 
     @property
     def rate(self) -> float:
@@ -63,12 +64,13 @@ def wins(run: Run, against: Run, name: str) -> Wins:
             f"{run.uri} and {against.uri} have no prompt in common: nothing of {name} can be compared.\n"
             "Runs share prompts when they have the same tasks and the same seed."
         )
-    requests = [_request(recipe, pair) for pair in pairs]
+    differing = [pair for pair in pairs if _texts(pair[0]) != _texts(pair[1])]
+    requests = [_request(recipe, pair) for pair in differing]
     engine = engines.build([recipe.teacher], spent(run, "teacher"), "teacher")
     replies = asyncio.run(_answers(engine, requests))
     won = [_won(request, reply) for request, reply in zip(requests, replies, strict=True)]
     read = [each for each in won if each is not None]
-    found = Wins(label(recipe.teacher), len(read), sum(read), len(won) - len(read))
+    found = Wins(label(recipe.teacher), len(read), sum(read), len(won) - len(read), len(pairs) - len(won))
     run.store.put(path, json.dumps(asdict(found)).encode())
     return found
 
@@ -79,6 +81,10 @@ def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[Row, Row]]:
     for row_id, row in first.items():
         if row_id in others and others[row_id]["language"] == row["language"]:
             yield row, others[row_id]
+
+
+def _texts(row: Row) -> list[str]:
+    return [row["query"], row["positive"], *row["negatives"]]
 
 
 def _request(recipe: Recipe, pair: tuple[Row, Row]) -> Request:

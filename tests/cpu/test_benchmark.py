@@ -13,10 +13,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.evaluation import benchmark, files, sets, subjects
+from speed_ray.evaluation import benchmark, files, results, scoring, sets, subjects
 from speed_ray.evaluation.embeddings import classification
 from speed_ray.evaluation.files import Labelled, Retrieval
 from speed_ray.evaluation.subjects import Subject
+from speed_ray.run import Run
 
 MODEL = Path(minilm).parent / "model"
 DATA = Path(__file__).parents[3] / "shared" / "data"  # lies beside the checkout, where there is one
@@ -146,6 +147,16 @@ def test_a_task_that_another_worker_finished_is_not_done_again(model, monkeypatc
     benchmark.score(model, PLAIN, TASKS["sts"]())
     monkeypatch.setattr(model, "encode", None)
     assert benchmark.score(model, PLAIN, TASKS["sts"]())["main_score"]
+
+
+def test_a_task_of_mteb_is_kept_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "find", lambda entry, name: TASKS["sts"]())
+    run, [task] = Run(str(tmp_path / "run")), benchmark.tasks(["STSBenchmark"])
+    [missing] = scoring.missing(run, [PLAIN], [task], "cpu")
+    scoring.score(missing)
+    assert not scoring.missing(run, [PLAIN], [task], "cpu")
+    kept = results.kept(run, PLAIN, task)
+    assert kept["scores"]["main_score"] == pytest.approx(kept["mteb"]["scores"]["test"][0]["main_score"])
 
 
 def test_without_a_network_the_task_is_named(model, monkeypatch):

@@ -27,6 +27,12 @@ def test_documents_are_ranked_by_cosine_and_none_answers_itself():
     assert found["q1"] == pytest.approx({"d1": 1.0, "d2": 1 / math.sqrt(2), "d3": 0.0})
 
 
+@pytest.mark.parametrize("most", [1, 7, 50, 99, 100, 200])
+def test_the_highest_are_those_of_a_whole_sort(most):
+    scores = np.random.RandomState(0).randint(0, 9, 100).astype(np.float32)
+    assert embeddings.highest(scores, most).tolist() == np.argsort(-scores, kind="stable")[:most].tolist()
+
+
 def test_scores_of_a_ranking():
     scores = Ranking({"q1": {"d1": 0.9, "d2": 0.5}, "q2": {"d3": 0.7, "d2": 0.6, "d1": 0.1}}).scores(SET)
     second, third = 1 / math.log2(3), 1 / math.log2(4)

@@ -12,6 +12,8 @@ from speed_ray import pipeline
 from speed_ray import recipe as recipes
 from speed_ray.errors import UserError
 from speed_ray.evaluation import results, scoring, sets, subjects
+from speed_ray.evaluation.sets import Task
+from speed_ray.evaluation.subjects import Subject
 from speed_ray.models import Model
 from speed_ray.recipe import Evaluate
 from speed_ray.run import Run
@@ -203,3 +205,17 @@ def test_the_table_leaves_open_what_is_not_scored(job):
     console = Console(record=True, width=100)
     console.print(results.table(run, *planned(run, recipe)))
     assert "alike" in console.export_text() and "0." not in console.export_text()
+
+
+def test_the_table_ends_an_entry_of_many_tasks_with_their_mean(run):
+    model = Subject("base", "0" * 32)
+    tasks = [Task("mteb", name, ("MTEB(eng, v2)",), None, name * 32) for name in "ab"]
+    for task, score in zip(tasks, (0.5, 0.75), strict=True):
+        results.keep(run, model, task, {"scores": {"main_score": score}})
+    assert cells(results.table(run, [model], tasks))[-1] == ["MTEB(eng, v2)", "mean of 2", "0.6250"]
+    more = [*tasks, Task("mteb", "c", ("MTEB(eng, v2)",), None, "c" * 32)]
+    assert cells(results.table(run, [model], more))[-1] == ["MTEB(eng, v2)", "mean of 3", ""], "one is not scored yet"
+
+
+def cells(table):
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]

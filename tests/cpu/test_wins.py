@@ -3,7 +3,7 @@
 import pytest
 
 from speed_ray.errors import UserError
-from speed_ray.evaluation import wins
+from speed_ray.evaluation import quality, wins
 from speed_ray.run import EXAMPLES, TASKS
 from speed_ray.stages import synthesize
 
@@ -27,6 +27,12 @@ def test_no_place_is_shown_first_more_often(alignment, better):
     recipe = better.recipe()
     shown = [wins._request(recipe, pair).facts["order"][0] for pair in wins._pairs(better, alignment.run, EXAMPLES)]
     assert 0.25 < sum(shown) / len(shown) < 0.75
+
+
+def test_of_the_same_text_twice_nobody_is_asked(better):
+    found = wins.wins(better, better, EXAMPLES)
+    assert (found.compared, found.unread) == (0, 0) and found.alike == 46
+    assert "no example of this run could be compared" in str(quality.shown_wins(found, "the other"))
 
 
 def test_what_was_compared_is_not_asked_again(alignment, better, monkeypatch):
