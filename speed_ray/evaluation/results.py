@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from speed_ray.errors import Interrupted
 from speed_ray.evaluation.sets import METRICS, Task
 from speed_ray.evaluation.subjects import BM25, Subject
 from speed_ray.run import Run
@@ -28,9 +29,16 @@ def applies(subject: Subject, task: Task) -> bool:
 
 
 def kept(run: Run, subject: Subject, task: Task) -> Result | None:
-    """What a model scored on a task, or None before it did."""
+    """What a model scored on a task, or None before it did. Raises Interrupted where the file is damaged."""
     data = find(run.store, _path(subject, task))
-    found: Result | None = json.loads(data) if data else None
+    if data is None:
+        return None
+    try:
+        found: Result = json.loads(data)
+    except ValueError as error:
+        raise Interrupted(
+            f"{run.uri}/{_path(subject, task)} is damaged ({error}).\nDelete that one file and evaluate again."
+        ) from None
     return found
 
 

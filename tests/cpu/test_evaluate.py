@@ -10,7 +10,7 @@ from tiny_training import tiny_model
 
 from speed_ray import pipeline
 from speed_ray import recipe as recipes
-from speed_ray.errors import UserError
+from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import results, scoring, sets, subjects
 from speed_ray.evaluation.sets import Task
 from speed_ray.evaluation.subjects import Subject
@@ -119,6 +119,15 @@ def test_what_is_scored_is_not_scored_again(job, wanted):
     assert [str(each) for each in scoring.missing(run, *planned(run, recipe), "cpu")] == [
         "alike (base)", "alike (embedder)",
     ]  # fmt: skip
+
+
+def test_a_damaged_result_is_named(job):
+    run, recipe = job
+    done(run, recipe)
+    damaged = next(Path(run.uri, "evaluation").glob("*/beir-*.json"))
+    damaged.write_bytes(b"{")
+    with pytest.raises(Interrupted, match=f"{damaged.name} is damaged"):
+        scoring.missing(run, *planned(run, recipe), "cpu")
 
 
 def test_the_instruction_goes_before_queries_alone(base, job):
