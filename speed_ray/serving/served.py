@@ -29,7 +29,7 @@ def find(model: str) -> Served:
         place = str(folder.resolve())
         return Served(folder.resolve().name, lambda: place)
     if folder.is_dir() or "://" in model:
-        trained = Model(Run(model), EMBEDDER)
+        trained = Model(Run(str(folder.resolve()) if folder.is_dir() else model), EMBEDDER)
         if folder.is_dir() and not (folder / "recipe.yaml").is_file():
             raise UserError(
                 f"{model} is neither a run (it has no recipe.yaml) nor a sentence-transformers model (it has no "

@@ -6,22 +6,25 @@ import contextlib
 import random
 import signal
 import socket
-import urllib.error
-import urllib.request
+from pathlib import Path
 
 import httpx
 import numpy as np
 import openai
 import orjson
 import pytest
+from ray import cloudpickle
 from sentence_transformers import SentenceTransformer
 from starlette.requests import Request
 from tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
 
 from speed_ray.cli import main
+from speed_ray.models import Model
+from speed_ray.run import Run
 from speed_ray.serving import asked, proxy
 from speed_ray.serving.embed import Embed
 from speed_ray.serving.rounds import FORWARDS, Rounds
+from speed_ray.serving.served import EMBEDDER, find
 
 TEXTS = ["a lamp", "the lamp hums at night", "b", "nobody sleeps", "🦆 ducks, 灯 and \x00 and e\u0301"]
 
@@ -297,6 +300,18 @@ def test_a_wrong_command(tmp_path, folder, capsys, monkeypatch, model, options, 
     assert ended.value.code == 2 and named in said and "Traceback" not in said
 
 
+def test_the_embedder_of_a_run_is_served(tmp_path, folder, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("seed: 1")
+    Model(Run(str(run)), EMBEDDER).publish(folder, {})
+    monkeypatch.chdir(tmp_path)
+    found = find("run")
+    monkeypatch.chdir("/")  # a replica has a working directory of its own
+    fetch = cloudpickle.loads(cloudpickle.dumps(found.fetch))
+    assert found.name == "embedder" and (Path(fetch()) / "modules.json").is_file()
+
+
 @contextlib.contextmanager
 def listening():
     with socket.socket() as taken:
@@ -328,9 +343,8 @@ def test_a_served_model_under_64_clients(folder, reference, drive):
         return worst
 
     assert asyncio.run(ask()) < 1e-4
-    too_large = urllib.request.Request(f"{endpoint.url}/v1/embeddings", b"a" * (asked.MOST_BYTES + 1))
-    with pytest.raises(urllib.error.HTTPError, match="413"):
-        urllib.request.urlopen(too_large, timeout=60)
+    large = httpx.post(f"{endpoint.url}/v1/embeddings", content=b"a" * (asked.MOST_BYTES + 1), timeout=60)
+    assert large.status_code == 413
     driver.process.send_signal(signal.SIGTERM)
     assert driver.ended() == 0, driver.said()
     assert "Traceback" not in driver.said(), driver.said()
