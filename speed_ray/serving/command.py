@@ -7,11 +7,12 @@ import sys
 import time
 from dataclasses import dataclass
 
+import ray
 from ray import serve
 from ray.serve import Application
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.on_ray.session import session
+from speed_ray.on_ray.session import resources, session
 from speed_ray.serving import proxy
 from speed_ray.serving.embed import Embed
 from speed_ray.serving.served import Served
@@ -79,6 +80,7 @@ def run(served: Served, replicas: Replicas, host: str, port: int) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(host, port)
     with session():
+        _check_resources(replicas)
         _start(host, port)
         try:
             _deploy(application(served, replicas))
@@ -116,6 +118,19 @@ def _watch() -> None:
             raise Interrupted("somebody deleted the application: nothing is served any more.")
         if state.status == "DEPLOY_FAILED":
             raise Interrupted(f"nothing is served any more: {state.message}")
+
+
+def _check_resources(replicas: Replicas) -> None:
+    """A cluster may grow; a Ray that was started here does not, and would wait for ever without a word."""
+    have = ray.cluster_resources()
+    wanted = {"CPU": replicas.cpus * replicas.least, "GPU": replicas.gpus * replicas.least}
+    if any(have.get(kind, 0) < number for kind, number in wanted.items()):
+        what = (
+            f"{replicas.least} replicas need CPU {wanted['CPU']:g} and GPU {wanted['GPU']:g}; there is {resources()}"
+        )
+        if not os.environ.get("RAY_ADDRESS"):
+            raise UserError(f"{what}.\nAsk for less by --replicas, --cpus and --gpus.")
+        print(f"speed-ray: {what}. Waiting for the cluster to grow.", file=sys.stderr, flush=True)
 
 
 def _check_free(host: str, port: int) -> None:

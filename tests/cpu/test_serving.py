@@ -321,6 +321,13 @@ def listening():
 
 
 @pytest.mark.slow
+def test_more_than_this_machine_has_is_refused(folder, drive):
+    driver = drive(Endpoint(folder, free_port(), ("--gpus", "64")), "serve")
+    assert driver.ended() == 2, driver.said()
+    assert "--replicas 1 needs CPU 1, GPU 64; there is CPU" in driver.said() and "Traceback" not in driver.said()
+
+
+@pytest.mark.slow
 def test_a_served_model_under_64_clients(folder, reference, drive):
     endpoint = Endpoint(folder, free_port(), ("--replicas", "2", "--cpus", "0.5"))
     driver = drive(endpoint, "serve")
