@@ -125,9 +125,8 @@ def _check_resources(replicas: Replicas) -> None:
     have = ray.cluster_resources()
     wanted = {"CPU": replicas.cpus * replicas.least, "GPU": replicas.gpus * replicas.least}
     if any(have.get(kind, 0) < number for kind, number in wanted.items()):
-        what = (
-            f"{replicas.least} replicas need CPU {wanted['CPU']:g} and GPU {wanted['GPU']:g}; there is {resources()}"
-        )
+        needs = ", ".join(f"{kind} {number:g}" for kind, number in wanted.items() if number)
+        what = f"--replicas {replicas.least} needs {needs}; there is {resources()}"
         if not os.environ.get("RAY_ADDRESS"):
             raise UserError(f"{what}.\nAsk for less by --replicas, --cpus and --gpus.")
         print(f"speed-ray: {what}. Waiting for the cluster to grow.", file=sys.stderr, flush=True)
