@@ -63,7 +63,7 @@ def train(training: Training, report: Report) -> None:
         return
     workers.join(settings.workers.gpus)
     model = _model(training)
-    reader, drawn, steps = _rows(training, model)
+    reader, drawn, steps = read(training, model)
     states = optimised(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
@@ -116,7 +116,7 @@ def optimised(network: Encoder, settings: Embedder, steps: int) -> Any:
     return Sharded(network, settings, steps)
 
 
-def _rows(training: Training, model: SentenceTransformer) -> tuple[Reader, Iterator[Drawn], int]:
+def read(training: Training, model: SentenceTransformer) -> tuple[Reader, Iterator[Drawn], int]:
     """Return what reads rows, the batches to read, and how many steps there are, at most."""
     settings = _settings(training)
     artifact = plan.source(training)

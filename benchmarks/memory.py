@@ -1,0 +1,81 @@
+"""Peak memory of a contrastive step, from a batch of 64 rows to one of 16,384, a mini-batch of 32 texts fixed.
+
+    python -m benchmarks.memory
+
+Each batch in a process of its own, on the miniature base. Apart from the batch itself (token ids, embeddings and their
+gradient, whose bytes are taken off) memory is to be flat.
+"""
+
+import json
+import random
+import resource
+import sys
+from typing import Any
+
+from benchmarks import process, report
+
+SIZES = (64, 1_024, 16_384)
+MINI_BATCH, TOKENS = 32, 16
+GOAL = 1.1
+
+
+def step(rows: int) -> dict[str, Any]:
+    """Take one step on so many rows of random words; return the peak of this process in MB."""
+    import torch
+
+    from speed_ray.miniature import models
+    from speed_ray.recipe import Embedder
+    from speed_ray.training import contrastive, embedder, encoder
+    from speed_ray.training.contrastive import Objective, Triple
+
+    model = encoder.load(models.ensure("base"), "mean", 64)
+    network = encoder.Encoder(model.train())
+    settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch=MINI_BATCH)
+    states = embedder.optimised(network, settings, 2)
+    rng = random.Random(0)
+
+    def batch(count: int) -> list[Triple]:
+        texts = [tuple([rng.randrange(10, 3_000) for _ in range(TOKENS)] for _ in range(2)) for _ in range(count)]
+        return [Triple(str(place), text, (2 * place, 2 * place + 1)) for place, text in enumerate(texts)]
+
+    def take(triples: list[Triple]) -> None:
+        objective = Objective(0.05, MINI_BATCH)
+        contrastive.step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
+        states.step()
+
+    take(batch(MINI_BATCH))  # the optimizer's own states, and what libraries take at first
+    triples = batch(rows)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    take(triples)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    width = model.get_embedding_dimension()
+    # fp32: all embeddings as they were made, joined, in order, normalised; and a gradient of each of these
+    embeddings = 2 * rows * width * torch.float32.itemsize * 8 / 2**20
+    return {
+        "rows": rows,
+        "peak MB": peak / 1024,
+        "of it embeddings MB": embeddings,
+        "before the step MB": before / 1024,
+    }
+
+
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--rows", type=int, help="one batch, in this process")
+    options = parser.parse_args()
+    if options.rows:
+        print(json.dumps(step(options.rows)))
+        return
+    details = []
+    for rows in SIZES:
+        report.say(f"memory: {rows:,} rows")
+        details.append(json.loads(process.module("benchmarks.memory", "--rows", str(rows)).splitlines()[-1]))
+    for row in details:
+        row["rest MB"] = row["peak MB"] - row["of it embeddings MB"]
+    figure = details[-1]["rest MB"] / details[0]["rest MB"]
+    unit = "peak memory without the embeddings, 16,384 rows / 64 rows"
+    report.emit(report.Result("memory", figure, f"<= {GOAL}", unit, figure <= GOAL, details), options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
