@@ -298,7 +298,22 @@ class Curate(Strict):
     max_words: PositiveInt | None = None
     check_language: bool = False  # once more: 25 microseconds a text
     decontaminate: list[str] = []  # evaluation sets, files or folders, whose texts may not be learnt from
+    reference: str | None = None  # a folder or hub name of sentence-transformers
+    margin: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None  # of its cosines, see the docs
+    semantic_similarity: Share | None = None  # its cosine of two queries from which an example repeats another
+    mine_negatives: NonNegativeInt = 0  # hard negatives for an example that has none, by the reference or by words
+    workers: Workers = Workers()  # with more than one, or with GPUs, the reference embeds on Ray
     shard_rows: PositiveInt = 2_048
+
+    @model_validator(mode="after")
+    def margin_and_semantics_have_a_reference(self) -> "Curate":
+        """Refuse rules that nobody could apply."""
+        for key in ("margin", "semantic_similarity"):
+            if getattr(self, key) is not None and self.reference is None:
+                raise ValueError(f"{key} is told by an embedder: name one as curate.reference")
+        if self.margin and self.margin[0] >= self.margin[1]:
+            raise ValueError(f"margin is from {self.margin[0]} to {self.margin[1]}: give the lower bound first")
+        return self
 
 
 class EvaluationSet(Strict):

@@ -6,6 +6,7 @@ turned away by the exact comparison. Sketches and word pairs are kept in files, 
 driver keeps some 20 bytes a text.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,14 @@ class Pile:
         Only texts that are `wanted` are compared. Two are near when the Jaccard of their word pairs is at least
         `similarity`.
         """
-        counts = _read(self._counts, np.int64)
-        starts = np.cumsum(counts) - counts
-        compared = np.flatnonzero(wanted & (counts > 0))
-        pairs = _mapped(self._pairs, np.uint32)
+        starts = np.concatenate([[0], np.cumsum(_read(self._counts, np.int64))])
+        compared = np.flatnonzero(wanted & (starts[1:] > starts[:-1]))
         first = np.arange(self.texts)
+        self._pairs.flush()
         for file in self._bands:
             for some in _in_parts(_candidates(compared, _read(file, np.uint64)[compared], first)):
                 some = some[first[some[:, 0]] != first[some[:, 1]]]
-                near = _jaccard(some, pairs, starts, counts) >= similarity
+                near = _jaccard(some, self._pairs, starts) >= similarity
                 _join(first, some[near])
         return first
 
@@ -111,9 +111,9 @@ def _in_parts(pairs: Pairs) -> Iterator[Pairs]:
     yield from (pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE))
 
 
-def _jaccard(pairs: Pairs, hashes: Hashes, starts: Places, counts: Places) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _jaccard(pairs: Pairs, file: BinaryIO, starts: Places) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The Jaccard of both texts' word pairs, for each pair of texts."""
-    tagged = [_tagged(texts, hashes, starts, counts) << 1 | side for side, texts in enumerate(pairs.T)]
+    tagged = [_tagged(texts, file, starts) << 1 | side for side, texts in enumerate(pairs.T)]
     both = np.concatenate(tagged)
     both.sort()
     both = both[np.diff(both, prepend=-1) > 0]  # a text may have a word pair twice
@@ -122,12 +122,16 @@ def _jaccard(pairs: Pairs, hashes: Hashes, starts: Places, counts: Places) -> np
     return intersection / np.maximum(sizes - intersection, 1)
 
 
-def _tagged(texts: Places, hashes: Hashes, starts: Places, counts: Places) -> Places:
-    """All hashes of some texts, with the text's place among them in the bits above."""
-    lengths = counts[texts]
-    places = np.repeat(np.arange(len(texts)), lengths)
-    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return places << 32 | hashes[np.repeat(starts[texts], lengths) + within].astype(np.int64)
+def _tagged(texts: Places, file: BinaryIO, starts: Places) -> Places:
+    """All hashes of some texts, with the text's place among them in the bits above.
+
+    Read and not mapped: the pages of a mapped file count as the process's own memory.
+    """
+    begins, ends = starts[texts], starts[texts + 1]
+    spans = zip((4 * (ends - begins)).tolist(), (4 * begins).tolist(), strict=True)
+    read = [os.pread(file.fileno(), size, place) for size, place in spans]
+    hashes = np.frombuffer(b"".join(read), np.uint32).astype(np.int64)
+    return np.repeat(np.arange(len(texts)), ends - begins) << 32 | hashes
 
 
 def _join(first: Places, pairs: Pairs) -> None:
@@ -149,10 +153,3 @@ def _read(file: BinaryIO, kind: Any) -> np.ndarray[Any, Any]:
     file.flush()
     file.seek(0)
     return np.fromfile(file, kind)
-
-
-def _mapped(file: BinaryIO, kind: Any) -> np.ndarray[Any, Any]:
-    """A file as an array that stays on disk; an empty one cannot be mapped."""
-    file.flush()
-    empty = not file.tell()
-    return np.empty(0, kind) if empty else np.memmap(file, kind, mode="r")

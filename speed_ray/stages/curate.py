@@ -8,14 +8,17 @@ because there are enough like it. What is turned away for what it is repeats not
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from speed_ray import __version__, stage
-from speed_ray.curation import contamination, looks, quotas
+from speed_ray.curation import contamination, judgement, looks, negatives, quotas, reference, semantic
 from speed_ray.curation.looks import Rules
 from speed_ray.curation.near_duplicates import Flags, Pile
+from speed_ray.curation.reference import Numbers, Vectors
 from speed_ray.curation.words import Hashes, Places
 from speed_ray.errors import UserError
 from speed_ray.recipe import Curate, Recipe
@@ -25,7 +28,13 @@ from speed_ray.shards import RECORDS, Artifact, Plan
 from speed_ray.stages import passing
 
 TRAIN, HELD_OUT = "train", "held_out"
-PLACES = {"decontaminate", "shard_rows"}  # of the settings: what they name is in the plan by its digest
+REPEATS = ("duplicate", "near_duplicate", "semantic_duplicate")  # letter for letter, in its words, in its meaning
+PLACES = {
+    "decontaminate",
+    "reference",
+    "shard_rows",
+    "workers",
+}  # of the settings: what they name is in the plan by its digest
 
 
 def curate(run: Run, recipe: Recipe) -> Artifact:
@@ -50,6 +59,7 @@ def plan(source: Artifact, rules: Rules) -> Plan:
         "input": stage.content(source),
         "settings": settings.model_dump(mode="json", exclude=PLACES),
         "decontaminate": rules.seen.digest,
+        "reference": settings.reference and reference.identity(settings.reference),
     }
     manifest = source.manifest()
     assert manifest is not None
@@ -66,57 +76,98 @@ def plan(source: Artifact, rules: Rules) -> Plan:
 class Known:
     """What the first pass found out about all rows."""
 
-    passed: Flags  # the gates
+    fit: Flags  # the gates, a reference's among them
     held_out: Flags
     labels: Hashes
+    margins: Numbers | None
+    vectors: Vectors | None  # on disk
     first: Places  # the row that each repeats; itself where it repeats none
-    same: Flags  # letter for letter
+    how: np.ndarray[Any, np.dtype[np.int8]]  # it does so: a place in REPEATS
 
 
 def passed(source: Artifact, rules: Rules) -> Iterator[passing.Passed]:
     """What becomes of each example, in order."""
-    known = _look(source, rules)
+    with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as folder:
+        known = _look(source, rules, Path(folder))
+        decided = _decided(source, rules, known)
+        wanted = rules.settings.mine_negatives
+        yield from _mined(decided, wanted, known.vectors) if wanted else decided
+
+
+def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[passing.Passed]:
     taken = quotas.Quotas(rules.settings, _common(known, rules.settings))
     repeated = set(known.first[known.first != np.arange(len(known.first))].tolist())
     names: dict[int, str] = {}  # the ids of rows that others repeat
     begin = 0
     for rows in _shards(source):
-        end = begin + len(rows)
+        shard = slice(begin, begin + len(rows))
         names |= {place: row["id"] for place, row in enumerate(rows, begin) if place in repeated}
-        facts = (each[begin:end].tolist() for each in (known.passed, known.held_out, known.labels, known.same))
-        firsts = known.first[begin:end].tolist()
-        refused = rules.refusals([rows[place] for place in np.flatnonzero(~known.passed[begin:end])])
-        reasons = iter(refused[place] for place in sorted(refused))
-        for place, row, first, is_fit, held_out, label, same in zip(
-            range(begin, end), rows, firsts, *facts, strict=True
-        ):
-            if not is_fit:
-                yield _reject(row, *next(reasons))
+        refusals = _refusals(rows, rules, known, shard)
+        facts = (each[shard].tolist() for each in (known.held_out, known.labels, known.first, known.how))
+        for place, row, held_out, label, first, how in zip(count(begin), rows, *facts, strict=False):
+            if place - begin in refusals:
+                yield _reject(row, *refusals[place - begin])
             elif first != place:
-                yield _reject(row, "duplicate" if same else "near_duplicate", f"repeats {names[first]}")
+                yield _reject(row, REPEATS[how], f"repeats {names[first]}")
             elif not held_out and (broken := taken.refusal(row, label)):
                 yield _reject(row, *broken)
             else:
                 row["split"] = HELD_OUT if held_out else TRAIN
                 yield passing.Passed(row["id"], row, None)
-        begin = end
+        begin += len(rows)
 
 
-def _look(source: Artifact, rules: Rules) -> Known:
-    with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as folder:
-        pile = Pile(Path(folder))
-        parts = []
-        for look in looks.looks(source, rules):
-            pile.add(look.sketches)
-            parts.append((look.passed, look.held_out, look.texts, look.labels))
-        passed, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        first = _firsts(texts, passed)
-        same = first != np.arange(len(first))
-        if rules.settings.duplicate_similarity is not None:
-            near = pile.repeated(passed & ~same, rules.settings.duplicate_similarity)
-            first = near[first]
-        pile.close()
-    return Known(passed, held_out, labels, first, same)
+def _refusals(rows: list[Row], rules: Rules, known: Known, shard: slice) -> dict[int, tuple[str, str]]:
+    """Why the rows of a shard that are not fit are not, said anew: the first pass kept a bit of each."""
+    places = np.flatnonzero(~known.fit[shard]).tolist()
+    by_gates = rules.refusals([rows[place] for place in places])
+    found = {place: by_gates[number] for number, place in enumerate(places) if number in by_gates}
+    if known.margins is not None and rules.settings.margin:
+        for place in places:
+            broken = reference.refusal(float(known.margins[shard][place]), rules.settings.margin)
+            if broken:
+                found.setdefault(place, broken)
+    return found
+
+
+def _mined(decided: Iterator[passing.Passed], wanted: int, vectors: Vectors | None) -> Iterator[passing.Passed]:
+    begin = 0
+    while window := list(islice(decided, negatives.WINDOW)):
+        places = [place for place, each in enumerate(window) if each.record]
+        records = [each.record for each in window if each.record]
+        negatives.mine(records, wanted, None if vectors is None else vectors[[begin + place for place in places]])
+        yield from window
+        begin += len(window)
+
+
+def _look(source: Artifact, rules: Rules, folder: Path) -> Known:
+    settings = rules.settings
+    pile = Pile(folder)
+    parts = []
+    for look in looks.looks(source, rules):
+        pile.add(look.sketches)
+        parts.append((look.passed, look.held_out, look.texts, look.labels))
+    fit, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    margins, vectors = judgement.judged(source, settings, folder) if settings.reference else (None, None)
+    if margins is not None and settings.margin:
+        low, high = settings.margin
+        fit &= np.isnan(margins) | (margins >= low) & (margins <= high)
+    first = _firsts(texts, fit)
+    how = np.zeros(len(first), np.int8)
+    if settings.duplicate_similarity is not None:
+        near = pile.repeated(fit & (first == np.arange(len(first))), settings.duplicate_similarity)
+        first = _after(first, near, how, 1)
+    if vectors is not None and settings.semantic_similarity is not None:
+        stays = fit & (first == np.arange(len(first)))
+        first = _after(first, semantic.repeated(vectors[:, 0], stays, settings.semantic_similarity), how, 2)
+    pile.close()
+    return Known(fit, held_out, labels, margins, vectors, first, how)
+
+
+def _after(first: Places, then: Places, how: np.ndarray[Any, np.dtype[np.int8]], what: int) -> Places:
+    """Put a further rule behind those before it: what repeats a row that now repeats another repeats that."""
+    how[then != np.arange(len(then))] = what
+    return then[first]
 
 
 def _firsts(texts: Hashes, passed: Flags) -> Places:
@@ -132,7 +183,7 @@ def _common(known: Known, settings: Curate) -> dict[int, int]:
     """The labels that too many examples have, and how many may."""
     if settings.label_share is None:
         return {}
-    kept = known.passed & (known.first == np.arange(len(known.first))) & (known.labels != 0)
+    kept = known.fit & (known.first == np.arange(len(known.first))) & (known.labels != 0)
     labels, counts = np.unique(known.labels[kept], return_counts=True)
     most = max(1, int(settings.label_share * kept.sum()))
     return dict.fromkeys(labels[counts > most].tolist(), most)

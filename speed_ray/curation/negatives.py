@@ -1,0 +1,75 @@
+"""Hard negatives for examples that have none, from the positives of others of their kind.
+
+By the reference embedder where the recipe has one, else by words (BM25). Never a text of the same task, nor one that
+answers the same query elsewhere in the set; nor the nearest few that remain, which are the likeliest to be right
+answers that nobody marked. By a reference, a text that is nearly as near as the positive is left out too, as by
+NV-Retriever (arXiv 2407.15831). Negatives are sought among 16,384 rows at a time, which keeps memory flat, and on
+their own side of the split.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from speed_ray.curation.reference import Numbers, Vectors
+from speed_ray.curation.words import Places
+from speed_ray.records import Row
+
+WINDOW = 16_384  # rows
+SPARED = 5  # the nearest of another's positives that are not taken
+DEPTH = 50  # of a ranking
+OF_POSITIVE = 0.95  # of its cosine, which a negative's may not be above
+
+
+def mine(rows: Sequence[Row], count: int, vectors: Vectors | None) -> None:
+    """Give each row without negatives up to `count`. `vectors` are of query and positive: (rows, 2, width)."""
+    groups = defaultdict(list)
+    for place, row in enumerate(rows):
+        groups[row["kind"], row["split"]].append(place)
+    for places in groups.values():
+        wanting = [place for place in places if not rows[place]["negatives"]]
+        if wanting:
+            _mine([rows[place] for place in places], count, None if vectors is None else vectors[places])
+
+
+def _mine(rows: list[Row], count: int, vectors: Vectors | None) -> None:
+    answers: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        answers[_same(row["query"])].add(_same(row["positive"]))
+    wanting = np.array([place for place, row in enumerate(rows) if not row["negatives"]])
+    ranked = _by_words(rows, wanting) if vectors is None else _by_vectors(vectors, wanting)
+    for place, candidates in zip(wanting.tolist(), ranked, strict=True):
+        row, query = rows[place], _same(rows[place]["query"])
+        found = (rows[other] for other in candidates if rows[other]["parent_id"] != row["parent_id"])
+        texts = {_same(other["positive"]): other["positive"] for other in found}  # nearest first, each text once
+        known = answers[query] | {query}
+        row["negatives"] = [text for same, text in texts.items() if same not in known][SPARED : SPARED + count]
+
+
+def _by_words(rows: list[Row], wanting: Places) -> Iterator[list[int]]:
+    """For each of some rows the others, best first, by BM25 of its query in their positives."""
+    import bm25s
+
+    index = bm25s.BM25()
+    index.index(
+        bm25s.tokenize([row["positive"] for row in rows], stopwords=None, show_progress=False), show_progress=False
+    )
+    asked = bm25s.tokenize([rows[place]["query"] for place in wanting], stopwords=None, show_progress=False)
+    depth = min(DEPTH, len(rows))
+    places, scores = index.retrieve(asked, k=depth, show_progress=False)
+    for found, score in zip(places, scores, strict=True):
+        yield found[score > 0].tolist()
+
+
+def _by_vectors(vectors: Vectors, wanting: Places) -> Iterator[list[int]]:
+    """For each of some rows the others, nearest first, but for those that are nearly as near as its positive."""
+    positives = np.asarray(vectors[:, 1], np.float32)
+    for place in wanting.tolist():
+        cosines: Numbers = positives @ np.asarray(vectors[place, 0], np.float32)
+        nearest = np.argsort(-cosines, kind="stable")[: DEPTH + 1]
+        yield nearest[cosines[nearest] <= OF_POSITIVE * cosines[place]].tolist()
+
+
+def _same(text: str) -> str:
+    return " ".join(text.casefold().split())
