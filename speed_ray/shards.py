@@ -171,7 +171,8 @@ class Attempt:
                 f"{self.artifact.where}/{path} was not stored as written: {damage}. Run the command again."
             )
         self.files[role] = entry
-        self.row_ids[role].update(row[self.plan.key if role == RECORDS else "row_id"] for row in rows)
+        key = self.plan.key if role == RECORDS else "row_id"
+        self.row_ids[role].update([row[key] for row in rows])
 
     def commit(self, planned: Iterable[str], counts: Counts) -> bool:
         """Make this attempt the one that counts. Returns False when another was first; its files are then orphans."""

@@ -41,6 +41,8 @@ class Seen:
 
     def find(self, read: Words) -> dict[int, str]:
         """The texts that stand in a set, by place, and in which."""
+        if not self.sets:
+            return {}
         runs, owners = _runs(read)
         found: dict[int, str] = {}
         for name, known in self.sets.items():

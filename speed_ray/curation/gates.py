@@ -20,11 +20,7 @@ def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) ->
 
     `texts` holds the words of each row's query and positive, in turn.
     """
-    found: dict[int, tuple[str, str]] = {}
-    counts = texts.counts().reshape(-1, 2)
-    for place, total in enumerate(counts.sum(1).tolist()):
-        if broken := _length(total, settings):
-            found.setdefault(place, broken)
+    found = _lengths(texts, settings)
     for place, share in _copied(rows, texts, settings):
         found.setdefault(place, ("copied_query", f"query and positive share {share:.0%} of one's word triples"))
     for text, name in sorted(seen.find(texts).items()):
@@ -39,12 +35,18 @@ def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) ->
     return found
 
 
-def _length(total: int, settings: Curate) -> Broken:
-    if settings.min_words is not None and total < settings.min_words:
-        return "too_short", f"query and positive have {total} words, wanted at least {settings.min_words}"
-    if settings.max_words is not None and total > settings.max_words:
-        return "too_long", f"query and positive have {total} words, wanted at most {settings.max_words}"
-    return None
+def _lengths(texts: Words, settings: Curate) -> dict[int, tuple[str, str]]:
+    totals = texts.counts().reshape(-1, 2).sum(1)
+    found = {}
+    if settings.min_words is not None:
+        for place in np.flatnonzero(totals < settings.min_words).tolist():
+            words = f"query and positive have {totals[place]} words"
+            found[place] = "too_short", f"{words}, wanted at least {settings.min_words}"
+    if settings.max_words is not None:
+        for place in np.flatnonzero(totals > settings.max_words).tolist():
+            words = f"query and positive have {totals[place]} words"
+            found[place] = "too_long", f"{words}, wanted at most {settings.max_words}"
+    return found
 
 
 def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[int, float]]:

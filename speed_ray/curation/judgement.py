@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from speed_ray.curation.reference import COLUMNS, Numbers, Reference, Vectors, Verdicts, folder
-from speed_ray.on_ray import each
 from speed_ray.recipe import Curate
 from speed_ray.run import Run
 from speed_ray.shards import RECORDS, Artifact
@@ -36,6 +35,8 @@ def _verdicts(source: Artifact, paths: list[str], settings: Curate) -> Iterator[
     assert settings.reference is not None
     name, workers = folder(settings.reference), settings.workers
     if workers.count > 1 or workers.gpus:
+        from speed_ray.on_ray import each  # brings Ray, which one process does without
+
         make = partial(_Judge, source.store.uri, source.name, name)
         for place, answer in each.each("curate", paths, make, workers):
             margins, vectors = (

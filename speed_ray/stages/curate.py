@@ -8,7 +8,7 @@ because there are enough like it. What is turned away for what it is repeats not
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[passing.P
         names |= {place: row["id"] for place, row in enumerate(rows, begin) if place in repeated}
         refusals = _refusals(rows, rules, known, shard)
         facts = (each[shard].tolist() for each in (known.held_out, known.labels, known.first, known.how))
-        for place, row, held_out, label, first, how in zip(count(begin), rows, *facts, strict=False):
+        for place, (row, held_out, label, first, how) in enumerate(zip(rows, *facts, strict=True), begin):
             if place - begin in refusals:
                 yield _reject(row, *refusals[place - begin])
             elif first != place:
