@@ -17,6 +17,7 @@ from speed_ray.records import Row
 from speed_ray.run import (
     ARTIFACTS,
     CANDIDATES,
+    CURATED_EXAMPLES,
     DRAFTS,
     EXAMPLES,
     OWN_REVISIONS,
@@ -37,7 +38,7 @@ OF_LIST = (CANDIDATES, *OF_TASK)
 ABOVE = {
     PROPOSED_TASKS: (TOPICS,),
     TASKS: (TOPICS,),
-    **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES), OF_TASK),
+    **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES), OF_TASK),
     **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
     OWN_REVISIONS: (REVISIONS, *OF_LIST),
 }
@@ -98,7 +99,8 @@ def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:
     parts: list[RenderableType] = [_fields(record)]
     if whole:
         parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
-        parts += [_reply(reply) for reply in _rows_with(artifact, REPLIES, str(row_id))]
+        asked = run.artifact(EXAMPLES) if artifact.name == CURATED_EXAMPLES else artifact  # curating asks nobody
+        parts += [_reply(reply) for reply in _rows_with(asked, REPLIES, str(row_id))]
     return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
 
 

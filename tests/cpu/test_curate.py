@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
+from rich.console import Console
 
 from speed_ray import recipe as recipes
-from speed_ray import status
+from speed_ray import show, status
+from speed_ray.cli import main
 from speed_ray.curation import looks
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, EXAMPLE, REVISED, Row, content_id
 from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
 from speed_ray.shards import RECORDS, REJECTS, Plan
-from speed_ray.stages import curate, passing
+from speed_ray.stages import curate, passing, synthesize
 from speed_ray.store import ObjectStore
 from speed_ray.verify import verify
 
@@ -314,3 +316,29 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
     curate.curate(run, recipe)
     assert before.items() < {commit.shard: commit.attempt for commit in artifact.commits()}.items()
     assert all(verdict.holds for verdict in verify(run))
+
+
+def test_a_run_of_the_miniature_is_curated_and_its_rows_walk_back_to_their_prompts(begin_alignment):
+    made = begin_alignment("synthesize.revise=false", "curate.held_out=0.3")
+    made.make(synthesize.plan(made.run, made.recipe), synthesize.stage(made.recipe))
+    examples = made.rows(EXAMPLES)
+    curate.curate(made.run, made.recipe)
+    kept, rejects = made.rows(CURATED_EXAMPLES), made.rows(CURATED_EXAMPLES, REJECTS)
+    assert len(kept) + len(rejects) == len(examples) and {row["split"] for row in kept} == {"train", "held_out"}
+    assert all(verdict.holds for verdict in verify(made.run))
+    console = Console(record=True, width=200)
+    show.show(made.run, CURATED_EXAMPLES, console, row=kept[0]["id"])
+    shown = console.export_text()
+    assert "from topics: topic: " in shown and "raw reply (stop" in shown
+
+
+def test_the_command_says_what_it_made(tmp_path, capsys):
+    run = Run(str(tmp_path / "run"))
+    publish(run, many(50))
+    overrides = ["--set=synthesize.revise=false", "--set=curate.min_words=3"]
+    with pytest.raises(SystemExit) as ended:
+        main(["curate", "--recipe=miniature", f"--run={run.uri}", *overrides])
+    said = capsys.readouterr().out
+    assert not ended.value.code
+    assert "curated_examples: 41 records in " in said and "  rejected, too_short: 1\n" in said
+    assert said.splitlines()[-1].endswith(f"show {run.uri} curated_examples")
