@@ -74,6 +74,17 @@ def test_a_chain_of_copies_is_one_cluster_and_keeps_its_first(find: Find):
     assert find([others[0], *chain, *others[1:]]) == [0, *[1] * len(chain), 12, 13]
 
 
+def test_what_lies_between_two_texts_joins_both_to_the_first(find: Find):
+    for seed in range(10):
+        one = text(random.Random(seed), 60)
+        between, other = one, one
+        for place in range(4, 60, 10):
+            between = changed(between, place)
+            other = changed(changed(other, place), place + 4)
+        assert find([one, other]) == [0, 1]
+        assert find([one, other, "something else", between]) == [0, 0, 2, 0]
+
+
 def test_what_is_not_wanted_neither_repeats_nor_is_repeated(find: Find):
     same = text(random.Random(6))
     assert find([same, same + "!", same.upper()], wanted=[False, True, True]) == [0, 1, 1]
