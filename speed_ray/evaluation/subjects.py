@@ -1,8 +1,8 @@
 """Who is scored: the run's embedder, the model that its training began with, and BM25 beside them for retrieval.
 
-Each model is asked as it was trained to be. The embedder, and a language model that it is made of, get an instruction
-before each query; an embedder of sentence-transformers that training began with gets the prompts of its own folder,
-mostly none.
+Each model is asked as it was trained to be. An embedder whose examples had instructions, and a language model that it
+is made of, get one before each query; an embedder of sentence-transformers that training began with gets the prompts
+of its own folder, mostly none.
 """
 
 import functools
@@ -47,7 +47,8 @@ def subjects(run: Run, recipe: Recipe) -> list[Subject]:
     if settings is None:
         raise UserError("embedder: this recipe trains none, so there is nothing to evaluate. Name at least its model.")
     trained = Model(run, EMBEDDER)
-    weights = trained.published()["digest"]
+    manifest = trained.published()
+    weights, taught = manifest["digest"], manifest["facts"]["rows"]["instructed"]
     folder = find_model(settings.model, "embedder.model")
     base = folder_digest(folder) if folder else f"{settings.model} {settings.revision or ''}"
     length, instructed = settings.max_length, settings.pooling is not None
@@ -57,7 +58,9 @@ def subjects(run: Run, recipe: Recipe) -> list[Subject]:
             *(BASE, content_id(BASE, base, *asked), str(folder or settings.model), settings.revision),
             *(settings.pooling, length, instructed),
         ),
-        Subject(EMBEDDER, content_id(EMBEDDER, weights, asked[1]), trained.where, max_length=length, instructed=True),
+        Subject(
+            EMBEDDER, content_id(EMBEDDER, weights, asked[1]), trained.where, max_length=length, instructed=taught
+        ),
         Subject(BM25, content_id(BM25, version("bm25s"))),
     ]
 

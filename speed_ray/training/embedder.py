@@ -264,7 +264,12 @@ def _publish(loop: Loop, model: SentenceTransformer, folder: Path) -> None:
         model.prompts = {"query": encoder.as_query(encoder.RETRIEVE, ""), "document": ""}
     model.eval().save(str(folder), create_model_card=False)
     loop.metrics.upload(progress.history)
-    rows = {"batches": progress.batches, "steps": progress.step, "cut": progress.cut}
+    rows = {
+        "batches": progress.batches,
+        "steps": progress.step,
+        "cut": progress.cut,
+        "instructed": progress.instructed,
+    }
     facts = card.facts(loop.training, rows, progress.history)
     (folder / "README.md").write_text(card.text(loop.training, facts), encoding="utf-8")
     loop.training.model.publish(folder, facts)

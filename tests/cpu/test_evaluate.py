@@ -57,7 +57,7 @@ def write_jsonl(path, rows):
 def job(base, wanted, tmp_path):
     """A run whose embedder is trained, and its recipe."""
     run = Run(str(tmp_path / "run"))
-    Model(run, "embedder").publish(base / "embedder", {})
+    Model(run, "embedder").publish(base / "embedder", {"rows": {"instructed": True}})
     return run, recipe_of(base, evaluate=wanted)
 
 

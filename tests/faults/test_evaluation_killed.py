@@ -24,7 +24,7 @@ def job(make_job, tmp_path):
         embedder={"model": str(tmp_path / "base"), "pooling": "mean", "max_length": 64},
         evaluate={"sts": [str(table) for table in tables]},
     )
-    Model(made.run, "embedder").publish(tmp_path / "trained", {})
+    Model(made.run, "embedder").publish(tmp_path / "trained", {"rows": {"instructed": True}})
     return made
 
 
