@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from speed_ray import models as trained
-from speed_ray.errors import UserError
+from speed_ray.errors import Interrupted, UserError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -52,6 +52,25 @@ def find_model(model: str, key: str = "generator.model") -> Path | None:
     if HUB_NAME.fullmatch(model) and not folder.exists():
         return None
     raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
+
+
+def local_folder(model: str, revision: str | None, key: str) -> Path:
+    """Return the folder that a recipe's `model` names, downloaded where it is a hub name.
+
+    Raises UserError, and Interrupted where the hub does not answer.
+    """
+    folder = find_model(model, key)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision))
+    except Exception as error:  # of httpx, of the hub, or of the file system: none of them says for what
+        raise Interrupted(
+            f"{key}: {model} could not be fetched: {error}\n"
+            "Run the same command again with a network, or name a folder that every node sees."
+        ) from error
 
 
 def check_model_folder(path: Path, chat_template: str | None, key: str = "generator") -> None:

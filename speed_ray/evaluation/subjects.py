@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from speed_ray.engines.model_folder import find_model, folder_digest
-from speed_ray.errors import Interrupted, UserError
+from speed_ray.engines.model_folder import find_model, folder_digest, local_folder
+from speed_ray.errors import UserError
 from speed_ray.evaluation.embeddings import Embed, Vectors
 from speed_ray.models import FOLDER, Model
 from speed_ray.recipe import Recipe
@@ -75,8 +75,13 @@ def load(subject: Subject, device: str) -> "SentenceTransformer":
     """Load a model, once for all of its tasks. Raises UserError or Interrupted."""
     from speed_ray.training import encoder
 
-    folder = find_model(subject.model, "embedder.model") or _fetch(subject)
-    return encoder.load(folder, subject.pooling, subject.max_length).to(device).eval()
+    return (
+        encoder.load(
+            local_folder(subject.model, subject.revision, "embedder.model"), subject.pooling, subject.max_length
+        )
+        .to(device)
+        .eval()
+    )
 
 
 def embed(model: "SentenceTransformer", instructed: bool, instruction: str) -> Embed:
@@ -92,15 +97,3 @@ def embed(model: "SentenceTransformer", instructed: bool, instruction: str) -> E
         return np.asarray(found, np.float32)
 
     return vectors
-
-
-def _fetch(subject: Subject) -> str:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return str(snapshot_download(subject.model, revision=subject.revision))
-    except Exception as error:  # of httpx, of the hub, or of the file system: none of them says for what
-        raise Interrupted(
-            f"embedder.model: {subject.model} could not be fetched: {error}\n"
-            "Run the same command again with a network, or name a folder that every node sees."
-        ) from error

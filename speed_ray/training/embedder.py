@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from speed_ray.engines.model_folder import find_model
+from speed_ray.engines.model_folder import local_folder
 from speed_ray.errors import UserError
 from speed_ray.recipe import Embedder
 from speed_ray.training import card, contrastive, encoder, following, plan, resume, triples, windows, workers
@@ -93,7 +93,8 @@ def _settings(training: Training) -> Embedder:
 def _model(training: Training) -> SentenceTransformer:
     """Load the embedder to train, adapters on it, where this worker computes."""
     settings = _settings(training)
-    model = encoder.load(find_model(training.base) or training.base, settings.pooling, settings.max_length)
+    folder = local_folder(training.base, training.revision, "embedder.model")
+    model = encoder.load(folder, settings.pooling, settings.max_length)
     if settings.lora is not None:
         encoder.adapt(model, settings.lora, training.seed, settings.precision == "bf16")
     if settings.gradient_checkpointing:
