@@ -7,13 +7,13 @@ on one worker 16 MB where all together are 1 GB, and several times that in their
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import normalize
 
-LOGITS = 1 << 22  # held at once; those of other queries are computed once more for the gradient
+LOGITS = 1 << 22  # held at once
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,42 @@ def loss(queries: Tensor, documents: Tensor, texts: Texts, temperature: float, o
     `own_negatives_only` is for classification, whose labels answer many of the other queries too.
     """
     asked, held = normalize(queries.float(), dim=-1), normalize(documents.float(), dim=-1)
+    total: Tensor = _Loss.apply(asked, held, texts, temperature, own_negatives_only)
+    return total
 
-    def of(some: slice) -> Tensor:
-        logits = asked[some] @ held.T / temperature
-        mine = texts.of(some)
-        logits = logits.masked_fill(left_out(mine, own_negatives_only), float("-inf"))
-        return cross_entropy(logits, mine.own[:, 0], reduction="sum")
 
-    at_once = max(1, LOGITS // len(documents))
-    if len(queries) <= at_once:
-        return of(slice(None))
-    parts = [slice(first, first + at_once) for first in range(0, len(queries), at_once)]
-    return torch.stack([checkpoint(of, part, use_reentrant=False) for part in parts]).sum()
+class _Loss(torch.autograd.Function):
+    """The loss and, in the same go, its gradient: what is left of a part's logits is their share of both.
+
+    PyTorch's own checkpointing kept the parts' masks and, on a CPU, 3 GB of 16,384 queries.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, asked: Tensor, held: Tensor, texts: Texts, temperature: float, own_negatives_only: bool
+    ) -> Tensor:
+        total = asked.new_zeros(())
+        of_asked, of_held = torch.empty_like(asked), torch.zeros_like(held)
+        at_once = max(1, LOGITS // len(held))
+        for first in range(0, len(asked), at_once):
+            part = slice(first, first + at_once)
+            mine = texts.of(part)
+            logits = (asked[part] @ held.T).div_(temperature)
+            logits.masked_fill_(left_out(mine, own_negatives_only), float("-inf"))
+            right = mine.own[:, :1]
+            sums = logits.logsumexp(1, keepdim=True)
+            total += (sums - logits.gather(1, right)).sum()
+            slope = logits.sub_(sums).exp_()  # a document's probability, for its own query less one
+            slope.scatter_add_(1, right, slope.new_full(right.shape, -1.0)).div_(temperature)
+            of_asked[part] = slope @ held
+            of_held.addmm_(slope.T, asked[part])
+        context.save_for_backward(of_asked, of_held)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        of_asked, of_held = context.saved_tensors
+        return gradients[0] * of_asked, gradients[0] * of_held, None, None, None
 
 
 def left_out(texts: Texts, own_negatives_only: bool) -> Tensor:
