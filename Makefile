@@ -26,7 +26,7 @@ demo: venv
 	$(BIN)/python jobs/compare_writers.py runs/demo
 
 test: venv
-	$(BIN)/pytest tests/cpu tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile tests/cpu tests/faults
 
 lint: venv
 	$(BIN)/ruff check

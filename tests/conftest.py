@@ -48,7 +48,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End before Arrow's threads are torn down, which aborts now and then: users' readers use them (parquet.py)."""
-    if STATUS in config.stash:  # not after --help
+    if STATUS in config.stash and not hasattr(config, "workerinput"):  # not after --help; xdist's workers report first
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(config.stash[STATUS])
