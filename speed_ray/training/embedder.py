@@ -104,8 +104,10 @@ def _model(training: Training) -> SentenceTransformer:
         raise UserError(
             f"embedder.dimensions: {wide[0]} is more than the {width} of {training.base}. Leave out what is wider."
         )
+    model = model.to(workers.device(settings.workers.gpus)).train()
+    encoder.freeze_idle(model)
     set_seed(training.seed + workers.rank())  # what dropout draws
-    return model.to(workers.device(settings.workers.gpus)).train()
+    return model
 
 
 def optimised(network: Encoder, settings: Embedder, steps: int) -> Any:

@@ -108,6 +108,16 @@ def merge(model: SentenceTransformer) -> None:
         model[0].model = model[0].model.merge_and_unload()
 
 
+def freeze_idle(model: SentenceTransformer) -> None:
+    """Freeze weights that no vector depends on, such as BERT's own pooler: workers would wait for their gradient."""
+    text = padded([tokenizer(model)("a").input_ids], 0)
+    Encoder(model)(**{name: tensor.to(model.device) for name, tensor in text.items()}).sum().backward()
+    for weight in model.parameters():
+        if weight.requires_grad and weight.grad is None:
+            weight.requires_grad_(False)
+        weight.grad = None
+
+
 def padded(texts: Sequence[Ids], pad: int) -> dict[str, Tensor]:
     """Return texts of any length as a mini-batch, filled up on the right."""
     longest = max(map(len, texts))

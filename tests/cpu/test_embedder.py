@@ -7,6 +7,7 @@ import psutil
 import pytest
 from sentence_transformers import SentenceTransformer
 from tiny_training import command, cpus, ignore, tiny_model, torchrun
+from transformers import BertConfig, BertModel
 
 from speed_ray import recipe as recipes
 from speed_ray.errors import UserError
@@ -178,6 +179,15 @@ def test_sharded_states_are_resumed(base, tmp_path):
     resumed, unbroken = (plan.embedder(each, recipe).model for each in (run, whole))
     assert history(resumed)[-1]["batches"] == history(unbroken)[-1]["batches"]
     assert distance(resumed, unbroken) < 1e-6
+
+
+def test_weights_that_no_vector_depends_on_hold_up_no_worker(tmp_path):
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    base = tiny_model(tmp_path / "base")
+    BertModel(BertConfig(vocab_size=300, **shape)).save_pretrained(base)
+    recipe = a_recipe(base, pooling="mean", workers={"count": 2}, epochs=1)
+    ended = torchrun(recipe, a_run(tmp_path / "run", examples(32)), "embedder", 2)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_fewer_rows_than_a_batch(base, tmp_path):
