@@ -1,5 +1,8 @@
 """The embedder in training is the one that sentence-transformers loads from its folder."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -57,3 +60,27 @@ def test_a_language_model_must_be_told_how_to_pool(base):
 def test_only_queries_carry_their_instruction():
     assert encoder.as_query("Find it", "lamp") == "Instruct: Find it\nQuery: lamp"
     assert encoder.as_query("", "lamp") == "lamp"
+
+
+def without(base, folder, *names):
+    """The same model, whose tokenizer lacks some special tokens."""
+    shutil.copytree(base, folder)
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / file
+        if path.is_file():
+            path.write_text(
+                json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in names})
+            )
+    return folder
+
+
+def test_a_tokenizer_that_cannot_end_a_text(base, tmp_path):
+    folder = without(base, tmp_path / "endless", "eos_token")
+    with pytest.raises(UserError, match=r"embedder\.pooling: last takes the vector of the end-of-sequence token"):
+        encoder.load(folder, "last")
+    assert encoder.load(folder, "mean").encode("a").shape == (64,)
+
+
+def test_a_tokenizer_that_has_nothing_to_pad_with(base, tmp_path):
+    with pytest.raises(UserError, match=r"embedder\.model: .* neither a pad token nor an end-of-sequence token"):
+        encoder.load(without(base, tmp_path / "padless", "eos_token", "pad_token"), "mean")
