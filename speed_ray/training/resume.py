@@ -25,14 +25,14 @@ def resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None
 
 def _fetched(training: Training, checkpoints: Checkpoints, node: Path) -> str | None:
     for checkpoint in workers.share(checkpoints.complete() if workers.rank() == 0 else []):
-        _check_fits(training, checkpoints, checkpoint)
+        check_fits(training, checkpoints, checkpoint)
         folder = node / checkpoint.name
         if workers.all_agree(checkpoints.download(checkpoint, folder) if workers.is_first_of_node() else True):
             return str(folder)
     return None
 
 
-def _check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+def check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
     wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, workers.world())
     if wrote == asked or (wrote[0] == asked[0] == 0):

@@ -341,4 +341,4 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     said = capsys.readouterr().out
     assert not ended.value.code
     assert "curated_examples: 41 records in " in said and "  rejected, too_short: 1\n" in said
-    assert said.splitlines()[-1].endswith(f"show {run.uri} curated_examples")
+    assert f" train-embedder --recipe miniature --run {run.uri} " in said.splitlines()[-1]
