@@ -80,7 +80,7 @@ def test_a_job_on_a_cluster(make_job, prove, cluster):
     )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "next: speed-ray verify" in ended.stdout, "the driver's words do not reach the one who submitted"
+    assert "next: speed-ray curate" in ended.stdout, "the driver's words do not reach the one who submitted"
     prove(job)
     uploaded = list(folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/"))
     assert len(uploaded) == 1
