@@ -33,17 +33,22 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
 
 def align_junior(run: Run, recipe: Recipe) -> None:
     """The teacher writes examples of some tasks; from these the unaligned base learns to be the junior generator."""
+    training = trainings.junior(run, recipe)
+    if recipe.synthesize.generator == "senior":
+        trainings.senior(run, recipe)  # says what does not fit together before the teacher is paid for the one
+    draft.plan(run, recipe)
     run.freeze(recipe)
     _ask(run, draft, recipe)
-    fit.fit(trainings.junior(run, recipe))
+    fit.fit(training)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
     """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
+    training, junior = trainings.senior(run, recipe), served(run, recipe, JUNIOR)
     run.freeze(recipe)
-    _ask(run, propose, recipe, served(run, recipe, JUNIOR))
+    _ask(run, propose, recipe, junior)
     _ask(run, judge, recipe)
-    fit.fit(trainings.senior(run, recipe))
+    fit.fit(training)
 
 
 def align_revisor(run: Run, recipe: Recipe) -> None:
@@ -52,10 +57,11 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     The paper stops after SFT (`revisor.dpo: false`); here the revisor also learns to prefer the teacher's revision to
     its own.
     """
-    run.freeze(recipe)
-    _ask(run, propose, recipe, served(run, recipe, JUNIOR))
-    _ask(run, critique, recipe)
     supervised, *preferring = trainings.revisor(run, recipe)
+    junior = served(run, recipe, JUNIOR)
+    run.freeze(recipe)
+    _ask(run, propose, recipe, junior)
+    _ask(run, critique, recipe)
     fit.fit(supervised)
     if preferring:
         _ask(run, own_revisions, recipe, served(run, recipe, REVISOR_SFT))
@@ -78,14 +84,17 @@ def synthesize(run: Run, recipe: Recipe) -> None:
 
 def curate(run: Run, recipe: Recipe) -> None:
     """What repeats, leaks or misleads is turned away, some tasks are held out, and the rest is to be learnt from."""
+    curation.check(run, recipe)
     run.freeze(recipe)
     curation.curate(run, recipe)
 
 
 def train_embedder(run: Run, recipe: Recipe) -> None:
     """The embedder learns from the examples, each query against its positive, its hard negatives and all others'."""
+    training = trainings.embedder(run, recipe)
+    trainings.identity(training)  # says so where there is nothing to learn from yet
     run.freeze(recipe)
-    fit.fit(trainings.embedder(run, recipe))
+    fit.fit(training)
 
 
 def evaluate(run: Run, recipe: Recipe) -> None:

@@ -37,9 +37,18 @@ PLACES = {
 }  # of the settings: what they name is in the plan by its digest
 
 
+def check(run: Run, recipe: Recipe) -> None:
+    """Raise UserError where the input is not finished or holds nothing, or a rule names what is not there."""
+    plan(_source(run, recipe), rules(recipe))
+
+
+def _source(run: Run, recipe: Recipe) -> Artifact:
+    return run.artifact(REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES)
+
+
 def curate(run: Run, recipe: Recipe) -> Artifact:
-    """Publish the examples that are learnt from. Raises UserError where the input is not finished or holds nothing."""
-    source = run.artifact(REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES)
+    """Publish the examples that are learnt from. Raises UserError as `check` does."""
+    source = _source(run, recipe)
     decided = rules(recipe)
     artifact = run.artifact(CURATED_EXAMPLES)
     passing.publish(artifact, plan(source, decided), CURATED, passed(source, decided))

@@ -38,11 +38,16 @@ pool.execute(run, pool.Step(stage.plan(run, recipe), partial(stage.stage, recipe
 STAGES = (
     *("topics", "proposed_tasks", "tasks", "drafts", "junior", "candidates", "verdicts", "senior"),
     *("revisions", "revisor_sft", "own_revisions", "revision_pairs", "revisor", "examples"),
+    *("curated_examples", "embedder"),
 )
-MODELS = ("junior", "senior", "revisor_sft", "revisor")
+MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")
 TRAINING = {
     "batch": 4, "micro_batch": 4, "epochs": 4.0, "most_steps": 20, "checkpoint_every": 2, "learning_rate": 1e-3,
     "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
+}  # fmt: skip
+EMBEDDER = {
+    "batch": 8, "micro_batch": 8, "epochs": 100.0, "most_steps": 60, "checkpoint_every": 2, "learning_rate": 1e-3,
+    "precision": "fp32", "lora": None, "max_length": 64, "pooling": "mean",
 }  # fmt: skip
 
 
@@ -113,6 +118,11 @@ def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_job, drive, cluste
     }
     settings |= dict.fromkeys(("junior", "senior", "revisor__sft", "revisor__dpo"), TRAINING)
     settings |= {"synthesize__generator": "senior", "synthesize__revise": True, "brainstorm__shard_rows": 4}
+    settings |= {
+        "embedder": {**EMBEDDER, "model": str(base)},
+        "curate": {"duplicate_similarity": None},
+        "evaluate": {},
+    }
     settings |= {"generator": {"engine": "vllm", "model": str(base)}, "teacher": {**ASKED, "in_flight": 4}}
     stopped, unbroken = make_job("stopped", **settings), make_job("unbroken", **settings)
     program = [sys.executable, str(Path(__file__).with_name("interrupted_run.py"))]
