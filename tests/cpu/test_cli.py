@@ -258,3 +258,10 @@ def test_quality_of_something_else(make_job, said, arguments, named):
     job = make_job().begin().half_done(46)
     code, words = said("quality", job.uri, *arguments)
     assert code == 2 and named in words
+
+
+@pytest.mark.parametrize("command", ["align-junior", "align-senior", "align-revisor", "curate", "train-embedder"])
+def test_a_job_that_comes_too_early_begins_no_run(command, tmp_path, said) -> None:
+    code, words = said(command, "--recipe", "miniature", "--run", str(tmp_path / "run"))
+    assert code == 2 and str(tmp_path / "run") in words
+    assert not (tmp_path / "run").exists()
