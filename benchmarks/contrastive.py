@@ -8,7 +8,6 @@ process of its own, on as many threads. Real docstrings: title, description, and
 
 import json
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -16,21 +15,13 @@ import time
 from typing import Any
 
 from benchmarks import embedding, process, report
-from benchmarks.corpus import sections
 
 BATCH, MINI_BATCH, WARM = 64, 16, 2  # rows, texts, steps that are not timed
 
 
-def triples(count: int) -> list[tuple[str, str, str]]:
-    """Title, description, another description; each text once in its column."""
-    found = random.Random(0).sample(sections(), count)
-    return [(one.title, one.body, found[place - 1].body) for place, one in enumerate(found)]
-
-
 def ours(steps: int) -> float:
     """Seconds a step of ours."""
-    found = random.Random(0).sample(sections(), steps * BATCH)
-    rows = [embedding.example(one, [found[place - 1].body]) for place, one in enumerate(found)]
+    rows = embedding.examples(steps * BATCH)
     with tempfile.TemporaryDirectory() as folder:
         run = embedding.Run(folder)
         embedding.write_curated(run, iter(rows), len(rows))
@@ -56,8 +47,8 @@ def theirs(steps: int) -> float:
 
     model = SentenceTransformer(str(embedding.MINILM), device="cpu")
     model.max_seq_length = 128
-    rows = triples(steps * BATCH)
-    data = Dataset.from_dict({name: [row[place] for row in rows] for place, name in enumerate(("q", "p", "n"))})
+    triples = [(row["query"], row["positive"], *row["negatives"]) for row in embedding.examples(steps * BATCH)]
+    data = Dataset.from_dict({name: [each[place] for each in triples] for place, name in enumerate(("q", "p", "n"))})
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,

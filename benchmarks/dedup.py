@@ -100,7 +100,7 @@ def ours(uri: str) -> dict[str, Any]:
     """Curate; this process does nothing else, so that its peak of memory is that of curating."""
     run = Run(uri)
     started = time.perf_counter()
-    artifact = curate.curate(run, recipes.load("miniature", OVERRIDES))
+    artifact = curate.publish(run, curate.prepare(run, recipes.load("miniature", OVERRIDES)))
     seconds = time.perf_counter() - started
     peak = report.peak()  # before the ids, of which there are many
     kept = {row["id"] for row in artifact.records()}

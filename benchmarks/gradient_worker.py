@@ -114,7 +114,7 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
 def _embedded(net: Encoder, share: list[Triple], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:
     texts = [text for column in zip(*(row.texts for row in share), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    size = settings.micro_batch if settings.micro_batch else len(texts)
+    size = settings.micro_batch
     torch.manual_seed(rank)
     parts = [
         net(**padded([texts[place] for place in order[first : first + size]], tokenizer.pad_token_id))

@@ -7,7 +7,6 @@ The shards hold real docstrings, over and over; each contender in a process of i
 
 import itertools
 import json
-import random
 import resource
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import embedding, process, report
-from benchmarks.corpus import sections
 from speed_ray.records import Row, content_id
 from speed_ray.run import Run
 from speed_ray.training import embedder, encoder, plan
@@ -27,9 +25,7 @@ GOAL, FLAT = 20.0, 1.1
 
 def rows(count: int) -> Iterator[Row]:
     """Yield real examples with one negative, again and again under new ids."""
-    found = random.Random(0).sample(sections(), 2_000)
-    real = [embedding.example(one, [found[place - 1].body]) for place, one in enumerate(found)]
-    for number, row in zip(range(count), itertools.cycle(real), strict=False):
+    for number, row in zip(range(count), itertools.cycle(embedding.examples(2_000)), strict=False):
         yield {**row, "id": content_id("row", str(number)), "row_id": content_id("row", str(number))}
 
 

@@ -15,6 +15,7 @@ from benchmarks import embedding, report
 from benchmarks.corpus import Section, sections
 from speed_ray import pipeline
 from speed_ray import recipe as recipes
+from speed_ray.evaluation import results
 from speed_ray.recipe import Recipe
 from speed_ray.run import CURATED_EXAMPLES, Run
 
@@ -49,7 +50,7 @@ def scores(run: Run) -> list[dict[str, Any]]:
     """One row a model and set, from what the job stored."""
     found = []
     for model in ("base", "embedder", "bm25"):
-        for result in json.loads(run.store.get(f"evaluation/{model}.json"))["results"]:
+        for result in results.published(run, model):
             found.append({"model": model, "set": result["kind"], **result["scores"]})
     return found
 

@@ -7,24 +7,22 @@ are the senior's before their revision. Each is curated to as many examples, tra
 questions that are held out (miniature/retrieval.py), beside the untrained base and BM25.
 """
 
-import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from speed_ray import pipeline
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.evaluation import results
 from speed_ray.models import Model
 from speed_ray.recipe import Recipe
 from speed_ray.run import EXAMPLES, PROPOSED_TASKS, TASKS, TOPICS, Run
 
 SENTENCE = "How do I knead the dough?"
 SHOWN = {"ndcg_at_10": "nDCG@10", "recall_at_100": "Recall@100", "mrr_at_10": "MRR@10"}
-SCORED = "evaluation/{model}.json"
 
 
 def compare(uri: str) -> Table:
@@ -64,8 +62,7 @@ def _sibling(run: Run, recipe: Recipe, writer: str, parts: tuple[str, ...]) -> R
 
 
 def _scores(run: Run, model: str) -> list[str]:
-    tree: dict[str, Any] = json.loads(run.store.get(SCORED.format(model=model)))
-    scores = next(result["scores"] for result in tree["results"] if result["kind"] == "retrieval")
+    scores = next(result["scores"] for result in results.published(run, model) if result["kind"] == "retrieval")
     return [f"{scores[name]:.3f}" for name in SHOWN]
 
 

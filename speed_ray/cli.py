@@ -16,7 +16,7 @@ from speed_ray import status as standing
 from speed_ray import verify as proving
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.models import Model
-from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, TASKS, Run
+from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, Run, written
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -233,11 +233,10 @@ def _do(
         ) from None
     if name == "evaluate":
         return  # its table is said already, and nothing comes after it
-    made = REVISED_EXAMPLES if name == "synthesize" and recipe.synthesize.revise else MADE[name]
+    made = written(recipe) if name == "synthesize" else MADE[name]
     _say_what_was_made(run, made)
     if name == needed[-1] or name not in needed:
-        examples = REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
-        print(f"next: {_command()} verify {uri} && {_command()} show {uri} {examples}")
+        print(f"next: {_command()} verify {uri} && {_command()} show {uri} {written(recipe)}")
     else:
         following = needed[needed.index(name) + 1]
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())

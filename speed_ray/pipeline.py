@@ -36,8 +36,6 @@ def align_junior(run: Run, recipe: Recipe) -> None:
     training = trainings.junior(run, recipe)
     if recipe.synthesize.generator == "senior":
         trainings.senior(run, recipe)  # says what does not fit together before the teacher is paid for the one
-    draft.plan(run, recipe)
-    run.freeze(recipe)
     _ask(run, draft, recipe)
     fit.fit(training)
 
@@ -45,7 +43,6 @@ def align_junior(run: Run, recipe: Recipe) -> None:
 def align_senior(run: Run, recipe: Recipe) -> None:
     """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
     training, junior = trainings.senior(run, recipe), served(run, recipe, JUNIOR)
-    run.freeze(recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, judge, recipe)
     fit.fit(training)
@@ -59,7 +56,6 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     """
     supervised, *preferring = trainings.revisor(run, recipe)
     junior = served(run, recipe, JUNIOR)
-    run.freeze(recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, critique, recipe)
     fit.fit(supervised)
@@ -84,15 +80,15 @@ def synthesize(run: Run, recipe: Recipe) -> None:
 
 def curate(run: Run, recipe: Recipe) -> None:
     """What repeats, leaks or misleads is turned away, some tasks are held out, and the rest is to be learnt from."""
-    curation.check(run, recipe)
+    prepared = curation.prepare(run, recipe)
     run.freeze(recipe)
-    curation.curate(run, recipe)
+    curation.publish(run, prepared)
 
 
 def train_embedder(run: Run, recipe: Recipe) -> None:
     """The embedder learns from the examples, each query against its positive, its hard negatives and all others'."""
     training = trainings.embedder(run, recipe)
-    trainings.identity(training)  # says so where there is nothing to learn from yet
+    trainings.data_identity(training)  # says so where there is nothing to learn from yet
     run.freeze(recipe)
     fit.fit(training)
 
@@ -144,5 +140,10 @@ def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
 
 
 def _ask(run: Run, stage: ModuleType, recipe: Recipe, *engine: EngineConfig) -> None:
-    """Work off one stage, by the recipe's teacher or by the engine that is named."""
-    pool.execute(run, Step(stage.plan(run, recipe, *engine), partial(stage.stage, recipe, *engine)))
+    """Work off one stage, by the recipe's teacher or by the engine that is named.
+
+    A run is begun, or found to be the recipe's, once the stage can be planned: what is refused leaves nothing behind.
+    """
+    plan = stage.plan(run, recipe, *engine)
+    run.freeze(recipe)
+    pool.execute(run, Step(plan, partial(stage.stage, recipe, *engine)))

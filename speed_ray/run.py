@@ -22,6 +22,11 @@ ARTIFACTS = (
 )
 
 
+def written(recipe: Recipe) -> str:
+    """Name the artifact of a recipe's finished examples: revised ones, where a revisor goes over them."""
+    return REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
+
+
 class Run:
     """The folder at `uri`. Opening it touches nothing."""
 

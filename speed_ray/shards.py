@@ -328,11 +328,15 @@ class Artifact:
 
     def records(self) -> Iterator[Row]:
         """All published records, in the order of their plan; a shard at a time in memory."""
+        for file in self.record_files().values():
+            yield from self.read(file.path).to_pylist()
+
+    def record_files(self) -> dict[int, File]:
+        """The published files of records by shard, in order; a shard whose rows were all rejected has none."""
         manifest = self.manifest()
         assert manifest is not None, f"{self.where} is read before it is published"
-        for shard in manifest["shards"]:
-            if RECORDS in shard["files"]:
-                yield from self.read(shard["files"][RECORDS]["path"]).to_pylist()
+        files = ((shard["shard"], shard["files"].get(RECORDS)) for shard in manifest["shards"])
+        return {shard: File(**entry) for shard, entry in files if entry}
 
     def sweep(self, grace: float = SWEEP_GRACE) -> int:
         """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds. Returns how many files went."""

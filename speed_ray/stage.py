@@ -57,16 +57,19 @@ def for_each_record(
 ) -> Plan:
     """Plan a prompt for each record of a published artifact, in each variant. Raises UserError where there is none."""
     decides = identity(recipe, source, engine, settings)
-    manifest = source.manifest()
-    assert manifest is not None
-    records: int = manifest["counts"]["records"]
+    rows = count(source) * len(variants)
+    return Plan(artifact, rows, settings.shard_rows, input=source.name, variants=tuple(variants), identity=decides)
+
+
+def count(source: Artifact) -> int:
+    """How many records a published artifact holds. Raises UserError where there is none."""
+    records = sum(file.rows for file in source.record_files().values())
     if not records:
         raise UserError(
             f"{source.where} holds no record, so nothing can be made of it.\n"
             f"See why its rows were rejected with: speed-ray status {source.store.uri}"
         )
-    rows = records * len(variants)
-    return Plan(artifact, rows, settings.shard_rows, input=source.name, variants=tuple(variants), identity=decides)
+    return records
 
 
 def following(recipe: Recipe, source: Plan, engine: recipes.EngineConfig, settings: recipes.Stage) -> dict[str, Any]:

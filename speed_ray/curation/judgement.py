@@ -10,18 +10,16 @@ import numpy as np
 from speed_ray.curation.reference import COLUMNS, Numbers, Reference, Vectors, Verdicts, folder
 from speed_ray.recipe import Curate
 from speed_ray.run import Run
-from speed_ray.shards import RECORDS, Artifact
+from speed_ray.shards import Artifact
 
 
 def judged(source: Artifact, settings: Curate, scratch: Path) -> tuple[Numbers, Vectors]:
     """Each row's margin, and the vectors of its query and positive in a file of `scratch`: see `Verdicts`."""
-    manifest = source.manifest()
-    assert manifest is not None
-    files = [shard["files"][RECORDS] for shard in manifest["shards"] if RECORDS in shard["files"]]
-    starts = [0, *accumulate(file["rows"] for file in files)]
+    files = list(source.record_files().values())
+    starts = [0, *accumulate(file.rows for file in files)]
     margins = np.empty(starts[-1], np.float32)
     vectors: Vectors | None = None
-    for place, verdicts in _verdicts(source, [file["path"] for file in files], settings):
+    for place, verdicts in _verdicts(source, [file.path for file in files], settings):
         if vectors is None:
             shape = (starts[-1], *verdicts.vectors.shape[1:])
             vectors = np.memmap(scratch / "vectors", np.float16, mode="w+", shape=shape)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from speed_ray.checks import plain
 from speed_ray.curation import gates, words
 from speed_ray.curation.contamination import Seen
 from speed_ray.curation.near_duplicates import Flags, Sketches, sketch
@@ -28,7 +29,7 @@ from speed_ray.errors import Interrupted
 from speed_ray.recipe import Curate
 from speed_ray.records import Row
 from speed_ray.run import Run
-from speed_ray.shards import RECORDS, Artifact
+from speed_ray.shards import Artifact
 
 MANY = 20_000  # rows from which processes pay: each takes a second to start
 
@@ -72,16 +73,15 @@ class Rules:
 def _labels(rows: list[Row]) -> Hashes:
     labelled = [place for place, row in enumerate(rows) if row["kind"] in gates.LABELLED]
     labels = np.zeros(len(rows), np.uint64)
-    labels[labelled] = _numbers([" ".join(rows[place]["positive"].casefold().split()) for place in labelled])
+    labels[labelled] = _numbers([plain(rows[place]["positive"]) for place in labelled])
     return labels
 
 
 def looks(source: Artifact, rules: Rules) -> Iterator[Look]:
     """Look at all records of a published artifact, in order."""
-    manifest = source.manifest()
-    assert manifest is not None
-    paths = [shard["files"][RECORDS]["path"] for shard in manifest["shards"] if RECORDS in shard["files"]]
-    if manifest["counts"]["records"] < MANY:
+    files = list(source.record_files().values())
+    paths = [file.path for file in files]
+    if sum(file.rows for file in files) < MANY:
         yield from (rules.look(rows_of(source, path)) for path in paths)
         return
     workers = len(os.sched_getaffinity(0))

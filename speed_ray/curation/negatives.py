@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from speed_ray.checks import plain
 from speed_ray.curation.reference import Numbers, Vectors
 from speed_ray.curation.words import Places
 from speed_ray.records import Row
@@ -36,13 +37,13 @@ def mine(rows: Sequence[Row], count: int, vectors: Vectors | None) -> None:
 def _mine(rows: list[Row], count: int, vectors: Vectors | None) -> None:
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        answers[_same(row["query"])].add(_same(row["positive"]))
+        answers[plain(row["query"])].add(plain(row["positive"]))
     wanting = np.array([place for place, row in enumerate(rows) if not row["negatives"]])
     ranked = _by_words(rows, wanting) if vectors is None else _by_vectors(vectors, wanting)
     for place, candidates in zip(wanting.tolist(), ranked, strict=True):
-        row, query = rows[place], _same(rows[place]["query"])
+        row, query = rows[place], plain(rows[place]["query"])
         found = (rows[other] for other in candidates if rows[other]["parent_id"] != row["parent_id"])
-        texts = {_same(other["positive"]): other["positive"] for other in found}  # nearest first, each text once
+        texts = {plain(other["positive"]): other["positive"] for other in found}  # nearest first, each text once
         known = answers[query] | {query}
         row["negatives"] = [text for same, text in texts.items() if same not in known][SPARED : SPARED + count]
 
@@ -69,7 +70,3 @@ def _by_vectors(vectors: Vectors, wanting: Places) -> Iterator[list[int]]:
         cosines: Numbers = positives @ np.asarray(vectors[place, 0], np.float32)
         nearest = np.argsort(-cosines, kind="stable")[: DEPTH + 1]
         yield nearest[cosines[nearest] <= OF_POSITIVE * cosines[place]].tolist()
-
-
-def _same(text: str) -> str:
-    return " ".join(text.casefold().split())

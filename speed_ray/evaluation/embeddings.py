@@ -24,7 +24,7 @@ SAMPLES, EXPERIMENTS, SEED = 8, 10, 42  # texts of a label, and draws of them: m
 
 def sts(embed: Embed, pairs: Pairs) -> dict[str, float]:
     """Spearman's correlation of cosine and people's scores."""
-    first, second = (_unit(embed(texts, "query")) for texts in (pairs.first, pairs.second))
+    first, second = (unit(embed(texts, "query")) for texts in (pairs.first, pairs.second))
     return {"spearman": float(spearmanr((first * second).sum(1), pairs.scores).statistic)}
 
 
@@ -76,8 +76,8 @@ class Ranking:
 def rank(embed: Embed, retrieval: Retrieval) -> Ranking:
     """Find the nearest documents of each query, by cosine. A query's own id is no answer to it."""
     names, queries = list(retrieval.documents), list(retrieval.queries)
-    documents = _unit(embed([retrieval.documents[name] for name in names], "document"))
-    asked = _unit(embed([retrieval.queries[name] for name in queries], "query"))
+    documents = unit(embed([retrieval.documents[name] for name in names], "document"))
+    asked = unit(embed([retrieval.queries[name] for name in queries], "query"))
     found: dict[str, dict[str, float]] = {}
     for first in range(0, len(queries), AT_ONCE):
         scores = asked[first : first + AT_ONCE] @ documents.T
@@ -106,5 +106,6 @@ def _mean(by_query: dict[str, dict[str, float]], name: str, retrieval: Retrieval
     return float(np.mean([by_query[query][name] if query in by_query else 0.0 for query in retrieval.relevant]))
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
+    """Bring each vector to length 1; one of length 0 stays."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from speed_ray.checks import plain
 from speed_ray.errors import UserError
 from speed_ray.language import mistaken
 from speed_ray.records import Row
@@ -170,5 +171,4 @@ def _bucket(text: str) -> int:
 
 def _hash(*texts: str) -> bytes:
     """Eight bytes for a text, so that a million of them are told apart in little memory."""
-    plain = "\0".join(" ".join(text.casefold().split()) for text in texts)
-    return hashlib.blake2b(plain.encode(), digest_size=8).digest()
+    return hashlib.blake2b("\0".join(map(plain, texts)).encode(), digest_size=8).digest()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speed_ray.errors import UserError
-from speed_ray.evaluation.embeddings import Embed, Vectors
+from speed_ray.evaluation.embeddings import Embed, Vectors, unit
 from speed_ray.records import Row
 from speed_ray.training.encoder import as_query
 
@@ -29,9 +29,9 @@ def margins(embed: Embed, rows: Sequence[Row], instructed: bool) -> Margins:
     if not with_negative:
         raise UserError("None of these examples has a hard negative, so there is no margin to measure.")
     read = [as_query(row["instruction"] if instructed else "", row["query"]) for row in with_negative]
-    queries = _unit(embed(read, "query"))  # with the instruction of each
+    queries = unit(embed(read, "query"))  # with the instruction of each
     positives, negatives = (
-        _unit(embed(texts, "document"))
+        unit(embed(texts, "document"))
         for texts in ([row["positive"] for row in with_negative], [row["negatives"][0] for row in with_negative])
     )
     found = (queries * positives).sum(1) - (queries * negatives).sum(1)
@@ -52,7 +52,3 @@ def _diversity(vectors: Vectors) -> float:
         return 0.0
     together = float(np.square(vectors.sum(0)).sum()) - count  # the sum of all cosines but those with oneself
     return 1 - together / (count * (count - 1))
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

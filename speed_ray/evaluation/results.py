@@ -56,6 +56,12 @@ def publish(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> Non
             run.store.put(f"{FOLDER}/{subject.name}.json", _json({**model, "results": done}))
 
 
+def published(run: Run, model: str) -> list[Result]:
+    """All results of a model ("base", "embedder", "bm25"), as `publish` wrote them."""
+    results: list[Result] = json.loads(run.store.get(f"{FOLDER}/{model}.json"))["results"]
+    return results
+
+
 def table(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> Table:
     """One row a set, one column a model; MTEB's entries of several tasks end with their mean."""
     shown = Table("set", "score", *(subject.name for subject in subjects), title="Embedders")

@@ -20,11 +20,12 @@ from speed_ray.models import FOLDER, Model
 from speed_ray.recipe import Recipe
 from speed_ray.records import content_id
 from speed_ray.run import Run
+from speed_ray.training.plan import EMBEDDER
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-EMBEDDER, BASE, BM25 = "embedder", "base", "bm25"
+BASE, BM25 = "base", "bm25"
 BATCH = 32  # texts that a model reads at once
 
 

@@ -10,8 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from speed_ray.errors import UserError
 from speed_ray.models import Model
 from speed_ray.run import Run
-
-EMBEDDER = "embedder"  # the name of what a run trained
+from speed_ray.training.plan import EMBEDDER
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from speed_ray.curation.looks import Rules
 from speed_ray.curation.near_duplicates import Flags, Pile
 from speed_ray.curation.reference import Numbers, Vectors
 from speed_ray.curation.words import Hashes, Places
-from speed_ray.errors import UserError
 from speed_ray.recipe import Curate, Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row
-from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
-from speed_ray.shards import RECORDS, Artifact, Plan
+from speed_ray.run import CURATED_EXAMPLES, Run, written
+from speed_ray.shards import Artifact, Plan
 from speed_ray.stages import passing
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -37,21 +36,25 @@ PLACES = {
 }  # of the settings: what they name is in the plan by its digest
 
 
-def check(run: Run, recipe: Recipe) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be curated, and how: nothing is written yet."""
+
+    source: Artifact
+    rules: Rules
+    plan: Plan
+
+
+def prepare(run: Run, recipe: Recipe) -> Prepared:
     """Raise UserError where the input is not finished or holds nothing, or a rule names what is not there."""
-    plan(_source(run, recipe), rules(recipe))
+    source, decided = run.artifact(written(recipe)), rules(recipe)
+    return Prepared(source, decided, plan(source, decided))
 
 
-def _source(run: Run, recipe: Recipe) -> Artifact:
-    return run.artifact(REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES)
-
-
-def curate(run: Run, recipe: Recipe) -> Artifact:
-    """Publish the examples that are learnt from. Raises UserError as `check` does."""
-    source = _source(run, recipe)
-    decided = rules(recipe)
+def publish(run: Run, prepared: Prepared) -> Artifact:
+    """Publish the examples that are learnt from."""
     artifact = run.artifact(CURATED_EXAMPLES)
-    passing.publish(artifact, plan(source, decided), CURATED, passed(source, decided))
+    passing.publish(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
     return artifact
 
 
@@ -70,15 +73,7 @@ def plan(source: Artifact, rules: Rules) -> Plan:
         "decontaminate": rules.seen.digest,
         "reference": settings.reference and reference.identity(settings.reference),
     }
-    manifest = source.manifest()
-    assert manifest is not None
-    rows: int = manifest["counts"]["records"]
-    if not rows:
-        raise UserError(
-            f"{source.where} holds no record, so there is nothing to curate.\n"
-            f"See why its rows were rejected with: speed-ray status {source.store.uri}"
-        )
-    return Plan(CURATED_EXAMPLES, rows, settings.shard_rows, input=source.name, identity=identity)
+    return Plan(CURATED_EXAMPLES, stage.count(source), settings.shard_rows, input=source.name, identity=identity)
 
 
 @dataclass(frozen=True)
@@ -199,11 +194,8 @@ def _common(known: Known, settings: Curate) -> dict[int, int]:
 
 
 def _shards(source: Artifact) -> Iterator[list[Row]]:
-    manifest = source.manifest()
-    assert manifest is not None
-    for shard in manifest["shards"]:
-        if RECORDS in shard["files"]:
-            yield source.read(shard["files"][RECORDS]["path"]).select(EXAMPLE.names).to_pylist()
+    for file in source.record_files().values():
+        yield source.read(file.path).select(EXAMPLE.names).to_pylist()
 
 
 def _reject(row: Row, reason: str, detail: str) -> passing.Passed:

@@ -1,12 +1,9 @@
 """Ordinary functions that train a model on one of many workers, under torchrun or Ray Train alike."""
 
-from collections.abc import Callable
-from typing import Any
-
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import Report, Training
 
 
-def train(training: Training, report: Callable[[dict[str, Any]], None]) -> None:
+def train(training: Training, report: Report) -> None:
     """Train and publish a model by its method, on one worker of many."""
     # Imported here, because both load torch, which planning does not need.
     if training.method == "sft":

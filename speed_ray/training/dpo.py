@@ -13,8 +13,8 @@ from trl import DPOConfig, DPOTrainer
 from speed_ray.recipe import Dpo
 from speed_ray.records import Row
 from speed_ray.training import loop, reference, start
-from speed_ray.training.loop import Report, Steps, Work
-from speed_ray.training.plan import Training
+from speed_ray.training.loop import Steps, Work
+from speed_ray.training.plan import Report, Training
 
 
 class DpoSteps(Steps, DPOTrainer):

@@ -7,7 +7,7 @@ whole global batch (contrastive.py), whatever the number of workers and of texts
 import json
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,12 @@ from speed_ray.training import card, contrastive, encoder, following, plan, resu
 from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
 from speed_ray.training.contrastive import Objective
 from speed_ray.training.encoder import Encoder
-from speed_ray.training.metrics import Metrics
-from speed_ray.training.plan import Training
+from speed_ray.training.metrics import LOGGED, Metrics
+from speed_ray.training.plan import Report, Training
 from speed_ray.training.replicated import Replicated
 from speed_ray.training.triples import Corpus, Reader, Share
 from speed_ray.training.windows import Drawn
 
-Report = Callable[[dict[str, Any]], None]
-
-LOGGED = 100  # times in a training, at most about that often
 WINDOW = 32  # batches that are drawn together, at least; a window's texts are in memory
 FOLLOWED = 4  # batches, where they are still being written
 PROGRESS = "progress.json"
@@ -138,15 +135,14 @@ def read(training: Training, model: SentenceTransformer) -> tuple[Reader, Iterat
 def _published(training: Training) -> tuple[Corpus, Iterator[Drawn], int]:
     settings = _settings(training)
     corpus, shards = triples.published(plan.data(training), settings.own_negatives_only)
-    families = workers.share([corpus.families(shard) for shard in shards] if workers.rank() == 0 else [])
+    families = workers.share([corpus.families(shard) for shard in range(shards)] if workers.rank() == 0 else [])
     counts = [sum(map(len, members.values())) for members in families]
     steps = plan.steps(
         training, sum(counts), "Counted are those that are not held out and have a negative to learn from.\n"
     )
     _check_fills_a_batch(training, families)
     chosen = windows.windows(counts, WINDOW * settings.batch, training.seed)
-    numbered = Corpus(corpus.artifact, corpus.own_negatives_only, lambda place: corpus.path_of(shards[place]))
-    return numbered, windows.drawn(chosen, families.__getitem__, settings.batch, training.seed), steps
+    return corpus, windows.drawn(chosen, families.__getitem__, settings.batch, training.seed), steps
 
 
 def _check_fills_a_batch(training: Training, families: list[Any]) -> None:

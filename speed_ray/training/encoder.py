@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers.processors import TemplateProcessing
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from speed_ray.errors import UserError
 from speed_ray.recipe import Lora
+from speed_ray.training import lora
 
 Ids = list[int]
 RETRIEVE = "Given a question, find the passage that answers it"  # where a query comes without an instruction
@@ -87,19 +88,12 @@ class Encoder(nn.Module):
         return vectors
 
 
-def adapt(model: SentenceTransformer, lora: Lora, seed: int, bf16: bool) -> None:
+def adapt(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> None:
     """Freeze the weights, in bf16 where that is the precision, and put fresh adapters in fp32 on them."""
     set_seed(seed)  # an adapter begins with random numbers
     if bf16:
         model.to(torch.bfloat16)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.modules,
-        task_type="FEATURE_EXTRACTION",
-    )
-    model[0].model = get_peft_model(model[0].model, config)
+    model[0].model = get_peft_model(model[0].model, lora.config(settings, "FEATURE_EXTRACTION"))
 
 
 def merge(model: SentenceTransformer) -> None:

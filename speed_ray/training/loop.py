@@ -20,13 +20,10 @@ from speed_ray.errors import UserError
 from speed_ray.recipe import Dpo, Embedder, Sft
 from speed_ray.training import card, plan, resume, rows, start, workers, zero
 from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
-from speed_ray.training.metrics import Metrics
-from speed_ray.training.plan import Training
+from speed_ray.training.metrics import LOGGED, Metrics
+from speed_ray.training.plan import Report, Training
 from speed_ray.training.rows import Rows
 
-Report = Callable[[dict[str, Any]], None]
-
-LOGGED = 100  # times in a training, at most about that often
 EVALUATED = 10
 
 

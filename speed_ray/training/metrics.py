@@ -8,6 +8,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from speed_ray.models import Model
 
+LOGGED = 100  # times in a training, at most about that often
+
 
 class Metrics:
     """Keeps what rank 0 logs; on the other ranks, which have no folder, it keeps nothing."""

@@ -17,15 +17,16 @@ from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, VllmEngine, Workers
 from speed_ray.run import (
     CURATED_EXAMPLES,
     DRAFTS,
-    EXAMPLES,
-    REVISED_EXAMPLES,
     REVISION_PAIRS,
     REVISIONS,
     VERDICTS,
     Run,
+    written,
 )
 from speed_ray.shards import Artifact, Plan
 from speed_ray.stage import content
+
+Report = Callable[[dict[str, Any]], None]  # takes a step's metrics
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
 EMBEDDER = "embedder"
@@ -67,7 +68,7 @@ class Training:
         self.model.ensure_plan(identity(self))
         return self.model.manifest() is None
 
-    def train(self, report: Callable[[dict[str, Any]], None]) -> None:
+    def train(self, report: Report) -> None:
         """Train on one worker of many, and publish; needs torch, unlike all else here."""
         from speed_ray.training import train
 
@@ -110,7 +111,6 @@ def embedder(run: Run, recipe: Recipe) -> Training:
             f"embedder.batch: {settings.batch} rows cannot be shared out evenly among the "
             f"{settings.workers.count} workers of embedder.workers.count."
         )
-    followed = REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
     return Training(
         name=EMBEDDER,
         key="embedder",
@@ -119,7 +119,7 @@ def embedder(run: Run, recipe: Recipe) -> Training:
         base=settings.model,
         revision=settings.revision,
         start=None,
-        data=followed if settings.follow else CURATED_EXAMPLES,
+        data=written(recipe) if settings.follow else CURATED_EXAMPLES,
         settings=settings,
         seed=recipe.seed,
         chat_template=None,

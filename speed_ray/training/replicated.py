@@ -34,7 +34,7 @@ class Replicated:
 
     def step(self) -> float:
         """Change the weights; return the gradient's norm before it was clipped."""
-        norm = nn.utils.clip_grad_norm_(self.trained(), self.clip)
+        norm = nn.utils.clip_grad_norm_(trained(self.encoder), self.clip)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -57,16 +57,16 @@ class Replicated:
     def gather(self) -> None:
         """Bring all weights to rank 0, where they are already."""
 
-    def trained(self) -> list[nn.Parameter]:
-        """The weights that change."""
-        return [weight for weight in self.encoder.parameters() if weight.requires_grad]
+
+def trained(encoder: nn.Module) -> list[nn.Parameter]:
+    """The weights that change."""
+    return [weight for weight in encoder.parameters() if weight.requires_grad]
 
 
 def decayed(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Split the weights that change in two: matrices decay, biases and norms do not."""
-    changed = [weight for weight in encoder.parameters() if weight.requires_grad]
-    matrices = [weight for weight in changed if weight.ndim > 1]
-    others = [weight for weight in changed if weight.ndim <= 1]
+    matrices = [weight for weight in trained(encoder) if weight.ndim > 1]
+    others = [weight for weight in trained(encoder) if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

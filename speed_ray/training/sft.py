@@ -14,8 +14,8 @@ from trl import SFTConfig, SFTTrainer
 from speed_ray.recipe import Sft
 from speed_ray.records import Row
 from speed_ray.training import loop, start
-from speed_ray.training.loop import Report, Steps, Work
-from speed_ray.training.plan import Training
+from speed_ray.training.loop import Steps, Work
+from speed_ray.training.plan import Report, Training
 
 IGNORED = -100  # a label that counts for no loss
 

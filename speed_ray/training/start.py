@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from speed_ray.engines.model_folder import find_model
 from speed_ray.errors import UserError
 from speed_ray.models import Model
-from speed_ray.recipe import Lora
 from speed_ray.run import Run
+from speed_ray.training import lora
 from speed_ray.training.plan import Training
 
 
@@ -69,17 +69,7 @@ def network(training: Training, sharded: bool) -> Any:
     if start is not None:
         return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=upcast)
     set_seed(training.seed)  # an adapter begins with random numbers
-    return get_peft_model(model, _adapter(settings.lora), autocast_adapter_dtype=upcast)
-
-
-def _adapter(lora: Lora) -> LoraConfig:
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.modules,
-        task_type="CAUSAL_LM",
-    )
+    return get_peft_model(model, lora.config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
 
 
 def _base(training: Training) -> str | Path:

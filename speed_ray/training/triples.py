@@ -75,14 +75,10 @@ class Corpus:
         return found
 
 
-def published(artifact: Artifact, own_negatives_only: Sequence[str]) -> tuple[Corpus, list[int]]:
-    """Return the rows of a published artifact, and the numbers of its shards."""
-    manifest = artifact.manifest()
-    assert manifest is not None
-    paths = {
-        shard["shard"]: shard["files"][RECORDS]["path"] for shard in manifest["shards"] if RECORDS in shard["files"]
-    }
-    return Corpus(artifact, own_negatives_only, paths.get), sorted(paths)
+def published(artifact: Artifact, own_negatives_only: Sequence[str]) -> tuple[Corpus, int]:
+    """Return the rows of a published artifact, and how many shards have any; these are numbered from 0."""
+    paths = [file.path for file in artifact.record_files().values()]
+    return Corpus(artifact, own_negatives_only, paths.__getitem__), len(paths)
 
 
 def following(artifact: Artifact, own_negatives_only: Sequence[str]) -> Corpus:

@@ -29,7 +29,7 @@ def curated(run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]
     plan = Plan(EXAMPLES, rows=len(rows), shard_rows=4)
     passing.publish(run.artifact(EXAMPLES), plan, EXAMPLE, (passing.Passed(row["id"], row, None) for row in rows))
     fixed = ["synthesize.revise=false", "curate.held_out=0", f"curate.reference={MINILM}"]
-    artifact = curate.curate(run, recipes.load("miniature", [*fixed, *overrides]))
+    artifact = curate.publish(run, curate.prepare(run, recipes.load("miniature", [*fixed, *overrides])))
     files = [commit.files for commit in artifact.commits()]
     return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
                  for role in (RECORDS, REJECTS))  # fmt: skip
