@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import uuid
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ RETRIES: Any = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=20), "base": 2},
 }
 METADATA = "169.254.169.254"  # where a machine in a cloud asks for credentials when the environment has none
+# Refusals that obstore tells apart by their text alone: S3 says the first three with 400, a listing all of them.
+REFUSED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "401 Unauthorized", "403 Forbidden")
 CLOUDS = ("s3", "gs", "az", "abfs", "abfss")
 
 
@@ -35,6 +38,7 @@ class ObjectStore:
     def __init__(self, backend: Any, uri: str) -> None:
         self.backend = backend
         self.uri = uri
+        self.requests = Counter[str]()  # by verb, as asked here: obstore's own retries are not seen
 
     def create(self, path: str, data: bytes) -> bool:
         """Write an object only if none is there. Returns whether the object that is there now is ours.
@@ -42,6 +46,7 @@ class ObjectStore:
         Data must be unique to its writer: when the response of a successful put is lost, the retried put is told
         "already exists", and only the content can tell that the object is our own.
         """
+        self.requests["create"] += 1
         try:
             obstore.put(self.backend, path, data, mode="create", use_multipart=False)
             return True
@@ -54,6 +59,7 @@ class ObjectStore:
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whose name nobody else uses."""
+        self.requests["put"] += 1
         try:
             obstore.put(self.backend, path, data)
         except (exceptions.BaseError, FileNotFoundError) as error:
@@ -61,6 +67,7 @@ class ObjectStore:
 
     def upload(self, path: str, file: Path) -> None:
         """Write an object whose name nobody else uses from a file of any size, a few parts at a time in memory."""
+        self.requests["put"] += 1
         try:
             obstore.put(self.backend, path, file)
         except exceptions.BaseError as error:
@@ -68,6 +75,7 @@ class ObjectStore:
 
     def download(self, path: str, file: Path) -> None:
         """Write an object of any size to a local file. Raises FileNotFoundError."""
+        self.requests["get"] += 1
         try:
             with file.open("wb") as sink:
                 for chunk in obstore.get(self.backend, path).stream(min_chunk_size=8 << 20):
@@ -77,6 +85,7 @@ class ObjectStore:
 
     def get(self, path: str) -> bytes:
         """Read an object. Raises FileNotFoundError."""
+        self.requests["get"] += 1
         try:
             return bytes(obstore.get(self.backend, path).bytes())
         except exceptions.BaseError as error:
@@ -84,6 +93,7 @@ class ObjectStore:
 
     def names(self, folder: str) -> list[str]:
         """List the names of the objects in a folder and below it, sorted, relative to the folder."""
+        self.requests["list"] += 1
         prefix = folder.rstrip("/") + "/"
         try:
             found = [item["path"] for chunk in obstore.list(self.backend, prefix) for item in chunk]
@@ -93,6 +103,7 @@ class ObjectStore:
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is already gone is fine."""
+        self.requests["delete"] += 1
         try:
             obstore.delete(self.backend, path)
         except FileNotFoundError:
@@ -107,12 +118,14 @@ class LocalFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)
+        self.requests = Counter[str]()
 
     def create(self, path: str, data: bytes) -> bool:
         """Link a synced file into place: a hard link is atomic and refuses an existing name, on NFS too.
 
         NFS may lose the response and send the request again, so the content decides here too whose the file is.
         """
+        self.requests["create"] += 1
         final = self.root / path
         temporary = self._write(final, data)
         try:
@@ -128,6 +141,7 @@ class LocalFolder:
 
     def put(self, path: str, data: bytes) -> None:
         """Write and sync a file, then give it its name."""
+        self.requests["put"] += 1
         final = self.root / path
         temporary = self._write(final, data)
         try:
@@ -139,6 +153,7 @@ class LocalFolder:
 
     def upload(self, path: str, file: Path) -> None:
         """Copy a file of any size and sync it, then give it its name."""
+        self.requests["put"] += 1
         final = self.root / path
         temporary = final.parent / f".{final.name}-{uuid.uuid4().hex}"
         try:
@@ -153,10 +168,12 @@ class LocalFolder:
 
     def download(self, path: str, file: Path) -> None:
         """Copy a file of any size out. Raises FileNotFoundError."""
+        self.requests["get"] += 1
         shutil.copyfile(self.root / path, file)
 
     def get(self, path: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
+        self.requests["get"] += 1
         try:
             return (self.root / path).read_bytes()
         except FileNotFoundError:
@@ -166,12 +183,14 @@ class LocalFolder:
 
     def names(self, folder: str) -> list[str]:
         """List files below a folder. Hidden ones are writes that were never finished: they do not count."""
+        self.requests["list"] += 1
         base = self.root / folder
         found = (Path(where, name) for where, _, names in os.walk(base) for name in names if name[0] != ".")
         return sorted(path.relative_to(base).as_posix() for path in found)
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is already gone is fine."""
+        self.requests["delete"] += 1
         (self.root / path).unlink(missing_ok=True)
 
     def _write(self, final: Path, data: bytes) -> Path:
@@ -260,7 +279,13 @@ def _explain(error: Exception, uri: str, path: str) -> Exception:
             f"{uri}: no credentials were found, neither in the environment (for S3 AWS_ACCESS_KEY_ID and "
             f"AWS_SECRET_ACCESS_KEY)\nnor from a cloud machine's metadata service: {said}"
         )
-    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+    if "RequestTimeTooSkewed" in said:
+        return Interrupted(
+            f"{uri}/{path}: the store refused access, because this machine's clock is wrong ({said}).\n"
+            "Nothing that was committed is lost. Set the clock (NTP), then run the same command again."
+        )
+    refused = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
+    if refused or any(code in said for code in REFUSED):
         return Interrupted(
             f"{uri}/{path}: the store refused access ({said}).\n"
             f"Nothing that was committed is lost. Renew the credentials, then run the same command again."

@@ -1,7 +1,5 @@
 """One contract for every store: `create` has one winner, and nothing half written is ever seen under its name."""
 
-import http.client
-import http.server
 import os
 import subprocess
 import sys
@@ -12,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.store import MemoryStore
+from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.store import LocalFolder, ObjectStore, find, open_store
@@ -24,17 +21,7 @@ from speed_ray.store import LocalFolder, ObjectStore, find, open_store
 @pytest.fixture(scope="module")
 def s3() -> Iterator[int]:
     """The port of an S3 server with a bucket named `bucket`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket="bucket")
+    server, port = serve_s3()
     yield port
     server.stop()
 
@@ -44,10 +31,8 @@ def open_s3(s3: int, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ObjectSto
     """Open a folder of its own on the S3 server, or on one that stands before it."""
 
     def open_at(port: int = s3, bucket: str = "bucket") -> ObjectStore:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "x")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name, value in environment(port).items():
+            monkeypatch.setenv(name, value)
         return open_store(f"s3://{bucket}/{uuid.uuid4().hex}")
 
     return open_at
@@ -106,74 +91,28 @@ def test_a_large_object_comes_back_whole(store):
     assert store.get("attempts/large") == data == store.get("large")
 
 
-class Proxy(http.server.ThreadingHTTPServer):
-    """Stands before an S3 server. `spoil` says what becomes of the n-th request: None, "drop" or a status."""
-
-    def __init__(self, port: int, spoil: Callable[[int, str], str | int | None]) -> None:
-        super().__init__(("127.0.0.1", 0), Forward)
-        self.target = port
-        self.spoil = spoil
-        self.seen: list[str] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class Forward(http.server.BaseHTTPRequestHandler):
-    server: Proxy
-
-    def do(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append(self.command)
-        fate = self.server.spoil(len(self.server.seen) - 1, self.command)
-        if isinstance(fate, int):
-            self.send_response(fate)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.target)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        answer = connection.getresponse()
-        content = answer.read()
-        if fate == "drop":  # it was done, and nobody is told
-            self.close_connection = True
-            self.connection.close()
-            return
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_PUT = do_GET = do_DELETE = do_POST = do_HEAD = do
-
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def before_s3(s3: int, open_s3: Callable[..., ObjectStore]) -> Iterator[Callable[..., tuple[ObjectStore, Proxy]]]:
     proxies = []
 
-    def stand(spoil: Callable[[int, str], str | int | None]) -> tuple[ObjectStore, Proxy]:
+    def stand(spoil: Callable[[Asked], Fate]) -> tuple[ObjectStore, Proxy]:
         proxies.append(Proxy(s3, spoil))
         return open_s3(proxies[-1].server_port), proxies[-1]
 
     yield stand
     for proxy in proxies:
-        proxy.shutdown()
-        proxy.server_close()
+        proxy.close()
 
 
 def test_a_create_whose_response_is_lost_is_still_ours(before_s3):
-    store, proxy = before_s3(lambda number, verb: "drop" if number == 0 else None)
+    store, proxy = before_s3(lambda asked: None if asked.number else DROP)
     assert store.create("commits/0.json", b"attempt 1")
-    assert proxy.seen[:2] == ["PUT", "PUT"]
+    assert [asked.verb for asked in proxy.seen[:2]] == ["PUT", "PUT"]
     assert not store.create("commits/0.json", b"attempt 2")
 
 
 def test_a_throttling_store_only_slows_down(before_s3):
-    store, proxy = before_s3(lambda number, verb: 503 if number % 4 else None)
+    store, proxy = before_s3(lambda asked: 503 if asked.number % 4 else None)
     assert store.create("commits/0.json", b"x")
     store.put("attempts/0", b"y")
     assert store.get("attempts/0") == b"y"
@@ -183,19 +122,19 @@ def test_a_throttling_store_only_slows_down(before_s3):
 
 def test_a_create_that_meets_another_in_flight_is_decided_by_what_is_there(before_s3):
     """S3 may answer 409 to a conditional write while another, or a deletion, is under way: nothing may be there."""
-    store, _ = before_s3(lambda number, verb: 409 if number == 0 else None)
+    store, _ = before_s3(lambda asked: None if asked.number else 409)
     assert store.create("commits/0.json", b"x")
     assert not store.create("commits/0.json", b"y")
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 403, EXPIRED])
 def test_refused_credentials_say_what_to_do(before_s3, status):
-    store, _ = before_s3(lambda number, verb: status)
+    store, _ = before_s3(lambda asked: status)
     for verb in (store.create, store.put):
         with pytest.raises(Interrupted, match=r"plan\.json: the store refused access .*\n.*Renew the credentials"):
             verb("plan.json", b"x")
     for verb in (store.get, store.names, store.delete):
-        with pytest.raises(Interrupted, match=f"{status}"):
+        with pytest.raises(Interrupted, match="the store refused access"):
             verb("plan.json")
 
 
