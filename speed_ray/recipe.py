@@ -22,6 +22,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic import field_validator as validates
@@ -139,7 +140,9 @@ class Pool(Strict):
     cpus: NonNegativeFloat = 1.0
     gpus: NonNegativeFloat = 0.0
     accelerator: str | None = None  # a GPU type as Ray names it: "H100"
+    labels: dict[str, str] = {}  # of the nodes that engines may run on, as Ray knows them
     watchdog_minutes: PositiveFloat = 30.0  # without a commit the job ends with a diagnosis
+    grace_seconds: NonNegativeFloat = 20.0  # for shards at work to be committed when the job is told to end
 
     @model_validator(mode="after")
     def min_is_at_most_max(self) -> "Pool":
@@ -164,6 +167,11 @@ class Stage(Strict):
     shard_rows: PositiveInt = 256
     retries: NonNegativeInt = 2  # new seeds for a malformed reply, before it is rejected for good
     pool: Pool = Pool()
+
+    @property
+    def key(self) -> str:
+        """Where the recipe has these settings."""
+        return type(self).__name__.lower()
 
 
 class Brainstorm(Stage):
@@ -229,7 +237,26 @@ class Workers(Strict):
     cpus: NonNegativeFloat = 1.0  # each
     gpus: NonNegativeFloat = 0.0  # each
     accelerator: str | None = None  # a GPU type as Ray names it: "H100"
+    labels: dict[str, str] = {}  # of the nodes that they may run on, as Ray knows them
     retries: NonNegativeInt = 3  # lost workers that are made up for before the job ends
+
+
+class TrainingWorkers(Workers):
+    """The same, and whether fewer will do: then workers come and go with the nodes, each time from a checkpoint."""
+
+    least: PositiveInt | None = None
+
+    @property
+    def counts(self) -> range:
+        """How many there may be."""
+        return range(self.least or self.count, self.count + 1)
+
+    @model_validator(mode="after")
+    def least_is_at_most_count(self) -> "TrainingWorkers":
+        """Refuse workers that there can never be."""
+        if not self.counts:
+            raise ValueError(f"least is {self.least} and count is {self.count}: set count to {self.least} or more")
+        return self
 
 
 class Training(Strict):
@@ -252,7 +279,17 @@ class Training(Strict):
     offload_optimizer: bool = False  # to the CPU's memory; from stage 1 on
     offload_weights: bool = False  # to the CPU's memory; stage 3
     checkpoint_every: PositiveInt = 100  # steps
-    workers: Workers = Workers()
+    workers: TrainingWorkers = TrainingWorkers()
+
+    @validates("workers")
+    @classmethod
+    def workers_that_come_and_go_hold_whole_states(
+        cls, workers: TrainingWorkers, others: ValidationInfo
+    ) -> TrainingWorkers:
+        """Refuse states that only as many workers can take over as there were before."""
+        if workers.least and others.data.get("zero"):
+            raise ValueError("least needs zero: 0, where every worker holds all states")
+        return workers
 
 
 class Alignment(Training):
@@ -555,6 +592,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         branch = tree.setdefault(parent, {})
+        if branch is False:
+            raise UserError(f"--set {override}: {parent} is false in this recipe; set {parent} itself first")
         if not isinstance(branch, dict):
             raise UserError(f"--set {override}: {parent} is a value, it has no keys below it")
         tree[parent] = tree = dict(branch)  # what a YAML anchor shares with another key is not that key's any more

@@ -60,11 +60,13 @@ def step(
         states.append(RandomState.now())
         with torch.no_grad():
             embedded.append(embed(batch))
+    sizes = [len(each) for each in embedded]
     leaf = torch.cat(embedded).float().requires_grad_()
+    embedded.clear()  # one copy is enough
     value = loss(leaf)
     value.backward()
     assert leaf.grad is not None
-    gradients = leaf.grad.split([len(each) for each in embedded])
+    gradients = leaf.grad.split(sizes)
     for place, (batch, state, gradient) in enumerate(zip(batches, states, gradients, strict=True)):
         last = place == len(batches) - 1
         with contextlib.nullcontext() if last else unsynchronised():

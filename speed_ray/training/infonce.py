@@ -3,7 +3,7 @@
     loss = mean over queries of -log( exp(s(q, d+) / t) / sum over d of exp(s(q, d) / t) ),  s the cosine
 
 Logits are this worker's queries x all workers' documents, and no more of them at once than `LOGITS`: at 16,384 queries
-on one worker 16 MB where all together are 1 GB, and several times that in their gradient.
+on one worker 4 MB where all together are 1 GB, and several times that in masks and gradient.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-LOGITS = 1 << 22  # held at once
+LOGITS = 1 << 20  # held at once
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from speed_ray import recipe as recipes
 from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
 from speed_ray.errors import UserError
 from speed_ray.models import Model
-from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, VllmEngine, Workers
+from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
 from speed_ray.run import (
     CURATED_EXAMPLES,
     DRAFTS,
+    MAKES,
     REVISION_PAIRS,
     REVISIONS,
     VERDICTS,
@@ -59,9 +60,14 @@ class Training:
         return Model(Run(self.run), self.name)
 
     @property
-    def workers(self) -> Workers:
+    def workers(self) -> TrainingWorkers:
         """What it takes of a cluster."""
         return self.settings.workers
+
+    @property
+    def batch(self) -> int:
+        """Rows a step, over all workers."""
+        return self.settings.batch
 
     def begin(self) -> bool:
         """Write its plan; return whether there is anything to do. Raises UserError where it was begun differently."""
@@ -106,10 +112,10 @@ def embedder(run: Run, recipe: Recipe) -> Training:
             "embedder: this recipe has no such section, so there is nothing to train on its examples.\n"
             "Give one with embedder.model, the model to begin with."
         )
-    if settings.batch % settings.workers.count:
+    if uneven := [count for count in settings.workers.counts if settings.batch % count]:
         raise UserError(
             f"embedder.batch: {settings.batch} rows cannot be shared out evenly among the "
-            f"{settings.workers.count} workers of embedder.workers.count."
+            f"{uneven[0]} workers of embedder.workers."
         )
     return Training(
         name=EMBEDDER,
@@ -212,7 +218,7 @@ def data(training: Training) -> Artifact:
     if artifact.manifest() is None:
         raise UserError(
             f"{artifact.where} is not finished, and {training.name} learns from it.\n"
-            f"Run the job that makes {training.data!r} first, with the same --recipe and --run."
+            f"Run `speed-ray {MAKES[training.data]}` first, with the same --recipe and --run."
         )
     return artifact
 
@@ -221,7 +227,8 @@ def _training(
     run: Run, recipe: Recipe, name: str, key: str, start: str | None, data: str, settings: Sft | Dpo
 ) -> Training:
     base = _base(recipe)
-    micro_batch(settings, settings.workers.count)
+    for count in settings.workers.counts:
+        micro_batch(settings, count)
     if isinstance(settings, Dpo) and settings.label_smoothing and settings.loss_type not in ("sigmoid", "robust"):
         raise UserError(
             f"{key}.label_smoothing: {settings.loss_type} knows none. Set it to 0, or loss_type to sigmoid or robust."

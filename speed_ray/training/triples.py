@@ -156,7 +156,7 @@ class Reader:
         triples = [
             Triple(
                 row_id,
-                tuple(column.input_ids[place] for column in read),
+                tuple(np.array(column.input_ids[place], dtype=np.int32) for column in read),
                 tuple(text_hash(texts[place]) for texts in plain),
             )
             for place, row_id in enumerate(table["id"])
