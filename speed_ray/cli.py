@@ -1,5 +1,6 @@
 """`speed-ray`: every job, and the commands that look at a run. Ray and torch are not imported until a job runs."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -110,8 +111,19 @@ def run(
 
 
 @app.command()
-def status(run: RunArgument) -> None:
+def status(
+    run: RunArgument,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again and again, with what the engines at RAY_ADDRESS are at.")
+    ] = False,
+) -> None:
     """Say where a run stands, while it runs or after a crash: read from storage alone."""
+    if watch:
+        from speed_ray import watch as watching
+
+        with contextlib.suppress(KeyboardInterrupt):
+            watching.watch(Run(run), Console())
+        _end(0)
     print(*standing.lines(Run(run)), sep="\n")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row, content_id
+from speed_ray.run import MAKES
 from speed_ray.shards import RECORDS, REJECTS, Artifact, Plan
 
 NOT_WRITTEN = "not_written"  # the variant of a row that has no record, because the stage before rejected it
@@ -86,7 +87,7 @@ class FollowedInputs:
         if commit is None:
             raise Interrupted(
                 f"shard {shard} of {self.source.where} is not written yet, and this job works on it.\n"
-                f"Run the job that makes {self.source.name!r} as well; then run the same command again."
+                f"Run `speed-ray {MAKES[self.source.name]}` as well; then run the same command again."
             )
         records, rejects = (
             self.source.read(commit.files[role].path).to_pylist() if role in commit.files else []

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipe import Recipe, VllmEngine
-from speed_ray.run import Run
+from speed_ray.run import MAKES, Run
 from speed_ray.shards import difference
 from speed_ray.store import LocalFolder, cache, find
 
@@ -68,7 +68,7 @@ class Model:
         """The manifest. Raises UserError before publication."""
         manifest = self.manifest()
         if manifest is None:
-            raise UserError(f"{self.where} is not trained yet: run the job that trains {self.name!r} first.")
+            raise UserError(f"{self.where} is not trained yet: run `speed-ray {MAKES[self.name]}` first.")
         return manifest
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> bool:

@@ -135,7 +135,8 @@ def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
     """
     jobs = needed(recipe)
     if last not in jobs:
-        raise UserError(f"--until {last}: this recipe needs no such job{nearest(last, jobs)}")
+        said, valid = last.replace("_", "-"), [job.replace("_", "-") for job in jobs]
+        raise UserError(f"--until {said}: this recipe needs no such job{nearest(said, valid)}")
     return [JOBS[name] for name in jobs[: jobs.index(last) + 1]]
 
 

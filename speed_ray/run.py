@@ -21,6 +21,16 @@ ARTIFACTS = (
     *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
 )
 
+MAKES = {  # the command that makes an artifact or a model
+    **dict.fromkeys((TOPICS, PROPOSED_TASKS, TASKS), "brainstorm"),
+    **dict.fromkeys((DRAFTS, "junior"), "align-junior"),
+    **dict.fromkeys((CANDIDATES, VERDICTS, "senior"), "align-senior"),
+    **dict.fromkeys((REVISIONS, "revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"), "align-revisor"),
+    **dict.fromkeys((EXAMPLES, REVISED_EXAMPLES), "synthesize"),
+    CURATED_EXAMPLES: "curate",
+    "embedder": "train-embedder",
+}
+
 
 def written(recipe: Recipe) -> str:
     """Name the artifact of a recipe's finished examples: revised ones, where a revisor goes over them."""

@@ -56,7 +56,8 @@ def show(
     chosen = _by_id(artifact, row) if row else _few(_rows(artifact, REJECTS if rejects else RECORDS), kind, rejects)
     if not chosen:
         what = f"row {row}" if row else "rejects" if rejects else "records"
-        raise UserError(f"{artifact.where} holds no {what}" + (f" of kind {kind}." if kind else "."))
+        hint = "\nA row's id is what its panel's title shows; see some without --row." if row else ""
+        raise UserError(f"{artifact.where} holds no {what}" + (f" of kind {kind}." if kind else f".{hint}"))
     for record in chosen:
         console.print(_panel(run, artifact, record, whole=row is not None))
     if row is None:

@@ -16,6 +16,7 @@ from speed_ray.inputs import PlannedRow
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import Recipe
 from speed_ray.records import Rejected, Row
+from speed_ray.run import MAKES
 from speed_ray.shards import RECORDS, Artifact, Plan
 
 
@@ -83,7 +84,7 @@ def content(source: Artifact) -> dict[str, Any]:
     if manifest is None:
         raise UserError(
             f"{source.where} is not finished, and this job works on it.\n"
-            f"Run the job that makes {source.name!r} first, with the same --recipe and --run."
+            f"Run `speed-ray {MAKES[source.name]}` first, with the same --recipe and --run."
         )
     return {"artifact": source.name, "plan": manifest["plan"], "sha256": _sha256(manifest)}
 

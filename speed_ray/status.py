@@ -1,19 +1,24 @@
 """Where a run stands: read from storage alone, while it runs or after a crash."""
 
+import json
 import time
 from dataclasses import dataclass
 
 from speed_ray.engines.budget import Spent
 from speed_ray.errors import UserError
 from speed_ray.evaluation import position, raw_replies, revisions
+from speed_ray.models import Model
 from speed_ray.progress import cost
 from speed_ray.recipe import OpenAIEngine, Recipe
-from speed_ray.run import ARTIFACTS, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
+from speed_ray.run import ARTIFACTS, MAKES, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.shards import Artifact, Counts
 from speed_ray.spending import ARTIFACTS_OF, by_artifact
+from speed_ray.store import find
 
 # What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
 PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
+
+MODELS = [name for name in MAKES if name not in ARTIFACTS]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def lines(run: Run) -> list[str]:
             *_places(artifact),
             *_kept(artifact),
         ]
-    return [*found, *_teacher(recipe, by_artifact(run, "teacher"))]
+    return [*found, *_trained(run), *_teacher(recipe, by_artifact(run, "teacher"))]
 
 
 def _line(recipe: Recipe, standing: Standing) -> str:
@@ -137,6 +142,21 @@ def _kept(artifact: Artifact) -> list[str]:
     revised, others = reasons.pop("", 0), reasons.total()
     lines = [f"  revised: {revised:,} of the first {revised + others:,}"] if revised + others else []
     return lines + [f"  kept as it was, {reason}: {count:,}" for reason, count in reasons.most_common()]
+
+
+def _trained(run: Run) -> list[str]:
+    """Lines that say what was trained, and how far what is in training has come."""
+    found = []
+    for model in (Model(run, name) for name in MODELS):
+        manifest = model.manifest()
+        logged = find(run.store, f"{model.path}/metrics.jsonl")
+        last = json.loads(logged.splitlines()[-1]) if logged else {}
+        step = f" · step {last['step']:,}" if "step" in last else ""
+        if manifest is not None:
+            found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
+        elif logged is not None or find(run.store, f"{model.path}/plan.json") is not None:
+            found.append(f"{model.name}: in training{step}, as stored with its last checkpoint")
+    return found
 
 
 def _teacher(recipe: Recipe, spent: dict[str, Spent]) -> list[str]:

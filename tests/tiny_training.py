@@ -26,8 +26,13 @@ TEMPLATE = (
 SCHEMAS = {DRAFTS: LESSON, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: REVISION_PAIR}
 
 
-def tiny_model(folder: Path, template: str | None = TEMPLATE, end: str | None = "<|end|>", window: int = 256) -> Path:
-    """A Llama of two layers, 64 wide, of random weights, and a byte-level tokenizer. `window` is in its tokens."""
+def tiny_model(
+    folder: Path, template: str | None = TEMPLATE, end: str | None = "<|end|>", window: int = 256, heads: int = 4
+) -> Path:
+    """A Llama of two layers, 64 wide, of random weights, and a byte-level tokenizer. `window` is in its tokens.
+
+    vLLM has no attention on a CPU for heads that are 16 wide: it serves a model of one head.
+    """
     special = ["<|begin|>", "<|end|>", "<|pad|>"]
     bpe = Tokenizer(tokenizer_models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -42,7 +47,7 @@ def tiny_model(folder: Path, template: str | None = TEMPLATE, end: str | None = 
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": heads}
         LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=window, **shape)).save_pretrained(folder)
     return folder
 

@@ -51,6 +51,16 @@ class Batching:
         self._advance()
         return job.answered
 
+    @property
+    def running(self) -> int:
+        """How many requests have a slot."""
+        return len(self._reading) + len(self._decoding)
+
+    @property
+    def waiting(self) -> int:
+        """How many have none yet."""
+        return len(self._waiting)
+
     def fail(self, error: Exception) -> None:
         """Let everything in flight end with an error."""
         jobs = [*self._waiting, *(job for _, job in self._reading), *(job for *_, job in self._decoding)]
@@ -105,7 +115,7 @@ class Batching:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and len(self._reading) + len(self._decoding) < self._slots:
+        while self._waiting and self.running < self._slots:
             job = self._waiting.popleft()
             free = max(self._time, self._reading[-1][0] if self._reading else 0.0)
             self._reading.append((free + job.prompt_tokens / self._prefill, job))

@@ -44,6 +44,17 @@ class Reply:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Load:
+    """What an engine is at: requests it answers, requests that wait for room; prompt tokens so far, and how many of
+    them its prefix cache held."""
+
+    running: int
+    waiting: int
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
 class PromptTooLong(Exception):
     """The prompt does not fit the model's window: the row is rejected, the engine goes on."""
 
@@ -75,6 +86,9 @@ class Engine(Protocol):
 
     async def generate(self, request: Request) -> Reply:
         """Answer, retrying transient faults for as long as it takes. Raises the three exceptions above only."""
+
+    def load(self) -> Load:
+        """Say what it is at; cheap, and asked every few seconds."""
 
     async def close(self) -> None:
         """Give everything back."""

@@ -22,7 +22,7 @@ import yarl
 
 from speed_ray.engines import chat
 from speed_ray.engines.budget import Ledger, Spent
-from speed_ray.engines.engine import EngineRefused, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.engine import EngineRefused, Load, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.throttle import Throttle
 from speed_ray.errors import UserError
 from speed_ray.recipe import OpenAIEngine
@@ -134,6 +134,10 @@ class OpenAI:
             f"{self._key}.base_url: nobody answers at {self._config.base_url} ({reason}).\n"
             "Start the endpoint, or correct the address, and run the same command again."
         )
+
+    def load(self) -> Load:
+        """Calls under way, and requests that wait for the throttle, the budget or another try."""
+        return Load(self.throttle.active, max(0, self._open - self.throttle.active))
 
     async def close(self) -> None:
         """Close every connection."""

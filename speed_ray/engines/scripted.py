@@ -2,7 +2,7 @@
 
 import time
 
-from speed_ray.engines.engine import Reply, Request, Sample
+from speed_ray.engines.engine import Load, Reply, Request, Sample
 from speed_ray.miniature import teacher
 from speed_ray.recipe import ScriptedEngine
 
@@ -26,6 +26,10 @@ class ScriptedTeacher:
         samples = [Sample(text, finish_reason="stop", output_tokens=len(text.split())) for text in texts]
         prompt_tokens = sum(len(message["content"].split()) for message in request.messages)
         return Reply(samples, prompt_tokens, time.perf_counter() - began)
+
+    def load(self) -> Load:
+        """It answers at once."""
+        return Load(running=0, waiting=0)
 
     async def close(self) -> None:
         """Nothing to give back."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from speed_ray.engines.batching import Batching
-from speed_ray.engines.engine import EngineDead, Reply, Request, Sample
+from speed_ray.engines.engine import EngineDead, Load, Reply, Request, Sample
 from speed_ray.engines.invention import invent
 from speed_ray.errors import UserError
 from speed_ray.recipe import SimulatedEngine
@@ -63,6 +63,10 @@ class Simulated:
         if config.asked:
             # One unbuffered write a row: what was asked is known even of an actor that is killed.
             self._asked = (Path(config.asked) / f"{os.getpid()}.txt").open("ab", buffering=0)
+
+    def load(self) -> Load:
+        """Requests in slots, and those that wait for one."""
+        return Load(self._batching.running, self._batching.waiting)
 
     async def close(self) -> None:
         """End whatever is in flight."""

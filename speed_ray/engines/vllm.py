@@ -31,7 +31,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
-from speed_ray.engines.engine import EngineDead, EngineRefused, Message, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.engine import EngineDead, EngineRefused, Load, Message, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
 from speed_ray.engines.orphans import EndsWithParent
 from speed_ray.engines.vllm_arguments import check_names
@@ -61,6 +61,7 @@ class Vllm:
         self._engine: Any = None
         self._tokenizer: Any = None
         self._window = 0
+        self._open = self._prompt_tokens = self._cached_tokens = 0
         self._loras: dict[str, Any] = {}
         self._lora_loading = asyncio.Lock()
         self._schemas: dict[str, Any] = {}
@@ -93,9 +94,21 @@ class Vllm:
         sampling = self._sampling(request, room=self._room(len(prompt), request.max_tokens))
         adapter = request.adapter or self._config.adapter
         lora = await self._lora(adapter) if adapter else None
-        output = await self._answer_or_die(request.row_id, prompt, sampling, lora)
+        self._open += 1
+        try:
+            output = await self._answer_or_die(request.row_id, prompt, sampling, lora)
+        finally:
+            self._open -= 1
+        self._prompt_tokens += len(prompt)
+        self._cached_tokens += output.num_cached_tokens or 0
         samples = [Sample(one.text, one.finish_reason, len(one.token_ids)) for one in output.outputs]
         return Reply(samples, len(prompt), time.perf_counter() - started)
+
+    def load(self) -> Load:
+        """Count our own requests: vLLM runs `max_num_seqs` of them at most, and fewer where its cache is full."""
+        seats = self._engine.vllm_config.scheduler_config.max_num_seqs if self._engine else 0
+        running = min(self._open, seats)
+        return Load(running, self._open - running, self._prompt_tokens, self._cached_tokens)
 
     async def close(self) -> None:
         """End the engine's processes and give its memory back."""

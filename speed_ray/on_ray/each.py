@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from speed_ray.errors import Interrupted
+from speed_ray.on_ray import nodes
 from speed_ray.on_ray.session import resources, session
 from speed_ray.recipe import Workers
 
@@ -25,6 +26,7 @@ def each(name: str, paths: Sequence[str], make: Callable[[], Asked], workers: Wo
     `make` is called once in every actor. Raises Interrupted when the cluster cannot answer.
     """
     with session():
+        nodes.room(nodes.need(f"{name}.workers", workers))
         todo = [{"place": place, "path": path} for place, path in enumerate(paths)]
         answers = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
             _Actor,
@@ -34,6 +36,7 @@ def each(name: str, paths: Sequence[str], make: Callable[[], Asked], workers: Wo
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
             accelerator_type=workers.accelerator,
+            label_selector=workers.labels or None,
         )
         try:
             for row in answers.iter_rows():

@@ -18,9 +18,12 @@ import ray
 from rich.console import Console
 
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.on_ray import nodes
+from speed_ray.on_ray.meters import TrainingMeters
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import LINE_EVERY
-from speed_ray.recipe import Workers
+from speed_ray.recipe import TrainingWorkers, Workers
+from speed_ray.run import Run
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -40,7 +43,19 @@ class Training(Protocol):
         """The model's."""
 
     @property
-    def workers(self) -> Workers:
+    def key(self) -> str:
+        """Where the recipe has its settings."""
+
+    @property
+    def run(self) -> str:
+        """The run's URI."""
+
+    @property
+    def batch(self) -> int:
+        """Rows a step, over all workers."""
+
+    @property
+    def workers(self) -> TrainingWorkers:
         """How many, and what each takes."""
 
     def begin(self) -> bool:
@@ -59,7 +74,9 @@ def fit(training: Training) -> None:
     if not training.begin():
         return
     with session():
-        board = ray.remote(num_cpus=0)(_Board).remote()
+        nodes.room(nodes.need(f"{training.key}.workers", training.workers, training.workers.counts[0]))
+        nodes.alike(Run(training.run))
+        board = ray.remote(num_cpus=0)(_Board).remote(training.run, training.name, training.batch)
         ended: list[BaseException | None] = []
         threading.Thread(target=_run, args=(training, board, ended), daemon=True).start()
         with _Line(training) as line:
@@ -79,12 +96,14 @@ def fit(training: Training) -> None:
 class _Board:
     """Where workers post how it goes, and what a restart would not mend."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str, model: str, batch: int) -> None:
         self._metrics: dict[str, Any] = {}
         self._fault = ("", "")
+        self._meters = TrainingMeters(run, model, batch)
 
     def post(self, metrics: dict[str, Any]) -> None:
         self._metrics |= metrics
+        self._meters.post(metrics)
 
     def fail(self, kind: str, message: str) -> None:
         self._fault = self._fault if self._fault[0] else (kind, message)
@@ -117,10 +136,11 @@ def _trainer(training: Training, board: Any, folder: str) -> "TorchTrainer":
         _work,
         train_loop_config={"training": training, "board": board},
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=(workers.least, workers.count) if workers.least else workers.count,
             use_gpu=workers.gpus > 0,
             resources_per_worker=_resources(workers),
             accelerator_type=workers.accelerator,
+            label_selector=workers.labels or None,
         ),
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         run_config=RunConfig(

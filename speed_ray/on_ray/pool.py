@@ -9,11 +9,14 @@ import functools
 import itertools
 import json
 import logging
+import math
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +29,9 @@ from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import BudgetSpent, EngineDead, EngineRefused
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.inputs import FollowedInputs, Inputs
+from speed_ray.on_ray import nodes
+from speed_ray.on_ray.gate import Gate
+from speed_ray.on_ray.meters import EngineMeters
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import Progress
 from speed_ray.recipe import OpenAIEngine, without_adapter
@@ -67,11 +73,18 @@ def execute(run: Run, *steps: Step) -> None:
     """
     for step in steps:
         _prepare(run, step)
+    if all([_published(run, step) for step in steps]):
+        return
     with Progress([(run.artifact(step.plan.stage), step.plan, step.stage.engine) for step in steps]) as progress:
         while not all([_published(run, step) for step in steps]):
             with session():
-                for counts in _answers(_dataset(run, steps), steps[0].stage):
-                    progress.add(counts)
+                for settings in [step.stage.settings for step in steps]:
+                    nodes.room(nodes.need(f"{settings.key}.pool", settings.pool))
+                nodes.alike(run)
+                gate = Gate()
+                with _told_to_end() as leaving:
+                    for counts in _answers(_dataset(run, steps, gate), run, steps[0].stage, gate, leaving):
+                        progress.add(counts)
 
 
 def _prepare(run: Run, step: Step) -> None:
@@ -95,12 +108,33 @@ def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
     return Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
 
 
-def _dataset(run: Run, steps: Sequence[Step]) -> Dataset:
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """Give what SIGTERM sets while shards are at work; a second one is as it was before."""
+    leaving = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield leaving
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def leave(number: int, frame: Any) -> None:
+        if leaving.is_set() and callable(before):
+            before(number, frame)
+        leaving.set()
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield leaving
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _dataset(run: Run, steps: Sequence[Step], gate: Gate) -> Dataset:
     """Pending shards, and behind them a pool for each group of steps that can share one."""
     pending = list(_pending(run, steps))
     dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
     for group in _groups(steps):
-        dataset = _through_a_pool(dataset, run, group)
+        dataset = _through_a_pool(dataset, run, group, gate)
     return dataset
 
 
@@ -117,7 +151,7 @@ def _groups(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
     return [tuple(group) for _, group in by_engine]
 
 
-def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...]) -> Dataset:
+def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: Gate) -> Dataset:
     first = group[0]
     pool, engine = first.stage.settings.pool, first.stage.engine
     # Only an endpoint has a budget; adding up reads every commit of every stage that it answers.
@@ -126,7 +160,7 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...]) -> Data
     at_once = max(2, -(-2 * engine.in_flight // first.plan.shard_rows))
     return dataset.map_batches(
         EngineActor,
-        fn_constructor_args=(run.uri, group, before),
+        fn_constructor_args=(run.store.uri, group, before, gate),
         batch_size=1,
         compute=ActorPoolStrategy(
             min_size=pool.min,
@@ -137,31 +171,46 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...]) -> Data
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
         accelerator_type=pool.accelerator,
+        label_selector=pool.labels or None,
     )
 
 
-def _answers(dataset: Dataset, stage: Stage) -> Iterator[dict[str, Counts]]:
+def _answers(
+    dataset: Dataset, run: Run, stage: Stage, gate: Gate, leaving: threading.Event
+) -> Iterator[dict[str, Counts]]:
     """Yield each shard's counts by artifact once its last step has it, and none now and then to show progress.
 
-    The watchdog counts the time between two of them.
+    The watchdog counts the time between two of them. Once `leaving` is set, no shard is begun, and Interrupted comes
+    when those at work are committed or the pool's grace is over.
     """
     arrived: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_consume, args=(dataset, arrived), daemon=True).start()
-    last = time.monotonic()
+    last, until = time.monotonic(), math.inf
     while True:
+        if leaving.is_set() and until == math.inf:
+            gate.close()
+            until = time.monotonic() + stage.settings.pool.grace_seconds
         try:
             item = arrived.get(timeout=TICK)
         except queue.Empty:
+            if until < math.inf and (gate.is_empty() or time.monotonic() > until):
+                raise _stopped(run) from None
             if time.monotonic() - last > stage.settings.pool.watchdog_minutes * 60:
                 raise _stalled(stage) from None
             yield {}
             continue
         if item is None:
+            if leaving.is_set():
+                raise _stopped(run)
             return
         if isinstance(item, BaseException):
             raise item
         last = time.monotonic()
         yield item
+
+
+def _stopped(run: Run) -> Interrupted:
+    return Interrupted(f"stopped. Everything committed is kept in {run.uri}.\nTo go on, run the same command again.")
 
 
 def _stalled(stage: Stage) -> Stalled:
@@ -192,8 +241,8 @@ def _read(row: dict[str, Any]) -> dict[str, Counts] | Exception:
 class EngineActor:
     """One engine in one Ray actor. Ray calls it with shards; it answers with counts, or with why the job must end."""
 
-    def __init__(self, uri: str, steps: tuple[Step, ...], before: Spent) -> None:
-        run = Run(uri)
+    def __init__(self, uri: str, steps: tuple[Step, ...], before: Spent, gate: Gate) -> None:
+        run, self.gate = Run(uri), gate
         stages = [step.stage for step in steps]
         self.name = " and ".join(stage.name for stage in stages)
         self.engine = engines.build([stage.engine for stage in stages], before, stages[0].role)
@@ -203,17 +252,25 @@ class EngineActor:
             )
             for step in steps
         }
+        self.meters = EngineMeters(run, stages, self.engine)
 
     @functools.cached_property
     def starting(self) -> "asyncio.Task[None]":
         """Starting the engine, once, on the event loop that the shards will run on."""
-        return asyncio.ensure_future(self.engine.start())
+        return asyncio.ensure_future(self._begin())
+
+    async def _begin(self) -> None:
+        await self.engine.start()
+        self.watching = asyncio.create_task(self.meters.watch())  # kept: a task that nobody holds is collected
 
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
         """Work on the shard of one block, unless a pool before this one could not."""
         row = {name: column.tolist()[0] for name, column in batch.items()}
-        if not row["error"]:
-            row |= await self._work(row)
+        if not row["error"] and await self.gate.enter():
+            try:
+                row |= await self._work(row)
+            finally:
+                self.gate.leave()
         yield {name: np.array([value]) for name, value in row.items()}
 
     async def _start(self) -> None:
@@ -229,7 +286,9 @@ class EngineActor:
             await self._start()
             for name, worker in self.workers.items():
                 if row[name] != DONE:
+                    began = time.monotonic()
                     counts = await worker.work(row["shard"], row[name])
+                    self.meters.shard(worker.stage.name, counts, time.monotonic() - began)
                     counted[name] = asdict(counts or Counts())
             return _said(counts=json.dumps(counted))
         except EngineDead as error:

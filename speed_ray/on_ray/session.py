@@ -27,7 +27,10 @@ def session() -> Iterator[None]:
         yield
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    _start()
+    try:
+        _start()
+    except SystemExit as ended:  # Ray's own SIGTERM handler, while it starts
+        raise (KeyboardInterrupt if ended.code == signal.SIGTERM else ended) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own, set by init, prints C++ frames and aborts
     yield

@@ -10,6 +10,7 @@ from ray.util import ActorPool
 from rich.console import Console
 
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.on_ray import nodes
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import LINE_EVERY
 from speed_ray.recipe import Workers
@@ -27,6 +28,7 @@ def spread(name: str, pieces: Sequence[Piece], work: Callable[[Piece], None], wo
     if not pieces:
         return
     with session():
+        nodes.room(nodes.need(f"{name}.workers", workers))
         try:
             failed = _share_out(name, pieces, work, workers)
         except RayActorError as error:
@@ -47,6 +49,7 @@ def _share_out(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
         accelerator_type=workers.accelerator,
+        label_selector=workers.labels or None,
         max_restarts=workers.retries,
         max_task_retries=workers.retries,
     )(_Actor)

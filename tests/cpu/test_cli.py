@@ -116,10 +116,10 @@ def test_a_run_folder_that_cannot_be_written(make_job, said, tmp_path):
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        (["align-junior"], "Run the job that makes 'tasks' first"),
-        (["align-senior"], "models/junior is not trained yet: run the job that trains 'junior' first"),
+        (["align-junior"], "Run `speed-ray brainstorm` first"),
+        (["align-senior"], "models/junior is not trained yet: run `speed-ray align-junior` first"),
         (["align-revisor"], "models/junior is not trained yet"),
-        (["run", "--until", "align-senor"], "did you mean 'align_senior'?"),
+        (["run", "--until", "align-senor"], "did you mean 'align-senior'?"),
     ],
 )
 def test_alignment_before_its_time(make_job, said, command, named):

@@ -247,7 +247,7 @@ def test_an_evaluation_set_that_is_not_there_is_named(run, tmp_path):
 
 
 def test_examples_that_are_not_finished_are_asked_for(run):
-    with pytest.raises(UserError, match=r"examples is not finished.*\n.*Run the job that makes 'examples' first"):
+    with pytest.raises(UserError, match=r"examples is not finished.*\n.*Run `speed-ray synthesize` first"):
         curate.publish(run, curate.prepare(run, recipes.load("miniature", ["synthesize.revise=false"])))
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "speed_ray"
 # From the top of the house to its foundations: a module imports from its own line and from those below, never upwards.
 LAYERS = (
     ("cli",),
-    ("pipeline", "status", "verify", "show", "serving", "report"),
+    ("pipeline", "status", "watch", "verify", "show", "serving", "report"),
     ("stages", "training", "evaluation"),
     ("curation",),
     ("stage", "worker", "journal", "preflight", "progress", "spending", "on_ray"),

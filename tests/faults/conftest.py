@@ -1,10 +1,24 @@
 """A Ray session in this process whose workers die when a note in the run's folder tells them to."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from tiny_training import tiny_model
+
+TEACHER = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1400.0, "in_flight": 4}
+TRAINING = {
+    "batch": 4, "micro_batch": 4, "epochs": 4.0, "most_steps": 20, "checkpoint_every": 2, "learning_rate": 1e-3,
+    "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
+}  # fmt: skip
+EMBEDDER = {
+    "batch": 8, "micro_batch": 8, "epochs": 100.0, "most_steps": 60, "checkpoint_every": 2, "learning_rate": 1e-3,
+    "precision": "fp32", "lora": None, "max_length": 64, "pooling": "mean",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +34,30 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def make_whole_job(make_job, tmp_path: Path) -> Callable[..., Any]:
+    """Make a job that goes the whole way to an embedder, on tiny models; `interrupted_run.py` drives it."""
+    base = tiny_model(tmp_path / "base", window=4096)
+    settings = {f"{stage}__shard_rows": 4 for stage in ("draft", "propose", "judge", "critique", "revise")}
+    settings |= {
+        "draft__examples": 46,
+        "propose__lists": 46,
+        "critique__candidates": 1,
+        "synthesize__examples": 46,
+        "synthesize__shard_rows": 4,
+        "synthesize__generator": "senior",
+        "synthesize__revise": True,
+        "brainstorm__shard_rows": 4,
+        "embedder": {**EMBEDDER, "model": str(base)},
+        "curate": {"duplicate_similarity": None},
+        "evaluate": {},
+        "generator": {"engine": "vllm", "model": str(base)},
+        "teacher": TEACHER,
+        **dict.fromkeys(("junior", "senior", "revisor__sft", "revisor__dpo"), TRAINING),
+    }
+    return functools.partial(make_job, **settings)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from tiny_training import tiny_model
 
 from speed_ray.models import Model
 from speed_ray.recipe import SimulatedEngine
@@ -41,14 +40,6 @@ STAGES = (
     *("curated_examples", "embedder"),
 )
 MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")
-TRAINING = {
-    "batch": 4, "micro_batch": 4, "epochs": 4.0, "most_steps": 20, "checkpoint_every": 2, "learning_rate": 1e-3,
-    "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
-}  # fmt: skip
-EMBEDDER = {
-    "batch": 8, "micro_batch": 8, "epochs": 100.0, "most_steps": 60, "checkpoint_every": 2, "learning_rate": 1e-3,
-    "precision": "fp32", "lora": None, "max_length": 64, "pooling": "mean",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", [judge, critique], ids=["judge", "critique"])
@@ -105,26 +96,9 @@ def cluster() -> Iterator[str]:
     ray.shutdown()
 
 
-def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_job, drive, cluster, tmp_path):
+def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_whole_job, drive, cluster, tmp_path):
     """See interrupted_run.py for what stands in for vLLM; trainings, pools and storage are real."""
-    base = tiny_model(tmp_path / "base", window=4096)
-    settings = {f"{stage}__shard_rows": 4 for stage in ("draft", "propose", "judge", "critique", "revise")}
-    settings |= {
-        "draft__examples": 46,
-        "propose__lists": 46,
-        "critique__candidates": 1,
-        "synthesize__examples": 46,
-        "synthesize__shard_rows": 4,
-    }
-    settings |= dict.fromkeys(("junior", "senior", "revisor__sft", "revisor__dpo"), TRAINING)
-    settings |= {"synthesize__generator": "senior", "synthesize__revise": True, "brainstorm__shard_rows": 4}
-    settings |= {
-        "embedder": {**EMBEDDER, "model": str(base)},
-        "curate": {"duplicate_similarity": None},
-        "evaluate": {},
-    }
-    settings |= {"generator": {"engine": "vllm", "model": str(base)}, "teacher": {**ASKED, "in_flight": 4}}
-    stopped, unbroken = make_job("stopped", **settings), make_job("unbroken", **settings)
+    stopped, unbroken = make_whole_job("stopped"), make_whole_job("unbroken")
     program = [sys.executable, str(Path(__file__).with_name("interrupted_run.py"))]
     none, moments = tmp_path / "none", tmp_path / "moments"
     none.touch()

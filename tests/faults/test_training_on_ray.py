@@ -8,6 +8,7 @@ import json
 import sys
 
 import pytest
+from ray.cluster_utils import Cluster
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_training import tiny_model
@@ -120,6 +121,24 @@ def test_a_worker_killed(make_drafted, drive, unbroken, nothing_left):
     assert len(starts(job)) == 2
     prove(job, unbroken, last)
     nothing_left(driver)
+
+
+def test_fewer_workers_go_on_where_a_node_is_lost(make_drafted, drive, unbroken):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
+        job = make_drafted(workers={"count": 2, "least": 1})
+        driver = drive(job, "align-junior", RAY_ADDRESS=cluster.address)
+        driver.wait_until(lambda: complete(job))
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        last = complete(job)[-1]
+        assert last < STEPS and not junior(job).manifest(), "the node was lost too late to prove anything"
+
+        assert driver.ended() == 0, driver.said()
+        assert complete(job) == [], "two workers wrote the last checkpoint, where there is room for one"
+        prove(job, unbroken, last)
+    finally:
+        cluster.shutdown()
 
 
 def is_training_worker(process):

@@ -1,0 +1,109 @@
+"""What is found out about nodes before anything is paid: room for an engine, the run's folder, packages, clocks."""
+
+import time
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from speed_ray.errors import UserError
+from speed_ray.on_ray import nodes
+from speed_ray.on_ray.nodes import Need, need
+from speed_ray.recipe import Pool, TrainingWorkers
+from speed_ray.run import Run
+
+HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("takes", "fit"),
+    [
+        (Pool(), 8),
+        (Pool(cpus=2, gpus=1), 4),
+        (Pool(cpus=0.1, gpus=0.3), 13),
+        (Pool(gpus=8), 0),
+        (Pool(gpus=1, accelerator="H100"), 4),
+        (Pool(gpus=1, accelerator="A100"), 0),
+        (Pool(gpus=1, labels={"zone": "a"}), 4),
+        (Pool(gpus=1, labels={"zone": "b"}), 0),
+        (Pool(cpus=0), 1),
+    ],
+)
+def test_how_many_a_node_holds(takes, fit):
+    assert need("synthesize.pool", takes).fits(HOST, {"zone": "a"}) == fit
+
+
+def test_a_node_that_may_come_is_not_asked_for_its_labels_and_gpu_type():
+    assert Need("x", {"GPU": 1}, "H100", {"zone": "b"}).fits({"GPU": 2}) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ({"gpus": 1}, "synthesize.pool asks for CPU 1, GPU 1 on one node"),
+        ({"labels": {"zone": "b"}}, "synthesize.pool asks for CPU 1, zone=b on one node"),
+    ],
+)
+def test_a_cluster_without_room_is_told_before_work_begins(make_job, drive, pool, said):
+    job = make_job(synthesize__pool=pool).begin()
+    driver = drive(job)
+    assert driver.ended() == 2, driver.said()
+    assert said in driver.said() and "It has no autoscaler that could add others." in driver.said()
+    assert "lower synthesize.pool in the recipe" in driver.said() and "Traceback" not in driver.said()
+    assert not job.commits()
+
+
+@pytest.mark.slow
+def test_nodes_of_a_cluster_are_looked_at(make_job, drive):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=2, labels={"zone": "a"})
+        job = make_job(synthesize__pool={"cpus": 2.0, "labels": {"zone": "a"}}).begin()
+        driver = drive(job, RAY_ADDRESS=cluster.address)
+        assert driver.ended() == 0, driver.said()
+        assert not job.run.store.names("probes")
+
+        relative = make_job("relative")
+        relative.uri = "relative"
+        driver = drive(relative, "brainstorm", RAY_ADDRESS=cluster.address)
+        assert driver.ended() == 2 and "--run relative is a relative path" in driver.said(), driver.said()
+    finally:
+        cluster.shutdown()
+
+
+def answer(**changed):
+    return {"versions": nodes._versions(), "time": time.time(), "seen": b"token", "fault": "", **changed}
+
+
+def test_a_node_with_other_packages_is_named(tmp_path):
+    versions = {**nodes._versions(), "pyarrow": "1.0", "speed_ray": "0.0"}
+    with pytest.raises(UserError, match=r"10\.0\.0\.7 has other packages.*speed_ray 0\.0 .*pyarrow 1\.0 \(here "):
+        nodes._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(versions=versions))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seen": None}, "what this driver wrote there is not there"),
+        ({"seen": b"another"}, "what this driver wrote there is not there"),
+        ({"seen": None, "fault": "no credentials were found"}, "no credentials were found"),
+    ],
+)
+def test_a_node_that_does_not_see_the_run_is_named(tmp_path, changed, said):
+    with pytest.raises(UserError, match=f"node 10.0.0.7 does not see the run's folder {tmp_path}") as error:
+        nodes._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(**changed))
+    assert said in str(error.value)
+
+
+def test_a_clock_that_is_off_is_told_and_harms_nothing(tmp_path, caplog):
+    run = Run(str(tmp_path))
+    nodes._compare(run, "10.0.0.7", b"token", answer(time=time.time() - 3600))
+    assert "clock of node 10.0.0.7 is -3600 s off" in caplog.text
+    nodes._compare(run, "10.0.0.8", b"token", answer())
+    nodes._compare(run, "10.0.0.9", b"token", None)
+    assert "10.0.0.8" not in caplog.text
+
+
+def test_workers_that_come_and_go_need_room_for_the_fewest():
+    workers = TrainingWorkers(count=4, least=2, gpus=1)
+    assert need("junior.workers", workers, workers.counts[0]).count == 2
