@@ -1,5 +1,11 @@
 """Status: what the teacher took over all stages, and how many raw replies had their form."""
 
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
 from speed_ray import status
 from speed_ray.engines.budget import Spent
 from speed_ray.evaluation import raw_replies
@@ -58,3 +64,24 @@ def test_a_share_that_a_schema_brought_about_is_marked(alignment, begin_alignmen
     [line] = [line for line in status.lines(made.run) if "raw replies parsed" in line]
     assert line.endswith("held to a JSON schema: this says nothing about the model")
     assert "held to" not in "".join(status.lines(alignment.run))
+
+
+@pytest.mark.slow
+def test_a_run_is_watched_until_ctrl_c(make_job, drive):
+    job = make_job().begin().half_done(3)
+    watching = [str(Path(sys.executable).with_name("speed-ray")), "status", job.uri, "--watch"]
+    driver = drive(Watched(), program=watching)
+    driver.wait_until(lambda: driver.said().count("examples: ") >= 1)
+    job.half_done(2)
+    driver.wait_until(lambda: "rows/s" in driver.said())
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.ended() == 0, driver.said()
+    assert "5 of 46 shards" in driver.said() and "set RAY_ADDRESS to the run's cluster" in driver.said()
+    assert "Traceback" not in driver.said()
+
+
+class Watched:
+    """A command that takes no more arguments."""
+
+    def arguments(self, command: str) -> list[str]:
+        return []
