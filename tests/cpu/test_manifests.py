@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jsonpatch
-import kubernetes
+import kuberay
 import pytest
 import typer
 import yaml
-from kubernetes import Manifest, clusters, pods, problems
+from kuberay import Manifest, clusters, pods, problems
 from kustomize import read, render
 from packaging.requirements import Requirement
 from typer.exceptions import TyperException
@@ -33,7 +33,7 @@ LOADING = 600  # seconds, generously, in which an engine loads an 8B model
 ROOT_CA = "kube-root-ca.crt"  # Kubernetes puts this ConfigMap into every namespace
 
 needs_crds = pytest.mark.skipif(
-    not kubernetes.CRDS.is_dir(), reason="the operator's CRDs lie in ../shared/kuberay-crds, which is not here"
+    not kuberay.CRDS.is_dir(), reason="the operator's CRDs lie in ../shared/kuberay-crds, which is not here"
 )
 
 
@@ -49,7 +49,7 @@ def one(kind: str) -> Manifest:
 
 
 def ray(what: str) -> list[Manifest]:
-    return [each for each in manifests(what) if each["kind"] in kubernetes.RAY_KINDS]
+    return [each for each in manifests(what) if each["kind"] in kuberay.RAY_KINDS]
 
 
 @needs_crds
@@ -85,9 +85,18 @@ def test_a_planted_typo_is_caught(kind: str, key: str) -> None:
     assert problems(manifest)
 
 
-@pytest.mark.parametrize("key", ["automountServiceAccountToken", "metadata/namespace", "apiVersion"])
-def test_a_planted_typo_outside_of_a_spec_is_caught(key: str) -> None:
-    manifest = one("ServiceAccount")
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("ServiceAccount", "automountServiceAccountToken"),
+        ("ServiceAccount", "apiVersion"),
+        ("Namespace", "metadata/labels"),
+        ("Secret", "stringData"),
+    ],
+)
+def test_a_planted_typo_outside_of_a_spec_is_caught(kind: str, key: str) -> None:
+    manifest = one(kind)
+    assert not problems(manifest)
     jsonpatch.apply_patch(manifest, [{"op": "move", "from": f"/{key}", "path": f"/{key}s"}], in_place=True)
     assert problems(manifest)
 
@@ -361,7 +370,7 @@ def _recipe(job: Manifest) -> recipes.Recipe:
 def _references(rendered: list[Manifest]) -> Iterator[tuple[str, str]]:
     """Kind and name of all that the Pods of some manifests refer to."""
     for manifest in rendered:
-        if manifest["kind"] not in kubernetes.RAY_KINDS:
+        if manifest["kind"] not in kuberay.RAY_KINDS:
             continue
         for _, spec in clusters(manifest):
             yield "Secret", spec["authOptions"]["secretName"]

@@ -162,18 +162,9 @@ SCHEMAS: dict[str, Schema] = {
             podTargetLabels=_list({"type": "string", "pattern": LABEL_KEY}),
             podMetricsEndpoints=_list(
                 _object(
-                    "portNumber interval",
-                    portNumber=PORT,
+                    "port interval",
+                    port=NAME,
                     interval=SECONDS,
-                    relabelings=_list(
-                        _object(
-                            "sourceLabels",
-                            sourceLabels=_list({"type": "string", "pattern": "^__meta_kubernetes_[a-z_]+$"}),
-                            regex=TEXT,
-                            targetLabel={"type": "string", "pattern": "^[a-z_]+$"},
-                            action={"enum": ["keep", "drop", "replace"]},
-                        )
-                    ),
                 )
             ),
         ),
