@@ -60,6 +60,19 @@ def test_every_manifest_would_be_taken(what: str) -> None:
 
 
 @needs_crds
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("what", CLUSTERS)
+def test_a_cluster_of_its_own_takes_any_storage(what: str, storage: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(KUBERAY, tmp_path / "kuberay") / what
+    text = (folder / "kustomization.yaml").read_text(encoding="utf-8")
+    assert "../overlays/volume" in text, "as docs/cluster.md says"
+    (folder / "kustomization.yaml").write_text(text.replace("../overlays/volume", f"../{storage}"), encoding="utf-8")
+    rendered = render(folder)
+    assert not any(problems(each) for each in rendered)
+    assert set(_references(rendered)) <= _there(rendered)
+
+
+@needs_crds
 @pytest.mark.parametrize(
     ("kind", "key"),
     [
@@ -187,6 +200,12 @@ def test_a_reference_to_nothing_is_found(kind: str) -> None:
     rendered = manifests("overlays/volume")
     there = {(each, name) for each, name in _there(rendered) if each != kind}
     assert {each for each, _ in set(_references(rendered)) - there} == {kind}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])
+def test_what_the_pages_name_is_there(page: str) -> None:
+    named = set(re.findall(r"\bcluster/[\w./-]+\w", (ROOT / page).read_text(encoding="utf-8")))
+    assert named and all((ROOT / each).exists() for each in named), named
 
 
 def test_no_secret_has_a_value() -> None:
