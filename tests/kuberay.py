@@ -322,8 +322,6 @@ def _rules_of_a_service(manifest: Manifest) -> Iterator[str]:
     upgrade = spec.get("upgradeStrategy", {}).get("type", "NewCluster")
     if upgrade not in ("NewCluster", "NewClusterWithIncrementalUpgrade", "None"):
         yield f"spec.upgradeStrategy.type: there is no {upgrade}"
-    if spec.get("rayClusterDeletionDelaySeconds", 0) < 0:
-        yield "spec.rayClusterDeletionDelaySeconds: must not be negative"
 
 
 RULES = {"RayCluster": _rules_of_a_cluster, "RayJob": _rules_of_a_job, "RayService": _rules_of_a_service}

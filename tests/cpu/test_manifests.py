@@ -124,6 +124,8 @@ def test_a_planted_typo_in_a_kustomization_is_caught(field: str, tmp_path: Path)
 
 
 HEAD, GROUP = "/spec/headGroupSpec", "/spec/workerGroupSpecs/0"
+ENV = f"{HEAD}/template/spec/containers/0/env"
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # a variable that the head has
 BROKEN = {
     "idleTimeoutSeconds: only autoscaler v2": ("RayCluster", "replace", "/spec/autoscalerOptions/version", "v1"),
     "idleTimeoutSeconds: only": ("RayCluster", "replace", "/spec/enableInTreeAutoscaling", False),
@@ -140,6 +142,9 @@ BROKEN = {
     "has not a label's form": ("RayCluster", "add", f"{GROUP}/labels/speed-ray~1group", "no label"),
     "there is no volume": ("RayCluster", "remove", f"{GROUP}/template/spec/volumes/0", None),
     "not with an autoscaler": ("RayCluster", "add", f"{GROUP}/suspend", True),
+    "is there twice": ("RayCluster", "add", f"{ENV}/-", {"name": CALLBACK, "value": "other"}),
+    "RAY_enable_autoscaler_v2 beside": ("RayCluster", "add", f"{ENV}/-", {"name": "RAY_enable_autoscaler_v2"}),
+    "RAY_REDIS_ADDRESS without": ("RayCluster", "add", f"{ENV}/-", {"name": "RAY_REDIS_ADDRESS"}),
     "at most 53": ("RayCluster", "replace", "/metadata/name", "a" * 54),
     "at most 47": ("RayJob", "replace", "/metadata/name", "a" * 48),
     "either rayClusterSpec": ("RayJob", "add", "/spec/clusterSelector", {"ray.io/cluster": "speed-ray"}),
@@ -158,6 +163,12 @@ BROKEN = {
     "runtimeEnvYAML": ("RayJob", "add", "/spec/runtimeEnvYAML", "{env_vars: "),
     "nothing to run": ("RayJob", "remove", "/spec/entrypoint", None),
     "there is no Canary": ("RayService", "replace", "/spec/upgradeStrategy/type", "Canary"),
+    "the operator names it": (
+        "RayService",
+        "add",
+        "/spec/rayClusterConfig/headGroupSpec/headService",
+        {"metadata": {"name": "mine"}},
+    ),
 }
 
 
@@ -166,7 +177,7 @@ BROKEN = {
 def test_the_operators_rules_are_kept(said: str) -> None:
     kind, op, path, value = BROKEN[said]
     manifest = one(kind)
-    if kind == "RayJob":  # so that each of them breaks one rule
+    if kind == "RayJob":  # two fields that other modes exclude
         manifest["spec"] |= {"suspend": said.startswith("suspend"), "submitterConfig": {"backoffLimit": 1}}
     assert not problems(manifest)
     jsonpatch.apply_patch(manifest, [{"op": op, "path": path, "value": value}], in_place=True)
