@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 PYTHON := python3.11
+# Which list of requirements/ is installed: cpu or gpu.
+MACHINE := cpu
 TORCH := torch==2.13.0+cpu
 BIN := .venv/bin
 
@@ -13,7 +15,7 @@ help:
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
 	@echo "make lint    checks style and types"
 	@echo "make bench   measures this machine"
-	@echo "make venv    installs Python packages into .venv (the others do it when it is needed)"
+	@echo "make venv    installs Python packages into .venv (the others do it when it is needed); MACHINE=gpu: for a GPU"
 
 venv: .venv/.installed
 
@@ -38,7 +40,7 @@ bench: venv
 
 # A first installation that was cut off leaves `.venv/.unfinished`, and packages of which nobody knows how much is there:
 # it begins again. Once complete, a later change of the pinned list only brings in what differs.
-.venv/.installed: requirements/cpu.txt pyproject.toml
+.venv/.installed: requirements/$(MACHINE).txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "speed_ray needs Python 3.11 with venv, and '$(PYTHON)' is not it. Install it (Debian: python3.11 and" \
 	    "python3.11-venv; or with pyenv or uv) so that '$(PYTHON)' starts it, and run make again." >&2; exit 1; }
@@ -50,12 +52,14 @@ bench: venv
 	    "Install one (Debian: g++) and run make again." >&2; exit 1; }
 	@if [ -e .venv/.unfinished ]; then echo "The last installation was not finished: beginning again"; rm -rf .venv; fi
 	@if [ ! -x $(BIN)/pip ]; then mkdir -p .venv; touch .venv/.unfinished; $(PYTHON) -m venv .venv; fi
+ifeq ($(MACHINE),cpu)
 	@echo "Installing $(TORCH) (190 MB)"
 	@PIP_EXTRA_INDEX_URL="$${TORCH_CPU_INDEX:-$${PIP_EXTRA_INDEX_URL:-}}" $(BIN)/pip install -qq --no-deps '$(TORCH)' || { \
 	  echo "pip could not install $(TORCH): its own words are above. If it found no such version, set TORCH_CPU_INDEX" \
 	    "to the address of PyTorch's CPU wheel index (see pytorch.org, Get Started, CPU) and run make again." >&2; exit 1; }
-	@echo "Installing the $$(grep -c == requirements/cpu.txt) packages of requirements/cpu.txt: 2 to 3 minutes on two free cores"
-	@$(BIN)/pip install -qq --no-deps -r requirements/cpu.txt
+endif
+	@echo "Installing the $$(grep -c == $<) packages of $<$(if $(filter cpu,$(MACHINE)),: 2 to 3 minutes on two free cores)"
+	@$(BIN)/pip install -qq --no-deps -r $<
 	@echo "Installing speed_ray itself"
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@rm -f .venv/.unfinished && touch $@

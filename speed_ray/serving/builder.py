@@ -1,0 +1,26 @@
+"""What a Serve config names as `import_path`, as KubeRay's RayService does: `speed_ray.serving.builder:build`."""
+
+import dataclasses
+
+from ray.serve import Application
+
+from speed_ray.recipe import Strict
+from speed_ray.serving.command import Replicas, application
+from speed_ray.serving.served import find
+
+
+class Arguments(Strict):
+    """The config's `args`, under the names that `speed-ray serve` has for them."""
+
+    model: str
+    name: str | None = None
+    replicas: str = "1"
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def build(arguments: Arguments) -> Application:
+    """Return the application that `speed-ray serve` would run. Raises UserError, which the service's status shows."""
+    served = find(arguments.model)
+    served = served if arguments.name is None else dataclasses.replace(served, name=arguments.name)
+    return application(served, Replicas.read(arguments.replicas, arguments.cpus, arguments.gpus))
