@@ -10,24 +10,24 @@ import kuberay
 import pytest
 from kustomize import Manifest, render
 
+from speed_ray.on_ray.meters import COUNTERS, GAUGES, HISTOGRAMS
+
 MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))
 
-# Name, kind, and its labels beside `run`, with their values where these are few.
+# Name, kind, and its labels beside `run`, with their values where these are few. test_meters.py sees all of them live.
+KINDS = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS}
+FEW = {
+    ("speed_ray_rows", "outcome"): {"accepted", "rejected"},
+    ("speed_ray_tokens", "direction"): {"in", "out"},
+    ("speed_ray_commits", "outcome"): {"won", "lost"},
+    ("speed_ray_engine_requests", "state"): {"running", "waiting"},
+    ("speed_ray_prefix_cache_tokens", "outcome"): {"hit", "miss"},
+}
 METERS: dict[str, tuple[str, dict[str, set[str]]]] = {
-    "speed_ray_rows": ("counter", {"stage": set(), "outcome": {"accepted", "rejected"}}),
-    "speed_ray_tokens": ("counter", {"stage": set(), "direction": {"in", "out"}}),
-    "speed_ray_commits": ("counter", {"stage": set(), "outcome": {"won", "lost"}}),
-    "speed_ray_retries": ("counter", {"stage": set()}),
-    "speed_ray_shard_seconds": ("histogram", {"stage": set()}),
-    "speed_ray_teacher_dollars": ("counter", {"stage": set()}),
-    "speed_ray_engine_requests": ("gauge", {"stage": set(), "state": {"running", "waiting"}}),
-    "speed_ray_prefix_cache_tokens": ("counter", {"stage": set(), "outcome": {"hit", "miss"}}),
-    "speed_ray_gpu_seconds": ("counter", {"stage": set()}),
-    "speed_ray_store_requests": ("counter", {"verb": set()}),
-    "speed_ray_training_loss": ("gauge", {"model": set()}),
-    "speed_ray_training_examples_per_second": ("gauge", {"model": set()}),
-    "speed_ray_training_step": ("gauge", {"model": set()}),
+    name: (kind, {label: FEW.get((name, label), set()) for label in labels if label != "run"})
+    for kind, named in KINDS.items()
+    for name, (_, labels) in named.items()
 }
 SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}  # as Ray exports them
 EXPORTED = {f"ray_{name}{suffix}": name for name, (kind, _) in METERS.items() for suffix in SUFFIXES[kind]}
