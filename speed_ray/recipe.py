@@ -230,6 +230,7 @@ class Workers(Strict):
     gpus: NonNegativeFloat = 0.0  # each
     accelerator: str | None = None  # a GPU type as Ray names it: "H100"
     retries: NonNegativeInt = 3  # lost workers that are made up for before the job ends
+    watchdog_minutes: PositiveFloat = 30.0  # without a worker at work a training ends with a diagnosis
 
 
 class Training(Strict):

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from speed_ray.errors import Interrupted, UserError
+from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import LINE_EVERY
 from speed_ray.recipe import Workers
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate")
 TICK = 0.5  # seconds between two looks at the workers' reports
+BEAT = 2.0  # seconds between two signs of life of a worker
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -54,18 +56,24 @@ def fit(training: Training) -> None:
     """Train a model and publish it; nothing is started where it is published. Raises UserError or Interrupted.
 
     A worker that is lost is made up for `workers.retries` times, each from the last complete checkpoint; after that,
-    or when this driver ends, the same command goes on from there.
+    or when this driver ends, the same command goes on from there. Raises Stalled where the cluster has had no place
+    for the workers for `workers.watchdog_minutes`.
     """
     if not training.begin():
         return
     with session():
-        board = ray.remote(num_cpus=0)(_Board).remote()
+        # Beside the driver: on another node it would be lost with it, though all that is lost is a worker.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
         ended: list[BaseException | None] = []
         threading.Thread(target=_run, args=(training, board, ended), daemon=True).start()
         with _Line(training) as line:
             while not ended:
                 time.sleep(TICK)
-                line.show(ray.get(board.metrics.remote()))
+                metrics, silent = ray.get(board.read.remote())
+                line.show(metrics)
+                if silent > training.workers.watchdog_minutes * 60:
+                    raise _stalled(training)
         kind, message = ray.get(board.fault.remote())
     if kind:
         raise (UserError if kind == UserError.__name__ else Interrupted)(message)
@@ -76,12 +84,23 @@ def fit(training: Training) -> None:
         )
 
 
+def _stalled(training: Training) -> Stalled:
+    workers = training.workers
+    return Stalled(
+        f"{training.name}: no worker was at work for {workers.watchdog_minutes:g} minutes, so the job was ended.\n"
+        f"It takes {workers.count} workers of {_need(workers)} each; the cluster has {resources()}.\n"
+        "Change the recipe's workers or the cluster, and run the same command again: it goes on from the last "
+        "complete checkpoint."
+    )
+
+
 class _Board:
-    """Where workers post how it goes, and what a restart would not mend."""
+    """Where workers post how it goes, that they are there, and what a restart would not mend."""
 
     def __init__(self) -> None:
         self._metrics: dict[str, Any] = {}
         self._fault = ("", "")
+        self._beaten = time.monotonic()
 
     def post(self, metrics: dict[str, Any]) -> None:
         self._metrics |= metrics
@@ -89,8 +108,12 @@ class _Board:
     def fail(self, kind: str, message: str) -> None:
         self._fault = self._fault if self._fault[0] else (kind, message)
 
-    def metrics(self) -> dict[str, Any]:
-        return self._metrics
+    def beat(self) -> None:
+        self._beaten = time.monotonic()
+
+    def read(self) -> tuple[dict[str, Any], float]:
+        """The newest metrics, and the seconds since a worker last was there."""
+        return self._metrics, time.monotonic() - self._beaten
 
     def fault(self) -> tuple[str, str]:
         return self._fault
@@ -135,6 +158,10 @@ def _resources(workers: Workers) -> dict[str, float]:
     return {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
 
 
+def _need(workers: Workers) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in _resources(workers).items())
+
+
 def _work(config: dict[str, Any]) -> None:
     """Train on one worker. A user's mistake comes back at every restart, so the next one ends at once."""
     import ray.train
@@ -148,11 +175,21 @@ def _work(config: dict[str, Any]) -> None:
         if first:
             board.post.remote(metrics)
 
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(board, ended), daemon=True).start()
     try:
         config["training"].train(report)
     except (UserError, Interrupted) as error:
         ray.get(board.fail.remote(type(error).__name__, str(error)))
         raise
+    finally:
+        ended.set()
+
+
+def _beat(board: Any, ended: threading.Event) -> None:
+    """Say that this worker is there. A step may take long, and one that follows a synthesis waits for rows."""
+    while not ended.wait(BEAT):
+        board.beat.remote()
 
 
 class _Line:
@@ -191,7 +228,6 @@ class _Line:
     def _say(self, metrics: dict[str, Any]) -> str:
         if "step" not in metrics:
             workers = self.training.workers
-            need = ", ".join(f"{amount:g} {name}" for name, amount in _resources(workers).items())
-            return f"starting {workers.count} workers of {need} each; the cluster has {resources()}"
+            return f"starting {workers.count} workers of {_need(workers)} each; the cluster has {resources()}"
         shown = [f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics]
         return " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])
