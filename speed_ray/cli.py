@@ -30,6 +30,13 @@ RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name (mini
 RunUri = Annotated[str, typer.Option("--run", help="The run's folder: a path, s3://…, gs://… or az://…")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe, as often as needed.")]
 RunArgument = Annotated[str, typer.Argument(help="The run's folder.", metavar="RUN")]
+NodeCpus = Annotated[int | None, typer.Option("--cpus", help="CPUs of this node; all, by default.")]
+NodeGpus = Annotated[int | None, typer.Option("--gpus", help="GPUs of this node; all, by default.")]
+NodeLabels = Annotated[str | None, typer.Option("--labels", help="key=value,… by which work can choose nodes.")]
+TempDir = Annotated[str | None, typer.Option("--temp-dir", help="For sockets and logs; a short path.")]
+RayOptions = Annotated[
+    list[str] | None, typer.Argument(help="More options of `ray start`, after --.", metavar="RAY_OPTION")
+]
 
 MADE = {  # artifact or model
     "brainstorm": TASKS,
@@ -215,6 +222,37 @@ def serve(
 
     signal.signal(signal.SIGTERM, _interrupt)
     command.run(served, command.Replicas.read(replicas, cpus, gpus), host, port)
+
+
+@app.command()
+def head(
+    port: Annotated[int, typer.Option("--port", help="Where other nodes join.")] = 6379,
+    dashboard_port: Annotated[int, typer.Option("--dashboard-port", help="Where jobs are submitted.")] = 8265,
+    cpus: NodeCpus = None,
+    gpus: NodeGpus = None,
+    labels: NodeLabels = None,
+    temp_dir: TempDir = None,
+    options: RayOptions = None,
+) -> None:
+    """Begin a Ray cluster on this machine, behind a token, until Ctrl-C."""
+    from speed_ray.on_ray import cluster
+
+    cluster.head(port, dashboard_port, cluster.Node(cpus, gpus, labels, temp_dir, tuple(options or ())))
+
+
+@app.command()
+def join(
+    address: Annotated[str, typer.Argument(help="As `speed-ray head` says: host:port.")],
+    cpus: NodeCpus = None,
+    gpus: NodeGpus = None,
+    labels: NodeLabels = None,
+    temp_dir: TempDir = None,
+    options: RayOptions = None,
+) -> None:
+    """Bring this machine into a Ray cluster until Ctrl-C."""
+    from speed_ray.on_ray import cluster
+
+    cluster.join(address, cluster.Node(cpus, gpus, labels, temp_dir, tuple(options or ())))
 
 
 @app.command()

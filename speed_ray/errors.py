@@ -14,6 +14,6 @@ class Interrupted(Exception):
 
 
 class Stalled(Exception):
-    """The watchdog saw no commit for the recipe's time. Exit code 4."""
+    """The watchdog saw no commit, or no worker, for the recipe's time. Exit code 4."""
 
     exit_code = 4

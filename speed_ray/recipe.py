@@ -239,6 +239,7 @@ class Workers(Strict):
     accelerator: str | None = None  # a GPU type as Ray names it: "H100"
     labels: dict[str, str] = {}  # of the nodes that they may run on, as Ray knows them
     retries: NonNegativeInt = 3  # lost workers that are made up for before the job ends
+    watchdog_minutes: PositiveFloat = 30.0  # without a worker at work a training ends with a diagnosis
 
 
 class TrainingWorkers(Workers):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter
@@ -217,6 +218,13 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         for process in driver.left():
             process.kill()
         driver.process.wait()
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """A folder for a cluster's sockets, logs and token: not pytest's, as a socket's path holds 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

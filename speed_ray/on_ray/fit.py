@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ray
 from rich.console import Console
 
-from speed_ray.errors import Interrupted, UserError
+from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.on_ray import nodes
 from speed_ray.on_ray.meters import TrainingMeters
 from speed_ray.on_ray.session import resources, session
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate")
 TICK = 0.5  # seconds between two looks at the workers' reports
+BEAT = 2.0  # seconds between two signs of life of a worker
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -69,20 +70,26 @@ def fit(training: Training) -> None:
     """Train a model and publish it; nothing is started where it is published. Raises UserError or Interrupted.
 
     A worker that is lost is made up for `workers.retries` times, each from the last complete checkpoint; after that,
-    or when this driver ends, the same command goes on from there.
+    or when this driver ends, the same command goes on from there. Raises Stalled where the cluster has had no place
+    for the workers for `workers.watchdog_minutes`.
     """
     if not training.begin():
         return
     with session():
         nodes.room(nodes.need(f"{training.key}.workers", training.workers, training.workers.counts[0]))
         nodes.alike(Run(training.run))
-        board = ray.remote(num_cpus=0)(_Board).remote(training.run, training.name, training.batch)
+        board = ray.remote(num_cpus=0, scheduling_strategy=nodes.here())(_Board).remote(
+            training.run, training.name, training.batch
+        )
         ended: list[BaseException | None] = []
         threading.Thread(target=_run, args=(training, board, ended), daemon=True).start()
         with _Line(training) as line:
             while not ended:
                 time.sleep(TICK)
-                line.show(ray.get(board.metrics.remote()))
+                metrics, silent = ray.get(board.read.remote())
+                line.show(metrics)
+                if silent > training.workers.watchdog_minutes * 60:
+                    raise _stalled(training)
         kind, message = ray.get(board.fault.remote())
     if kind:
         raise (UserError if kind == UserError.__name__ else Interrupted)(message)
@@ -93,13 +100,24 @@ def fit(training: Training) -> None:
         )
 
 
+def _stalled(training: Training) -> Stalled:
+    workers = training.workers
+    return Stalled(
+        f"{training.name}: no worker was at work for {workers.watchdog_minutes:g} minutes, so the job was ended.\n"
+        f"It takes {workers.count} workers of {_need(workers)} each; the cluster has {resources()}.\n"
+        "Change the recipe's workers or the cluster, and run the same command again: it goes on from the last "
+        "complete checkpoint."
+    )
+
+
 class _Board:
-    """Where workers post how it goes, and what a restart would not mend."""
+    """Where workers post how it goes, that they are there, and what a restart would not mend."""
 
     def __init__(self, run: str, model: str, batch: int) -> None:
         self._metrics: dict[str, Any] = {}
         self._fault = ("", "")
         self._meters = TrainingMeters(run, model, batch)
+        self._beaten = time.monotonic()
 
     def post(self, metrics: dict[str, Any]) -> None:
         self._metrics |= metrics
@@ -108,8 +126,12 @@ class _Board:
     def fail(self, kind: str, message: str) -> None:
         self._fault = self._fault if self._fault[0] else (kind, message)
 
-    def metrics(self) -> dict[str, Any]:
-        return self._metrics
+    def beat(self) -> None:
+        self._beaten = time.monotonic()
+
+    def read(self) -> tuple[dict[str, Any], float]:
+        """The newest metrics, and the seconds since a worker last was there."""
+        return self._metrics, time.monotonic() - self._beaten
 
     def fault(self) -> tuple[str, str]:
         return self._fault
@@ -155,6 +177,10 @@ def _resources(workers: Workers) -> dict[str, float]:
     return {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
 
 
+def _need(workers: Workers) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in _resources(workers).items())
+
+
 def _work(config: dict[str, Any]) -> None:
     """Train on one worker. A user's mistake comes back at every restart, so the next one ends at once."""
     import ray.train
@@ -168,11 +194,21 @@ def _work(config: dict[str, Any]) -> None:
         if first:
             board.post.remote(metrics)
 
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(board, ended), daemon=True).start()
     try:
         config["training"].train(report)
     except (UserError, Interrupted) as error:
         ray.get(board.fail.remote(type(error).__name__, str(error)))
         raise
+    finally:
+        ended.set()
+
+
+def _beat(board: Any, ended: threading.Event) -> None:
+    """Say that this worker is there. A step may take long, and one that follows a synthesis waits for rows."""
+    while not ended.wait(BEAT):
+        board.beat.remote()
 
 
 class _Line:
@@ -211,7 +247,6 @@ class _Line:
     def _say(self, metrics: dict[str, Any]) -> str:
         if "step" not in metrics:
             workers = self.training.workers
-            need = ", ".join(f"{amount:g} {name}" for name, amount in _resources(workers).items())
-            return f"starting {workers.count} workers of {need} each; the cluster has {resources()}"
+            return f"starting {workers.count} workers of {_need(workers)} each; the cluster has {resources()}"
         shown = [f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics]
         return " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])

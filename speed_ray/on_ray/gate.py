@@ -8,6 +8,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from speed_ray.on_ray import nodes
+
 
 class _Doorman:
     """Knows who is inside. One that dies inside is never counted out: its driver waits no longer than it may."""
@@ -33,8 +35,10 @@ class _Doorman:
 class Gate:
     """One job's gate, in the driver and, as a copy, in every actor."""
 
-    def __init__(self, doorman: "ActorHandle[_Doorman] | None" = None) -> None:
-        self._doorman = doorman or ray.remote(num_cpus=0, max_concurrency=8)(_Doorman).remote()
+    def __init__(self) -> None:
+        self._doorman: ActorHandle[_Doorman] = ray.remote(num_cpus=0, scheduling_strategy=nodes.here())(
+            _Doorman
+        ).remote()
 
     async def enter(self) -> bool:
         """Whether one more shard may begin."""

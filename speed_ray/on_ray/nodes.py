@@ -77,6 +77,11 @@ def room(need: Need) -> None:
         time.sleep(1)
 
 
+def here() -> NodeAffinitySchedulingStrategy:
+    """Beside the driver: on another node an actor of the whole job would be lost with a worker's."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def _has_room(need: Need) -> bool:
     there = sum(need.fits(node["Resources"], node["Labels"]) for node in _alive())
     may_come = sum(need.fits(group["resources"]) * group["most"] for group in _groups())

@@ -1,14 +1,18 @@
 """A Ray session in this process whose workers die when a note in the run's folder tells them to."""
 
 import functools
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from tiny_cluster import Head
 from tiny_training import tiny_model
+from two_hosts import Cluster, two_hosts
 
 TEACHER = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1400.0, "in_flight": 4}
 TRAINING = {
@@ -73,6 +77,17 @@ def nothing_left() -> Callable[..., None]:
         raise AssertionError(f"the driver is gone and left behind: {names}")
 
     return check
+
+
+@pytest.fixture
+def cluster_of_two(ray_folder, drive) -> Iterator[Cluster]:
+    """Two hosts with a link between them, and a cluster on them that is not begun yet."""
+    with ExitStack() as stack:
+        try:
+            hosts = stack.enter_context(two_hosts())
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"network namespaces are not to be had here: {getattr(error, 'stderr', error)}")
+        yield Cluster(drive, Head(ray_folder, cpus=2, host=hosts[0].address), hosts)
 
 
 def _die_as_told() -> Callable[[], None]:

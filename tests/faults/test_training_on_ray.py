@@ -6,6 +6,7 @@ prompts are real; the lessons are a simulated teacher's.
 
 import json
 import sys
+import time
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -156,6 +157,44 @@ def test_the_driver_killed(make_drafted, drive, unbroken, nothing_left):
 
     driver = drive(job, "align-junior")
 
+    assert driver.ended() == 0, driver.said()
+    prove(job, unbroken, last)
+
+
+def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken):
+    node = cluster_of_two.begin()
+    job = make_drafted(workers={"count": WORKERS, "cpus": 1.5})
+    driver = cluster_of_two.submit(job, "align-junior")
+    driver.wait_until(lambda: complete(job))
+
+    cluster_of_two.cut()
+    last = complete(job)[-1]
+    assert last < STEPS and not junior(job).manifest(), "the link was cut too late to prove anything"
+    time.sleep(6)
+    cluster_of_two.mend()
+    assert node.ended() == 3, node.said()
+    cluster_of_two.join()
+
+    assert driver.ended() == 0, driver.said()
+    assert len(starts(job)) == 2
+    prove(job, unbroken, last)
+
+
+def test_the_link_between_its_workers_stays_cut(cluster_of_two, make_drafted, unbroken):
+    node = cluster_of_two.begin()
+    job = make_drafted(workers={"count": WORKERS, "cpus": 1.5, "watchdog_minutes": 0.2})
+    driver = cluster_of_two.submit(job, "align-junior")
+    driver.wait_until(lambda: complete(job))
+
+    cluster_of_two.cut()
+
+    assert driver.ended() == 4, driver.said()
+    assert "Traceback" not in driver.said(), driver.said()
+    last = complete(job)[-1]
+    cluster_of_two.mend()
+    assert node.ended() == 3, node.said()
+    cluster_of_two.join()
+    driver = cluster_of_two.submit(job, "align-junior")
     assert driver.ended() == 0, driver.said()
     prove(job, unbroken, last)
 

@@ -1,0 +1,63 @@
+"""Two hosts lose the link between them in the middle of a synthesis: the job goes on, or ends with a code, to go on.
+
+The engine beyond the cut sees the storage as before, and goes on writing shards that others are given meanwhile. See
+test_training_on_ray.py for a training.
+"""
+
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+POOL = {"min": 2, "max": 2, "cpus": 1.5}  # an engine on each host
+
+
+def test_a_link_that_is_soon_given_back(cluster_of_two, make_job, prove):
+    node = cluster_of_two.begin()
+    job = make_job(slow=True, synthesize__pool=POOL).begin()
+    driver = cluster_of_two.submit(job, "synthesize")
+    driver.wait_until(lambda: job.commits() >= 8)
+
+    cluster_of_two.cut()
+    time.sleep(1)  # Ray waits for 3
+    assert job.commits() < 40, "the link was cut too late to prove anything"
+    cluster_of_two.mend()
+
+    assert driver.ended() == 0, driver.said()
+    prove(job)
+    assert node.process.poll() is None, node.said()
+
+
+def test_a_node_that_is_given_up_joins_again(cluster_of_two, make_job, prove, nothing_left):
+    node = cluster_of_two.begin()
+    job = make_job(slow=True, synthesize__pool=POOL).begin()
+    driver = cluster_of_two.submit(job, "synthesize")
+    driver.wait_until(lambda: job.commits() >= 8)
+
+    cluster_of_two.cut()
+    time.sleep(6)
+    assert job.commits() < 46, "the link was cut too late to prove anything"
+    cluster_of_two.mend()
+    assert node.ended() == 3, "a node that the cluster has given up goes on as if it belonged to it"
+    assert "run the same command again" in node.said()
+    nothing_left(node)
+    cluster_of_two.join()
+
+    assert driver.ended() == 0, driver.said()
+    prove(job)
+
+
+def test_a_link_that_stays_cut(cluster_of_two, make_job, prove):
+    cluster_of_two.begin()
+    job = make_job(slow=True, synthesize__pool={**POOL, "watchdog_minutes": 0.15}).begin()
+    driver = cluster_of_two.submit(job, "synthesize")
+    driver.wait_until(lambda: job.commits() >= 8)
+
+    cluster_of_two.cut()
+
+    assert driver.ended() in (3, 4), driver.said()
+    assert "Traceback" not in driver.said(), driver.said()
+    cluster_of_two.mend()
+    driver = cluster_of_two.submit(job, "synthesize")
+    assert driver.ended() == 0, driver.said()
+    prove(job)
