@@ -109,7 +109,7 @@ def _environment() -> dict[str, str]:
 
 def _end_with_this_process() -> None:
     # Popen's caller is the main thread, which lives as long as the process: what engines/orphans.py fears is not here.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pass_on_signals(process: "subprocess.Popen[bytes]") -> list[int]:
