@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,12 @@ class Joined:
     head: Head
     cpus: int = 2
     host: str = "127.0.0.1"
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
 
     def arguments(self, command: str) -> list[str]:
         """What follows `speed-ray` on a command line."""
-        own = ["--cpus", str(self.cpus), "--temp-dir", str(self.head.folder)]
+        # A folder of its own: nodes that start at the same time may choose the same names for their sockets.
+        own = ["--cpus", str(self.cpus), "--temp-dir", str(self.head.folder / self.name)]
         return [command, self.head.address, *own, "--", f"--node-ip-address={self.host}"]
 
 

@@ -28,6 +28,7 @@ STARTED = "Ray runtime started."
 ADDRESS = re.compile(r"ray start --address='([^']+)'")
 DASHBOARD = re.compile(r"RAY_API_SERVER_ADDRESS='([^']+)'")
 PR_SET_PDEATHSIG = 1
+WRONG_OPTION = 2  # click's exit code
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _keep(options: list[str], greeting: Callable[[str], str]) -> None:
         if _is_started(process, said):
             print(greeting(_text(said)), flush=True)
         elif not asked_to_end:
-            raise UserError(f"Ray did not start here:\n{_last_words(said)}")
+            raise _not_started(process.returncode, said)
         process.wait()
         if not asked_to_end:
             raise Interrupted(
@@ -109,7 +110,7 @@ def _environment() -> dict[str, str]:
 
 def _end_with_this_process() -> None:
     # Popen's caller is the main thread, which lives as long as the process: what engines/orphans.py fears is not here.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pass_on_signals(process: "subprocess.Popen[bytes]") -> list[int]:
@@ -131,6 +132,13 @@ def _is_started(process: "subprocess.Popen[bytes]", said: BinaryIO) -> bool:
             return False
         time.sleep(TICK)
     return True
+
+
+def _not_started(code: int, said: BinaryIO) -> UserError | Interrupted:
+    what = f"Ray did not start here:\n{_last_words(said)}"
+    if code == WRONG_OPTION or "AuthenticationError" in _text(said):
+        return UserError(what)
+    return Interrupted(f"{what}\nRun the same command again when the head is there and the machine is less busy.")
 
 
 def _text(said: BinaryIO) -> str:

@@ -12,6 +12,7 @@ from tiny_cluster import Head, named
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MOST = 2  # nodes beside the head
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # the fake provider's own name for it
+EMPTY = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
 AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",
@@ -29,12 +30,14 @@ def config(address: str) -> dict:
         "idle_timeout_minutes": 0.05,
         "upscaling_speed": 100.0,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # "fake_multinode" reads defaults from a file that Ray's wheel has not got
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "gcs_address": address,
             "head_node_id": HEAD,
             "launch_multiple": True,
             "disable_node_updaters": True,
         },
+        **dict.fromkeys(EMPTY, []),
         "head_node_type": "ray.head.default",
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
