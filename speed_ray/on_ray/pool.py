@@ -70,8 +70,9 @@ def execute(run: Run, *steps: Step) -> None:
     with Progress([(run.artifact(step.plan.stage), step.plan, step.stage.engine) for step in steps]) as progress:
         while not all([_published(run, step) for step in steps]):
             with session():
-                for counts in _answers(_dataset(run, steps), steps[0].stage):
-                    progress.add(counts)
+                if pending := list(_pending(run, steps)):  # none, where another driver ended meanwhile what there was
+                    for counts in _answers(_dataset(run, steps, pending), steps[0].stage):
+                        progress.add(counts)
 
 
 def _prepare(run: Run, step: Step) -> None:
@@ -95,9 +96,8 @@ def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
     return Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
 
 
-def _dataset(run: Run, steps: Sequence[Step]) -> Dataset:
+def _dataset(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]]) -> Dataset:
     """Pending shards, and behind them a pool for each group of steps that can share one."""
-    pending = list(_pending(run, steps))
     dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
     for group in _groups(steps):
         dataset = _through_a_pool(dataset, run, group)

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -96,6 +97,23 @@ def test_a_finished_job_asks_nothing(make_job, monkeypatch):
     job.synthesize()
 
     assert job.attempts() == attempts == 46
+
+
+@pytest.mark.slow
+def test_a_job_that_another_driver_ends_while_ray_starts_ends_well(make_job, monkeypatch, prove):
+    job, session = make_job().begin(), pool.session
+
+    @contextmanager
+    def late() -> Iterator[None]:
+        job.half_done(shards=46)
+        with session():
+            yield
+
+    monkeypatch.setattr(pool, "session", late)
+    job.synthesize()
+
+    assert job.attempts() == 46
+    prove(job)
 
 
 @pytest.mark.slow
