@@ -42,8 +42,12 @@ IN_FLIGHT, TOKENS, SPREAD = 256, 350, 0.9
 SHARD_ROWS = 256
 ROWS_A_SECOND = H100["decode"] / TOKENS  # of one GPU that is always busy
 
-# Assumptions of the bill, in dollars: an H100 rented by the hour, S3's list prices.
+# Assumptions of the bill. In dollars: an H100 rented by the hour, S3's list prices.
 GPU_HOUR, PUTS, GETS, GB_MONTH = 2.50, 5e-6, 0.4e-6, 0.023
+TEXT = 350 * 4 * 2 // 2  # bytes a row: real text is in the reply and in the record, and zstd halves it
+# Files of 256 tasks that a shard of 256 rows reads: 78 rows of each heavy kind in 2.5, 11 of the others in 1.2 files.
+# Here all tasks are in four files, which an actor reads once; with a million, 64 actors share no two shards in a row.
+TASK_FILES = 3.7
 A_REQUEST = 0.03  # seconds that S3 takes to answer one
 # What is still bearable, in the names of the bill: half the memory of a head node of 64 GB, a quarter of an hour.
 BEARABLE = {"driver memory GB": 32, "minutes to resume": 15, "manifest GB": 2, "hours of publication": 2}
@@ -57,6 +61,7 @@ class Shape:
     nodes: int
     each: int = 1
     dilation: float = 1.0
+    minutes: float = 3.0  # simulated, with all engines at work
 
     @property
     def actors(self) -> int:
@@ -64,7 +69,7 @@ class Shape:
         return self.gpus // self.each
 
 
-SHAPES = {1: Shape(1, 1), 8: Shape(8, 1), 64: Shape(64, 8), 256: Shape(256, 8, each=4, dilation=4)}
+SHAPES = {1: Shape(1, 1), 8: Shape(8, 1), 64: Shape(64, 8), 256: Shape(256, 8, each=4, dilation=4, minutes=2)}
 
 
 def engine(each: int, dilation: float, **folders: Path) -> str:
@@ -101,12 +106,12 @@ def begun(folder: Path, changes: list[str]) -> Path:
     return run
 
 
-def measure(folder: Path, shape: Shape, minutes: float) -> dict[str, Any]:
-    """Drive a fleet with enough rows to keep it busy for `minutes` of its time, those of its start not counted."""
+def measure(folder: Path, shape: Shape, minutes: float | None) -> dict[str, Any]:
+    """Drive a fleet with enough rows to keep it busy for its minutes, those of its start not counted."""
     busy = Path(tempfile.mkdtemp(prefix="busy-", dir=folder))
     # Engines start one after another here, and the first ones work meanwhile: some 2 s of this machine for each.
     start = 2.0 * shape.actors / shape.dilation
-    rows = int(ROWS_A_SECOND * shape.gpus * (minutes * 60 + start / 2 + 30))
+    rows = int(ROWS_A_SECOND * shape.gpus * ((minutes or shape.minutes) * 60 + start / 2 + 30))
     pool = {"min": shape.actors, "max": shape.actors, "cpus": 0, "gpus": 1}
     changes = overrides(engine(shape.each, shape.dilation, busy=busy), rows, pool)
     run = begun(folder, changes)
@@ -206,8 +211,9 @@ def bill(examples: int, shard_rows: int, of: dict[str, Any]) -> dict[str, Any]:
     shards = examples / shard_rows
     hours = examples / (ROWS_A_SECOND * of["busy share of engine time"]) / 3600
     asked = {verb: a_shard * shards + of["a run"][verb] for verb, a_shard in of["a shard"].items()}
+    asked["GET"] += examples / SHARD_ROWS * TASK_FILES
     puts = sum(count for verb, count in asked.items() if verb in ("PUT", "POST", "LIST"))
-    gigabytes = examples * of["bytes stored a row"] / 1e9
+    gigabytes = examples * (of["bytes stored a row"] + TEXT) / 1e9
     found = {
         "GPU-hours": hours,
         "days on 64 GPUs": hours / 64 / 24,
@@ -243,7 +249,7 @@ def table(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = report.options(__doc__)
     parser.add_argument("--gpus", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--minutes", type=float, default=4.0, help="simulated, with all engines at work")
+    parser.add_argument("--minutes", type=float, help="simulated, with all engines at work; 3, and 2 for 256 GPUs")
     parser.add_argument("--shards", type=int, nargs=2, default=[1_000, 6_000], help="to weigh the driver with")
     options = parser.parse_args()
     seen: dict[int, dict[str, Any]] = {}

@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 
 # Two cores start a pool of 64 processes in minutes; Ray gives each one, from its start on.
 os.environ.setdefault("RAY_worker_register_timeout_seconds", "900")
+os.environ.setdefault("RAY_enable_autoscaler_v2", "1")  # as KubeRay does: demands go to where they can be read
 ENGINE = "ray::MapWorker"  # how Ray Data's actors are called in a list of processes
 
 
