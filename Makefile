@@ -8,13 +8,14 @@ MACHINE := cpu
 TORCH := torch==2.13.0+cpu
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint bench
+.PHONY: help venv demo test lint bench soak
 
 help:
 	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
 	@echo "make lint    checks style and types"
 	@echo "make bench   measures this machine"
+	@echo "make soak    kills workers, nodes and drivers at random for half an hour, and proves each run after it"
 	@echo "make venv    installs Python packages into .venv (the others do it when it is needed); MACHINE=gpu: for a GPU"
 
 venv: .venv/.installed
@@ -37,6 +38,9 @@ lint: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks
+
+soak: venv
+	$(BIN)/python -m benchmarks.soak --minutes 30
 
 # A first installation that was cut off leaves `.venv/.unfinished`, and packages of which nobody knows how much is there:
 # it begins again. Once complete, a later change of the pinned list only brings in what differs.

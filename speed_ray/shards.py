@@ -33,6 +33,7 @@ from speed_ray.store import Store, find
 REPLIES, RECORDS, REJECTS = "replies", "records", "rejects"
 ROLES = (REPLIES, RECORDS, REJECTS)
 COMMIT = re.compile(r"([0-9]{8,})\.([0-9]+)\.(json|void)")  # anything else in the folder is a stray
+READERS = 32  # files that a driver reads at once: S3 takes some 30 ms for each, and a large run has a million
 SWEEP_GRACE = 3600.0  # seconds after `_SUCCESS`: a driver that was forgotten may still be writing an attempt
 
 
@@ -235,7 +236,7 @@ class Artifact:
             for shard, of in sorted(done.items())
             if max(of) not in void.get(shard, ())
         ]
-        with ThreadPoolExecutor(8) as readers:
+        with ThreadPoolExecutor(READERS) as readers:
             for start in range(0, len(names), 256):
                 yield from readers.map(self._commit, names[start : start + 256])
 
@@ -260,7 +261,7 @@ class Artifact:
         commits = [commit for commit in self.commits() if commit.shard < plan.shards]
         if len(commits) < plan.shards:
             return False
-        with ThreadPoolExecutor(8) as readers:
+        with ThreadPoolExecutor(READERS) as readers:
             damaged = [
                 commit
                 for commit, whole in zip(commits, readers.map(self._is_whole, commits), strict=True)

@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -135,21 +136,22 @@ def work(run: Run, artifact: Artifact, plan: Plan, stage: Stage, shards: int | N
     asyncio.run(answer())
 
 
+def small_job(folder: Path, name: str = "run", uri: str | None = None, slow: bool = False, **settings: Any) -> Job:
+    """A job of 460 rows in 46 shards in a folder; keywords change the recipe, `__` for a dot."""
+    source = folder / "topics.txt"
+    source.write_text("\n".join(PATHS))
+    changed = {key.replace("__", "."): value for key, value in settings.items()}
+    defaults = {"topics.source": str(source), "teacher": FAST, "mix": MIX, "generator": SLOW if slow else FAST}
+    # No model is trained here: the recipe's generator writes as it is, and nobody revises.
+    sizes = {"synthesize.generator": "base", "synthesize.revise": False, "prompts": None}
+    sizes |= {"synthesize.examples": 460, "synthesize.shard_rows": 10}
+    return Job(uri or str(folder / name), {**defaults, **sizes, **changed})
+
+
 @pytest.fixture
 def make_job(tmp_path: Path) -> Callable[..., Job]:
-    """Make a job of 460 rows in 46 shards in the test's folder; keywords change the recipe, `__` for a dot."""
-
-    def make(name: str = "run", uri: str | None = None, slow: bool = False, **settings: Any) -> Job:
-        source = tmp_path / "topics.txt"
-        source.write_text("\n".join(PATHS))
-        changed = {key.replace("__", "."): value for key, value in settings.items()}
-        defaults = {"topics.source": str(source), "teacher": FAST, "mix": MIX, "generator": SLOW if slow else FAST}
-        # No model is trained here: the recipe's generator writes as it is, and nobody revises.
-        sizes = {"synthesize.generator": "base", "synthesize.revise": False, "prompts": None}
-        sizes |= {"synthesize.examples": 460, "synthesize.shard_rows": 10}
-        return Job(uri or str(tmp_path / name), {**defaults, **sizes, **changed})
-
-    return make
+    """Make small jobs in the test's folder."""
+    return partial(small_job, tmp_path)
 
 
 @dataclass
@@ -191,26 +193,33 @@ class Driver:
             return False
 
 
+def start_driver(
+    folder: Path, job: Job, command: str = "synthesize", program: list[str] | None = None, **more: str
+) -> Driver:
+    """Start `speed-ray`, or another program with the same arguments; its words go to a file in the folder."""
+    mark = uuid.uuid4().hex
+    environment = {**os.environ, MARK: mark, **more}
+    output = folder / f"{command}-{mark}.log"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [*(program or [str(Path(sys.executable).with_name("speed-ray"))]), *job.arguments(command)],
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Driver(process, output, mark, environment)
+
+
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Start drivers; whatever the test leaves of them is ended by its process id."""
     drivers: list[Driver] = []
 
     def start(job: Job, command: str = "synthesize", program: list[str] | None = None, **more: str) -> Driver:
-        mark = uuid.uuid4().hex
-        environment = {**os.environ, MARK: mark, **more}
-        output = tmp_path / f"{command}-{mark}.log"
-        with output.open("wb") as stream:
-            process = subprocess.Popen(
-                [*(program or [str(Path(sys.executable).with_name("speed-ray"))]), *job.arguments(command)],
-                env=environment,
-                cwd=tmp_path,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        drivers.append(Driver(process, output, mark, environment))
+        drivers.append(start_driver(tmp_path, job, command, program, **more))
         return drivers[-1]
 
     yield start
@@ -229,11 +238,12 @@ def ray_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def prove() -> Callable[[Job], None]:
-    """The oracle of every fault: the promise holds, and the ids are those that the topics alone call for."""
-    return _prove
+    """The oracle of every fault."""
+    return assert_the_promise
 
 
-def _prove(job: Job) -> None:
+def assert_the_promise(job: Job) -> None:
+    """The promise holds, and the ids are those that the topics alone call for."""
     verdicts = verify(job.run)
     assert [verdict.artifact for verdict in verdicts] == ["topics", "proposed_tasks", "tasks", "examples"]
     for verdict in verdicts:

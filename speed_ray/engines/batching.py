@@ -40,6 +40,7 @@ class Batching:
         self._decoding: list[tuple[float, int, _Job]] = []  # heap of (`_decoded` at its end, tie-breaker, job)
         self._decoded = 0.0
         self._streams = 0
+        self._tokens = 0.0
         self._order = itertools.count()
 
     def submit(self, prompt_tokens: int, output_tokens: int, streams: int) -> asyncio.Future[None]:
@@ -60,6 +61,11 @@ class Batching:
     def waiting(self) -> int:
         """How many have none yet."""
         return len(self._waiting)
+
+    def tokens(self) -> float:
+        """Output tokens that were decoded up to now, of all requests together: what kept the engine busy."""
+        self._advance()
+        return self._tokens
 
     def fail(self, error: Exception) -> None:
         """Let everything in flight end with an error."""
@@ -97,7 +103,9 @@ class Batching:
     def _pass_to(self, time: float) -> None:
         if time > self._time:
             if self._streams:
-                self._decoded += self._rate() * (time - self._time)
+                decoded = self._rate() * (time - self._time)
+                self._decoded += decoded
+                self._tokens += decoded * self._streams
             self._time = time
 
     def _start_decoding(self) -> None:

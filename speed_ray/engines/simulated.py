@@ -3,7 +3,8 @@
 Time follows continuous batching (batching.py). A request waits until fewer than `in_flight` others run; its prompt is
 read, one prompt after another, at `prefill` tokens a second (time to first token = waiting + prompt tokens / prefill);
 then each of its n samples decodes at min(`one_stream`, `decode` / samples decoding) tokens a second, a rate that moves
-with every request that starts or ends. A prompt has a token for every four characters, an answer `output_tokens`.
+with every request that starts or ends. A prompt has a token for every four characters; an answer has `output_tokens`,
+give or take up to the share `spread` of it, drawn from the request's seed.
 
 Faults are drawn from the request's seed, so the same rows fail on every run. A malformed reply gets a new seed from
 the stage, and a hanging one is what the watchdog is for: both recur as they should. A row that killed its engine each
@@ -15,6 +16,7 @@ would not do: with a share of 1% an engine would get through a shard of 256 rows
 import asyncio
 import os
 import random
+import time
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +65,8 @@ class Simulated:
         if config.asked:
             # One unbuffered write a row: what was asked is known even of an actor that is killed.
             self._asked = (Path(config.asked) / f"{os.getpid()}.txt").open("ab", buffering=0)
+        if config.busy:
+            self._recording = asyncio.create_task(self._record(Path(config.busy)))
 
     def load(self) -> Load:
         """Requests in slots, and those that wait for one."""
@@ -81,13 +85,25 @@ class Simulated:
         began = clock()
         fault = self._fault(request.seed) if self._shares else None
         prompt_tokens = sum(len(message["content"]) for message in request.messages) // CHARACTERS_A_TOKEN
-        output_tokens = min(self._config.output_tokens, request.max_tokens)
+        output_tokens = min(self._length(request.seed), request.max_tokens)
         await self._batching.submit(prompt_tokens, output_tokens, request.n)
         self._stop_if_dead()
         await self._strike(fault, request.row_id)
         await self._give_way()
         samples = self._samples(request, output_tokens, malformed=fault is _Fault.MALFORMED)
         return Reply(samples, prompt_tokens, clock() - began)
+
+    async def _record(self, folder: Path) -> None:
+        """Note every second what was decoded so far: how busy an engine was, it alone can tell."""
+        with (folder / f"{os.getpid()}.txt").open("ab", buffering=0) as file:
+            while True:
+                file.write(f"{time.time():.3f} {self._batching.tokens():.0f}\n".encode())
+                await asyncio.sleep(1)
+
+    def _length(self, seed: int) -> int:
+        """Draw the tokens of an answer."""
+        mean, spread = self._config.output_tokens, self._config.spread
+        return max(1, round(mean * (1 + spread * random.Random(seed ^ 0x1E46).uniform(-1, 1))))
 
     def _fault(self, seed: int) -> _Fault | None:
         """Draw at most one fault: each takes its share of the unit interval."""

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -99,6 +100,23 @@ def test_a_finished_job_asks_nothing(make_job, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_job_that_another_driver_ends_while_ray_starts_ends_well(make_job, monkeypatch, prove):
+    job, session = make_job().begin(), pool.session
+
+    @contextmanager
+    def late() -> Iterator[None]:
+        job.half_done(shards=46)
+        with session():
+            yield
+
+    monkeypatch.setattr(pool, "session", late)
+    job.synthesize()
+
+    assert job.attempts() == 46
+    prove(job)
+
+
+@pytest.mark.slow
 def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
     job = make_job(slow=True, synthesize__pool={"min": 1, "max": 3}, synthesize__examples=1150).begin()
 
@@ -106,7 +124,7 @@ def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
 
     most = at_once(job)
     assert 1 < len(most) <= 3, "the pool stayed at its minimum, or outgrew its maximum"
-    assert max(most.values()) == 4, "two times 16 requests in flight over 10 rows a shard"
+    assert max(most.values()) == 5, "two times 16 requests in flight over 10 rows a shard, and one at its tail"
     prove(job)
 
 

@@ -103,6 +103,25 @@ def test_every_sample_is_a_stream() -> None:
     assert seconds(settings, [prompt(0, tokens=1, n=4)]) == pytest.approx([4.0], rel=0.01)
 
 
+def test_answers_differ_in_length_as_asked_and_a_row_has_the_same_each_time() -> None:
+    settings = config(prefill=1e9, decode=1e9, one_stream=100, output_tokens=300, spread=0.5)
+    taken = seconds(settings, [prompt(i, tokens=1) for i in range(200)])
+    assert min(taken) >= 1.5 and max(taken) <= 4.51
+    assert max(taken) - min(taken) > 2
+    assert sum(taken) / 200 == pytest.approx(3, rel=0.1)
+    assert seconds(settings, [prompt(i, tokens=1) for i in range(200)]) == taken
+
+
+async def test_what_was_decoded_is_noted_with_its_time(tmp_path) -> None:
+    engine = Simulated(config(prefill=1e9, decode=1e5, one_stream=1e5, output_tokens=50, busy=str(tmp_path)))
+    await engine.start()
+    await asyncio.gather(*(engine.generate(prompt(seed)) for seed in range(100)))
+    await asyncio.sleep(1.1)
+    (noted,) = (file.read_text().splitlines() for file in tmp_path.iterdir())
+    (_, first), *_, (_, last) = (map(float, line.split()) for line in noted)
+    assert first == 0 and last == pytest.approx(5000, rel=0.01)
+
+
 def test_high_rates_set_no_timer() -> None:
     assert seconds(config(**INSTANT), [prompt(i) for i in range(1000)]) == [0.0] * 1000
 

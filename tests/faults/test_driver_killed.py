@@ -8,7 +8,7 @@ from speed_ray.on_ray import pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SHARDS = 46
-AT_ONCE = 4  # shards that the engine holds: twice its 16 requests in flight, over 10 rows a shard
+AT_ONCE = 5  # shards that the engine holds: twice its 16 requests in flight over 10 rows a shard, and one more
 
 DIES_BEFORE = """
 import os, signal, sys
