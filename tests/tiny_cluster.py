@@ -100,7 +100,14 @@ SUBMIT = [str(BIN / "ray")]
 
 def named(node: Any, part: str) -> list[psutil.Process]:
     """A node's processes with this in their command line."""
-    return [process for process in node.left() if part in " ".join(process.cmdline())]
+    return [process for process in node.left() if part in " ".join(_command(process))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
+        return []
 
 
 def lose(node: Any) -> None:

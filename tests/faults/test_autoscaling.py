@@ -52,8 +52,15 @@ def test_a_pool_grows_from_no_node_and_leaves_none(ray_folder, make_job, drive, 
     file.write_text(json.dumps(config(head.address)))
     cluster = drive(head, "head", **head.environment, **AUTOSCALER)
     cluster.wait_until(lambda: "This is the head" in cluster.said())
-    job = make_job(slow=True, synthesize__pool={"min": 1, "max": MOST, "cpus": 1.5}).begin()
+    # Half a minute of work for one node, so that a second is worth its start.
+    pool = {"min": 1, "max": MOST, "cpus": 1.5}
+    job = make_job(slow=True, generator__in_flight=4, synthesize__pool=pool).begin()
     assert nodes(cluster) == 0
+
+    refused = make_job("refused", synthesize__pool={"gpus": 1}).begin()
+    driver = drive(refused, RAY_ADDRESS=head.address, **head.environment)
+    assert driver.ended() == 2, driver.said()
+    assert "no node which it may add can hold that" in driver.said() and nodes(cluster) == 0, driver.said()
 
     driver = drive(job, RAY_ADDRESS=head.address, **head.environment)
     most = 0
