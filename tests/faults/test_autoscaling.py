@@ -52,7 +52,7 @@ def test_a_pool_grows_from_no_node_and_leaves_none(ray_folder, make_job, drive, 
     file.write_text(json.dumps(config(head.address)))
     cluster = drive(head, "head", **head.environment, **AUTOSCALER)
     cluster.wait_until(lambda: "This is the head" in cluster.said())
-    job = make_job(slow=True, synthesize__pool={"min": 1, "max": MOST, "cpus": 1.5}).begin()
+    job = make_job(slow=True, synthesize__pool={"min": MOST, "max": MOST, "cpus": 1.5}).begin()
     assert nodes(cluster) == 0
 
     driver = drive(job, RAY_ADDRESS=head.address, **head.environment)
