@@ -37,7 +37,7 @@ def config(address: str) -> dict:
             "launch_multiple": True,
             "disable_node_updaters": True,
         },
-        **dict.fromkeys(EMPTY, []),
+        **{key: [] for key in EMPTY},
         "head_node_type": "ray.head.default",
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
