@@ -3,6 +3,7 @@
 import socket
 import sys
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,12 @@ SUBMIT = [str(BIN / "ray")]
 
 def named(node: Any, part: str) -> list[psutil.Process]:
     """A node's processes with this in their command line."""
-    return [process for process in node.left() if part in " ".join(_command(process))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it has ended meanwhile
-        return []
+    found = []
+    for process in node.left():
+        with suppress(psutil.Error):  # it has just ended
+            if part in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def lose(node: Any) -> None:

@@ -53,7 +53,7 @@ def test_a_pool_grows_from_no_node_and_leaves_none(ray_folder, make_job, drive, 
     cluster = drive(head, "head", **head.environment, **AUTOSCALER)
     cluster.wait_until(lambda: "This is the head" in cluster.said())
     # Half a minute of work for one node, so that a second is worth its start.
-    pool = {"min": 1, "max": MOST, "cpus": 1.5}
+    pool = {"min": MOST, "max": MOST, "cpus": 1.5}
     job = make_job(slow=True, generator__in_flight=4, synthesize__pool=pool).begin()
     assert nodes(cluster) == 0
 

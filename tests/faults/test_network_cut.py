@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 POOL = {"min": 2, "max": 2, "cpus": 1.5}  # an engine on each host
 
 
@@ -19,7 +19,7 @@ def test_a_link_that_is_soon_given_back(cluster_of_two, make_job, prove):
     driver.wait_until(lambda: job.commits() >= 8)
 
     cluster_of_two.cut()
-    time.sleep(1)  # Ray waits for 3
+    time.sleep(1)  # Ray waits for 6
     assert job.commits() < 40, "the link was cut too late to prove anything"
     cluster_of_two.mend()
 
@@ -35,8 +35,8 @@ def test_a_node_that_is_given_up_joins_again(cluster_of_two, make_job, prove, no
     driver.wait_until(lambda: job.commits() >= 8)
 
     cluster_of_two.cut()
-    time.sleep(6)
-    assert job.commits() < 46, "the link was cut too late to prove anything"
+    assert job.commits() < 40, "the link was cut too late to prove anything"
+    driver.wait_until(cluster_of_two.has_given_up)
     cluster_of_two.mend()
     assert node.ended() == 3, "a node that the cluster has given up goes on as if it belonged to it"
     assert "run the same command again" in node.said()

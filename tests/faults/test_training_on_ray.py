@@ -6,7 +6,6 @@ prompts are real; the lessons are a simulated teacher's.
 
 import json
 import sys
-import time
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -170,7 +169,7 @@ def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken
     cluster_of_two.cut()
     last = complete(job)[-1]
     assert last < STEPS and not junior(job).manifest(), "the link was cut too late to prove anything"
-    time.sleep(6)
+    driver.wait_until(cluster_of_two.has_given_up)
     cluster_of_two.mend()
     assert node.ended() == 3, node.said()
     cluster_of_two.join()
