@@ -12,7 +12,7 @@ from tiny_cluster import Head, named
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MOST = 2  # nodes beside the head
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # the fake provider's own name for it
-# 40 s for one engine. Ray Data looks at the last 10 s, and adds a node where more than three quarters of all is in use.
+# 40 s for one engine. Ray Data adds a node where, for 10 s, more than three quarters of all were in use.
 SLOW = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 300.0, "in_flight": 16}
 EMPTY = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
 AUTOSCALER = {
