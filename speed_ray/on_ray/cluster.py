@@ -27,6 +27,7 @@ TOLD = 65536  # bytes of what `ray start` says; it says no more than a page
 STARTED = "Ray runtime started."
 ADDRESS = re.compile(r"ray start --address='([^']+)'")
 DASHBOARD = re.compile(r"RAY_API_SERVER_ADDRESS='([^']+)'")
+ENDED = re.compile(r"^\s*(\w+ \[exit code=[^\]]+\])", re.MULTILINE)
 PR_SET_PDEATHSIG = 1
 WRONG_OPTION = 2  # click's exit code
 
@@ -96,9 +97,10 @@ def _keep(options: list[str], greeting: Callable[[str], str]) -> None:
             raise _not_started(process.returncode, said)
         process.wait()
         if not asked_to_end:
+            ended = ", ".join(dict.fromkeys(ENDED.findall(_text(said)))) or "without a word"
             raise Interrupted(
-                f"this node's Ray ended by itself:\n{_last_words(said)}\n"
-                "It may have lost its cluster. To bring it back, run the same command again."
+                f"this node's Ray ended by itself: {ended}. A node that was out of reach for too long is given up by "
+                "its cluster and ends.\nTo bring it back, run the same command again."
             )
 
 
