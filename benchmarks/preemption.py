@@ -1,6 +1,6 @@
 """Spot nodes: a tenth of a simulated fleet is lost every ten minutes, and as much joins again a little later.
 
-    python -m benchmarks.preemption --nodes 10 --losses 4
+    python -m benchmarks.preemption --nodes 10 --losses 2
 
 Each node is a raylet with one simulated H100 (see fleet.py), killed with SIGKILL, unasked; `--absent` simulated
 seconds later another one joins. Time runs faster than ours (`--faster`): all rates of an engine are multiplied by it,
@@ -104,7 +104,7 @@ def figures(run: Path, asked: Path, busy: Path, gaps: list[tuple[float, float]],
 def main() -> None:
     parser = report.options(__doc__)
     parser.add_argument("--nodes", type=int, default=10)
-    parser.add_argument("--losses", type=int, default=4)
+    parser.add_argument("--losses", type=int, default=2)
     parser.add_argument("--faster", type=float, default=5.0)
     parser.add_argument("--absent", type=float, default=120.0, help="simulated seconds until another node is there")
     parser.add_argument("--seed", type=int, default=7)
