@@ -17,7 +17,7 @@ EXPIRED = (400, b"<Error><Code>ExpiredToken</Code><Message>The provided token ha
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: its number, from 0, and what it says."""
+    """One request: its number, from 0, and what it says; names of headers in small letters."""
 
     number: int
     verb: str
@@ -55,7 +55,8 @@ class Forward(http.server.BaseHTTPRequestHandler):
         """Meet the request's fate."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.server.lock:
-            asked = Asked(len(self.server.seen), self.command, self.path, dict(self.headers))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(len(self.server.seen), self.command, self.path, headers)
             self.server.seen.append(asked)
             fate = self.server.spoil(asked)
         if isinstance(fate, float):
