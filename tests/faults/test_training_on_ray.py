@@ -128,7 +128,9 @@ def test_fewer_workers_go_on_where_a_node_is_lost(make_drafted, drive, unbroken)
     try:
         nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
         job = make_drafted(workers={"count": 2, "least": 1})
-        driver = drive(job, "align-junior", RAY_ADDRESS=cluster.address)
+        # Ray Train first waits for as many as before, by default a minute.
+        patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+        driver = drive(job, "align-junior", RAY_ADDRESS=cluster.address, **patience)
         driver.wait_until(lambda: complete(job))
         cluster.remove_node(nodes[0], allow_graceful=False)
         last = complete(job)[-1]
