@@ -51,7 +51,7 @@ def test_another_plan_is_refused_with_the_difference(model):
 
 def test_nothing_is_fetched_before_publication(model):
     assert model.manifest() is None
-    with pytest.raises(UserError, match="'junior' first"):
+    with pytest.raises(UserError, match="run `speed-ray align-junior` first"):
         model.fetch()
 
 
