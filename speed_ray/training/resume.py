@@ -15,7 +15,8 @@ from speed_ray.training.plan import Training
 @contextlib.contextmanager
 def resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None]:
     """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
-    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}"
+    # Two nodes may share a temp dir, as Ray nodes on one machine do: each has a copy of its own.
+    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{workers.first_of_node()}"
     try:
         yield _fetched(training, checkpoints, node)
     finally:

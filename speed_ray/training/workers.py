@@ -37,9 +37,14 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def first_of_node() -> int:
+    """The number of the first worker of this node: launchers number a node's workers in a row."""
+    return rank() - int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def is_first_of_node() -> bool:
-    """Whether this worker does what is done once on every machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether this worker does what is done once on every node."""
+    return first_of_node() == rank()
 
 
 def share(value: Any) -> Any:

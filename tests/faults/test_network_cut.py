@@ -5,6 +5,7 @@ test_training_on_ray.py for a training.
 """
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -48,8 +49,9 @@ def test_a_node_that_is_given_up_joins_again(cluster_of_two, make_job, prove, no
 
 
 def test_a_link_that_stays_cut(cluster_of_two, make_job, prove):
-    cluster_of_two.begin()
-    job = make_job(slow=True, synthesize__pool={**POOL, "watchdog_minutes": 0.15}).begin()
+    cluster_of_two = replace(cluster_of_two, head=replace(cluster_of_two.head, cpus=0))  # all work is beyond the cut
+    node = cluster_of_two.begin()
+    job = make_job(slow=True, synthesize__pool={"cpus": 1.5, "watchdog_minutes": 0.5}).begin()
     driver = cluster_of_two.submit(job, "synthesize")
     driver.wait_until(lambda: job.commits() >= 8)
 
@@ -57,7 +59,10 @@ def test_a_link_that_stays_cut(cluster_of_two, make_job, prove):
 
     assert driver.ended() in (3, 4), driver.said()
     assert "Traceback" not in driver.said(), driver.said()
+    assert job.commits() < 46, "the link was cut too late to prove anything"
     cluster_of_two.mend()
+    assert node.ended() == 3, node.said()
+    cluster_of_two.join()
     driver = cluster_of_two.submit(job, "synthesize")
     assert driver.ended() == 0, driver.said()
     prove(job)

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 from safetensors.torch import load_file
+from tiny_serving import free_port
 from tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 from speed_ray.models import Model
@@ -132,4 +133,34 @@ def test_the_launcher_killed(base, unbroken, tmp_path):
     done = torchrun(recipe, run, "junior", 1)
 
     assert done.returncode == 0, done.stderr
+    prove(run, unbroken)
+
+
+def test_two_nodes_that_share_a_temp_dir_go_on_from_the_checkpoint(base, unbroken, tmp_path):
+    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero=0, **SETTINGS)
+    killed = subprocess.Popen(command(recipe, run, "junior", 1), env=cpus(), stdout=subprocess.DEVNULL)
+    while not any(name.endswith("rank-0.json") for name in run.store.names("models/junior/checkpoints")):
+        time.sleep(0.02)
+    for process in [*psutil.Process(killed.pid).children(recursive=True), killed]:
+        process.kill()  # each by itself: torchrun's workers are in sessions of their own
+    killed.wait()
+    assert not Model(run, "junior").manifest(), "it was killed too late to prove anything"
+    # One launcher on each: both workers are the first of their node, and fetch a checkpoint of their own.
+    alone, port = command(recipe, run, "junior", 1), free_port()
+    at = alone.index("--standalone")
+    nodes = [
+        subprocess.Popen(
+            [*alone[:at], "--nnodes=2", f"--node-rank={number}", f"--master-port={port}", *alone[at + 1 :]],
+            env=cpus(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+
+    said = [node.communicate() for node in nodes]
+
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert first_step("".join(out for out, _ in said)) > 1, "it began anew beside a checkpoint"
     prove(run, unbroken)
