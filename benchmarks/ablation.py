@@ -15,8 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks import report
-from speed_ray import pipeline
-from speed_ray import recipe as recipes
+from speed_ray import pipeline, recipes
 from speed_ray.miniature.compare import scores
 from speed_ray.models import served
 from speed_ray.on_ray import pool

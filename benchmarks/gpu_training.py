@@ -23,7 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig
 
 from benchmarks import report
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.engines.model_folder import find_model
 from speed_ray.records import CURATED, LESSON, VERDICT, Row, content_id
 from speed_ray.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from speed_ray import pipeline
-from speed_ray import recipe as recipes
+from speed_ray import pipeline, recipes
 from speed_ray.engines.model_folder import find_model
 from speed_ray.models import Model
 from speed_ray.on_ray import pool

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import miniature, process, report
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.models import served
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import miniature, report, training
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.run import Run
 from speed_ray.training import plan, rows, start
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.process import UNALIGNED
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.engines.engine import Request
 from speed_ray.inputs import Inputs
 from speed_ray.recipe import Recipe

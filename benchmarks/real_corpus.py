@@ -13,8 +13,7 @@ from typing import Any
 
 from benchmarks import embedding, report
 from benchmarks.corpus import Section, sections
-from speed_ray import pipeline
-from speed_ray import recipe as recipes
+from speed_ray import pipeline, recipes
 from speed_ray.evaluation import results
 from speed_ray.recipe import Recipe
 from speed_ray.run import CURATED_EXAMPLES, Run

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from benchmarks.training import FROM, rate
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.engines.model_folder import find_model
 from speed_ray.models import Model
 from speed_ray.recipe import Dpo

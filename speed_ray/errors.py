@@ -1,5 +1,8 @@
 """What can end a job early, and the exit code each ending has. Every message says what happened, where, what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """The user can put this right: a recipe key, a file, a model folder. Nothing was spent. Exit code 2."""
@@ -17,3 +20,10 @@ class Stalled(Exception):
     """The watchdog saw no commit, or no worker, for the recipe's time. Exit code 4."""
 
     exit_code = 4
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name was probably meant: ` (did you mean 'x'?)` or the list of them."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (valid: {', '.join(valid)})"

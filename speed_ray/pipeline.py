@@ -7,11 +7,11 @@ from types import ModuleType
 from rich.console import Console
 
 from speed_ray import preflight
-from speed_ray.errors import UserError
+from speed_ray.errors import UserError, nearest
 from speed_ray.models import served
 from speed_ray.on_ray import fit, pool, spread
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipe import EngineConfig, Evaluate, Recipe, nearest
+from speed_ray.recipe import EngineConfig, Evaluate, Recipe
 from speed_ray.run import Run
 from speed_ray.stages import brainstorm as brainstorming
 from speed_ray.stages import critique, draft, judge, own_revisions, propose, revise, revision_pairs, select, topics

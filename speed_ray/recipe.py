@@ -1,18 +1,8 @@
-"""The recipe: everything that decides what a run makes, checked before anything is started or spent.
+"""The recipe: every key, its type, its default, and what must hold between keys. `recipes/` reads one from YAML."""
 
-A recipe is YAML, found by name among `speed_ray/recipes/` or by path, with `--set a.b=c` on top. Unknown keys, wrong
-types and missing environment variables are reported with the key's path and the nearest valid name.
-"""
-
-import difflib
-import os
 import random
-import typing
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,14 +11,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
-from speed_ray.errors import UserError
+from speed_ray.errors import nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -121,17 +110,6 @@ class ScriptedEngine(Strict):
 
 
 EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]
-
-
-def without_adapter(config: EngineConfig) -> EngineConfig:
-    """Return what engines must have in common to be one engine: everything but the adapter."""
-    return config.model_copy(update={"adapter": None}) if isinstance(config, VllmEngine) else config
-
-
-def label(config: EngineConfig) -> str:
-    """Name a model as records do: "junior" for a run's own, wherever that run's folder is, else by its full name."""
-    model = (config.adapter if isinstance(config, VllmEngine) else None) or config.model
-    return Path(model).name if _is_path(model) else model
 
 
 class Pool(Strict):
@@ -465,177 +443,3 @@ class Recipe(Strict):
         if not languages:
             raise ValueError("name at least one language")
         return dict(sorted(languages.items()))
-
-
-def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """Say which valid name was probably meant: ` (did you mean 'x'?)` or the list of them."""
-    valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (valid: {', '.join(valid)})"
-
-
-def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends."""
-    text, origin = _read(name_or_path)
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{origin} must be a mapping of recipe keys, not {type(tree).__name__}")
-    for override in overrides:
-        _set(tree, override)
-    return check(tree, origin)
-
-
-def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:
-    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key.
-
-    `environment` False leaves out the variables that only a job needs: `status` reads a recipe without its keys.
-    """
-    try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        wrong = [each for each in error.errors() if each["loc"][-1] != "literal[False]"]  # `dpo: false` or a mapping
-        raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, wrong)])) from None
-    for key in ("teacher", "generator") if environment else ():
-        config = getattr(recipe, key)
-        if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env):
-            raise UserError(
-                f"{key}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
-                f"Set it to the endpoint's key; the key itself never goes into a recipe."
-            )
-    return recipe
-
-
-def dump(recipe: Recipe) -> str:
-    """Write a recipe out in full, as `recipe.yaml` of a run holds it."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-# What may change between two drives of one run: where and how fast, never what. What lies at a path (topics, prompts,
-# weights) is in the plans by its digest, so the path itself is not: folders move, and nodes mount them elsewhere.
-_WHERE_AND_HOW_FAST = {
-    "api_key_env",
-    "asked",
-    "base_url",
-    "budget",
-    "busy",
-    "checkpoint_every",
-    "decontaminate",
-    "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes
-    "faults",
-    "gradient_checkpointing",
-    "in_flight",
-    "micro_batch",
-    "offload_optimizer",
-    "offload_weights",
-    "pool",
-    "price",
-    "prompts",
-    "source",
-    "timeout",
-    "workers",
-    "zero",
-}
-_PATHS = ("/", "./", "../", "~")
-_VLLM_RESOURCES = {
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enforce_eager",
-    "kv_cache_memory_bytes",
-    "download_dir",
-}
-
-
-def identity(model: BaseModel) -> dict[str, Any]:
-    """The part of a recipe, or of one engine in it, that decides its rows."""
-    tree = model.model_dump(mode="json", exclude=_WHERE_AND_HOW_FAST)
-    return {key: _decides(key, value) for key, value in tree.items()}
-
-
-def _decides(key: str, value: Any) -> Any:
-    if isinstance(value, str) and _is_path(value):
-        return "(a path)"
-    if not isinstance(value, dict):
-        return value
-    dropped = _VLLM_RESOURCES if key == "args" else _WHERE_AND_HOW_FAST
-    return {name: _decides(name, below) for name, below in value.items() if name not in dropped}
-
-
-def _is_path(value: str) -> bool:
-    return value.startswith(_PATHS) or "/models/" in value  # the second: a run's own model, on any storage
-
-
-def names() -> list[str]:
-    """List the recipes that come with the package."""
-    files = [entry.name for entry in resources.files("speed_ray.recipes").iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
-
-
-def _read(name_or_path: str) -> tuple[str, str]:
-    if name_or_path in names():
-        return resources.files("speed_ray.recipes").joinpath(f"{name_or_path}.yaml").read_text(), name_or_path
-    path = Path(name_or_path)
-    if not path.is_file():
-        hint = nearest(name_or_path, names())
-        raise UserError(f"--recipe {name_or_path}: no such file, and no recipe of that name{hint}")
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
-
-
-def _set(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {override}: write it as key=value, for example --set synthesize.examples=100")
-    *parents, last = key.split(".")
-    for parent in parents:
-        branch = tree.setdefault(parent, {})
-        if branch is False:
-            raise UserError(f"--set {override}: {parent} is false in this recipe; set {parent} itself first")
-        if not isinstance(branch, dict):
-            raise UserError(f"--set {override}: {parent} is a value, it has no keys below it")
-        tree[parent] = tree = dict(branch)  # what a YAML anchor shares with another key is not that key's any more
-    try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
-
-
-_TAGS = ("vllm", "openai", "simulated", "scripted")
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"] if part not in (*_TAGS, "Dpo")]
-    key = ".".join(location) or "recipe"
-    if error["type"] == "extra_forbidden":
-        return f"  {key}: there is no such key{nearest(location[-1], _keys_at(error['loc'][:-1]))}"
-    if error["type"] == "missing":
-        return f"  {key}: this key is required"
-    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        return f"  {key}.engine: choose one of {', '.join(_TAGS)}"
-    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    """Which keys are valid below a location, found by walking the models' own annotations."""
-    options: list[Any] = [Recipe]
-    for part in location:
-        if part == "Dpo" or isinstance(part, int):  # one side of `dpo: Dpo | Literal[False]`; a place in a list
-            continue
-        tagged = [
-            o for o in options if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]
-        ]
-        fields = [o.model_fields[part] for o in options if part in o.model_fields]
-        options = tagged or [model for field in fields for model in _models_in(field.annotation)]
-    return [key for option in options for key in option.model_fields]
-
-
-def _models_in(annotation: Any) -> list[Any]:
-    found = [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-    return found + [model for part in typing.get_args(annotation) for model in _models_in(part)]

@@ -4,8 +4,9 @@ from typing import Any
 
 import yaml
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.identity import what_decides
 from speed_ray.recipe import Recipe
 from speed_ray.shards import Artifact, difference
 from speed_ray.store import Store, find, open_store
@@ -56,7 +57,7 @@ class Run:
         """
         if self._begin(recipe):
             return
-        before, now = recipes.identity(self.recipe()), recipes.identity(recipe)
+        before, now = what_decides(self.recipe()), what_decides(recipe)
         if before != now:
             raise UserError(
                 f"{self.uri} was begun with another recipe:\n{difference(before, now)}\n"

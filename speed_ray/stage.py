@@ -8,13 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from speed_ray import __version__, kinds
-from speed_ray import recipe as recipes
 from speed_ray.engines import model_folder
 from speed_ray.engines.engine import Reply, Request
 from speed_ray.errors import UserError
+from speed_ray.identity import what_decides
 from speed_ray.inputs import PlannedRow
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Recipe
+from speed_ray.recipe import EngineConfig, Recipe, VllmEngine
+from speed_ray.recipe import Stage as StageConfig
 from speed_ray.records import Rejected, Row
 from speed_ray.run import MAKES
 from speed_ray.shards import RECORDS, Artifact, Plan
@@ -33,17 +34,15 @@ class Stage:
     name: str
     record: pa.Schema
     role: str  # who answers: the recipe's key, "teacher" or "generator"
-    engine: recipes.EngineConfig
-    settings: recipes.Stage
+    engine: EngineConfig
+    settings: StageConfig
     seed: int
     request: Callable[[PlannedRow], Request | None]
     parse: Callable[[PlannedRow, Request | None, Reply | None], list[Row]]
     keep: Callable[[PlannedRow, Rejected], list[Row]] | None = None
 
 
-def identity(
-    recipe: Recipe, source: Artifact, engine: recipes.EngineConfig, settings: recipes.Stage
-) -> dict[str, Any]:
+def identity(recipe: Recipe, source: Artifact, engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
     """All that decides a stage's rows, as a plan keeps it and as a difference is shown to the user."""
     return _decides(recipe, content(source), engine, settings)
 
@@ -53,8 +52,8 @@ def for_each_record(
     source: Artifact,
     artifact: str,
     variants: Sequence[str],
-    engine: recipes.EngineConfig,
-    settings: recipes.Stage,
+    engine: EngineConfig,
+    settings: StageConfig,
 ) -> Plan:
     """Plan a prompt for each record of a published artifact, in each variant. Raises UserError where there is none."""
     decides = identity(recipe, source, engine, settings)
@@ -73,7 +72,7 @@ def count(source: Artifact) -> int:
     return records
 
 
-def following(recipe: Recipe, source: Plan, engine: recipes.EngineConfig, settings: recipes.Stage) -> dict[str, Any]:
+def following(recipe: Recipe, source: Plan, engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
     """`identity` of a stage whose input is still being written: its plan stands for it."""
     return _decides(recipe, {"artifact": source.stage, "plan": source.digest}, engine, settings)
 
@@ -89,9 +88,7 @@ def content(source: Artifact) -> dict[str, Any]:
     return {"artifact": source.name, "plan": manifest["plan"], "sha256": _sha256(manifest)}
 
 
-def _decides(
-    recipe: Recipe, source: dict[str, Any], engine: recipes.EngineConfig, settings: recipes.Stage
-) -> dict[str, Any]:
+def _decides(recipe: Recipe, source: dict[str, Any], engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
     return {
         "code": __version__,
         "input": source,
@@ -106,9 +103,9 @@ def _decides(
     }
 
 
-def _engine_identity(config: recipes.EngineConfig, key: str) -> dict[str, Any]:
-    decides = recipes.identity(config)
-    if isinstance(config, recipes.VllmEngine):
+def _engine_identity(config: EngineConfig, key: str) -> dict[str, Any]:
+    decides = what_decides(config)
+    if isinstance(config, VllmEngine):
         folder = model_folder.find_model(config.model, f"{key}.model")
         decides["weights"] = model_folder.folder_digest(folder) if folder else config.revision
         if config.chat_template:

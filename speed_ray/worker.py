@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from speed_ray.engines.engine import Engine, PromptTooLong, Reply, Request
+from speed_ray.identity import label, without_adapter
 from speed_ray.inputs import FollowedInputs, Inputs, PlannedRow
 from speed_ray.journal import Answer, Journal, replay
-from speed_ray.recipe import VllmEngine, label, without_adapter
+from speed_ray.recipe import VllmEngine
 from speed_ray.records import REJECT, REPLY, Rejected, Row, seed_of
 from speed_ray.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
 from speed_ray.stage import Stage

@@ -22,8 +22,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from speed_ray import engines, pipeline
-from speed_ray import recipe as recipes
+from speed_ray import engines, pipeline, recipes
 from speed_ray.engines.budget import Spent
 from speed_ray.inputs import Inputs
 from speed_ray.recipe import Recipe

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.recipe import Recipe
 from speed_ray.records import LESSON, REVISION, VERDICT, Row, content_id
 from speed_ray.records import PAIR as REVISION_PAIR

@@ -6,8 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from speed_ray.errors import UserError
-from speed_ray.recipe import nearest
+from speed_ray.errors import UserError, nearest
 
 
 def check_names(args: dict[str, Any], key: str) -> None:

@@ -14,8 +14,9 @@ from speed_ray import engines, kinds
 from speed_ray.engines.engine import Engine, EngineDead, EngineRefused, PromptTooLong, Reply, Request
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import examples
+from speed_ray.identity import label
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Recipe, label
+from speed_ray.recipe import Recipe
 from speed_ray.records import Rejected, Row, content_id, seed_of
 from speed_ray.replies import verdict, verdict_schema
 from speed_ray.run import Run

@@ -28,13 +28,14 @@ from speed_ray import engines, preflight
 from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import BudgetSpent, EngineDead, EngineRefused
 from speed_ray.errors import Interrupted, Stalled, UserError
+from speed_ray.identity import without_adapter
 from speed_ray.inputs import FollowedInputs, Inputs
 from speed_ray.on_ray import nodes
 from speed_ray.on_ray.gate import Gate
 from speed_ray.on_ray.meters import EngineMeters
 from speed_ray.on_ray.session import resources, session
 from speed_ray.progress import Progress
-from speed_ray.recipe import OpenAIEngine, without_adapter
+from speed_ray.recipe import OpenAIEngine
 from speed_ray.run import Run
 from speed_ray.shards import Counts, Plan
 from speed_ray.spending import spent

@@ -20,9 +20,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from speed_ray import kinds
 from speed_ray.engines.engine import Message
-from speed_ray.errors import UserError
+from speed_ray.errors import UserError, nearest
 from speed_ray.kinds.kind import Kind, Slots
-from speed_ray.recipe import nearest
 
 OURS = Path(__file__).parent
 MINIATURE = OURS.parent / "miniature" / "prompts"  # a fifth of our tokens: its model is trained on them, on a CPU

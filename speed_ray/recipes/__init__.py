@@ -1,1 +1,127 @@
-"""The recipes that come with the package, as YAML files."""
+"""Recipes are read here: YAML, by name among the files beside this one or by path, with `--set a.b=c` on top.
+
+Unknown keys, wrong types and missing environment variables are reported with the key's path and the nearest valid
+name, before anything is started or spent.
+"""
+
+import os
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from speed_ray.errors import UserError, nearest
+from speed_ray.recipe import OpenAIEngine, Recipe
+
+
+def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends."""
+    text, origin = _read(name_or_path)
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{origin} must be a mapping of recipe keys, not {type(tree).__name__}")
+    for override in overrides:
+        _set(tree, override)
+    return check(tree, origin)
+
+
+def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:
+    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key.
+
+    `environment` False leaves out the variables that only a job needs: `status` reads a recipe without its keys.
+    """
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        wrong = [each for each in error.errors() if each["loc"][-1] != "literal[False]"]  # `dpo: false` or a mapping
+        raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, wrong)])) from None
+    for key in ("teacher", "generator") if environment else ():
+        config = getattr(recipe, key)
+        if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env):
+            raise UserError(
+                f"{key}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
+                f"Set it to the endpoint's key; the key itself never goes into a recipe."
+            )
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """Write a recipe out in full, as `recipe.yaml` of a run holds it."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def names() -> list[str]:
+    """List the recipes that come with the package."""
+    files = [entry.name for entry in resources.files(__name__).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    if name_or_path in names():
+        return resources.files(__name__).joinpath(f"{name_or_path}.yaml").read_text(), name_or_path
+    path = Path(name_or_path)
+    if not path.is_file():
+        hint = nearest(name_or_path, names())
+        raise UserError(f"--recipe {name_or_path}: no such file, and no recipe of that name{hint}")
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write it as key=value, for example --set synthesize.examples=100")
+    *parents, last = key.split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if branch is False:
+            raise UserError(f"--set {override}: {parent} is false in this recipe; set {parent} itself first")
+        if not isinstance(branch, dict):
+            raise UserError(f"--set {override}: {parent} is a value, it has no keys below it")
+        tree[parent] = tree = dict(branch)  # what a YAML anchor shares with another key is not that key's any more
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
+
+
+_TAGS = ("vllm", "openai", "simulated", "scripted")
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"] if part not in (*_TAGS, "Dpo")]
+    key = ".".join(location) or "recipe"
+    if error["type"] == "extra_forbidden":
+        return f"  {key}: there is no such key{nearest(location[-1], _keys_at(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"  {key}: this key is required"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"  {key}.engine: choose one of {', '.join(_TAGS)}"
+    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """Which keys are valid below a location, found by walking the models' own annotations."""
+    options: list[Any] = [Recipe]
+    for part in location:
+        if part == "Dpo" or isinstance(part, int):  # one side of `dpo: Dpo | Literal[False]`; a place in a list
+            continue
+        tagged = [
+            o for o in options if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]
+        ]
+        fields = [o.model_fields[part] for o in options if part in o.model_fields]
+        options = tagged or [model for field in fields for model in _models_in(field.annotation)]
+    return [key for option in options for key in option.model_fields]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    found = [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    return found + [model for part in typing.get_args(annotation) for model in _models_in(part)]

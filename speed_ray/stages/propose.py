@@ -2,8 +2,9 @@
 
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
+from speed_ray.identity import label
 from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe, label
+from speed_ray.recipe import EngineConfig, Recipe
 from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
 from speed_ray.records import Rejected, Row
 from speed_ray.replies import example_fields

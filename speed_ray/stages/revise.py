@@ -6,9 +6,10 @@ examples, so that revising begins while they are still being written.
 
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
+from speed_ray.identity import label
 from speed_ray.inputs import NOT_WRITTEN, PlannedRow
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import EngineConfig, Recipe, label
+from speed_ray.recipe import EngineConfig, Recipe
 from speed_ray.records import REVISED, Rejected, Row
 from speed_ray.replies import example_fields
 from speed_ray.run import EXAMPLES, REVISED_EXAMPLES

@@ -2,8 +2,9 @@
 
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
+from speed_ray.identity import label
 from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe, label
+from speed_ray.recipe import EngineConfig, Recipe
 from speed_ray.records import EXAMPLE, Row
 from speed_ray.replies import example_fields
 from speed_ray.run import EXAMPLES, Run

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from speed_ray import kinds
-from speed_ray import recipe as recipes
 from speed_ray.engines.engine import Request
 from speed_ray.errors import UserError
 from speed_ray.inputs import PlannedRow
 from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Recipe
+from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.recipe import Stage as StageConfig
 from speed_ray.records import Row, seed_of
 from speed_ray.run import TASKS, Run
 from speed_ray.shards import Plan
@@ -48,8 +48,8 @@ def plan_of(
     recipe: Recipe,
     artifact: str,
     rows: int,
-    engine: recipes.EngineConfig,
-    settings: recipes.Stage,
+    engine: EngineConfig,
+    settings: StageConfig,
     **decides: int,
 ) -> Plan:
     """Plan so many prompts: kinds by the mix, tasks in order, a new variant each time around.
@@ -77,7 +77,7 @@ def plan_of(
     )
 
 
-def request_of(recipe: Recipe, settings: recipes.Stage, stage: str, n: int = 1) -> Callable[[PlannedRow], Request]:
+def request_of(recipe: Recipe, settings: StageConfig, stage: str, n: int = 1) -> Callable[[PlannedRow], Request]:
     """Make the function that turns a planned row, a task, into the request for `n` examples of it."""
     prompts = Prompts(recipe.prompts)
     sampling = settings.sampling.model_dump()

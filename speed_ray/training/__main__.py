@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from speed_ray import recipe as recipes
-from speed_ray.errors import Interrupted, UserError
+from speed_ray import recipes
+from speed_ray.errors import Interrupted, UserError, nearest
 from speed_ray.recipe import Recipe
 from speed_ray.run import Run
 from speed_ray.training import plan, train, workers
@@ -51,7 +51,7 @@ def _named(model: str, run: Run, recipe: Recipe) -> Training:
     revisors = {training.name: training for training in plan.revisor(run, recipe)}
     if model not in revisors:
         valid = [plan.JUNIOR, plan.SENIOR, *revisors, plan.EMBEDDER]
-        raise UserError(f"{model}: this recipe trains no such model{recipes.nearest(model, valid)}")
+        raise UserError(f"{model}: this recipe trains no such model{nearest(model, valid)}")
     return revisors[model]
 
 

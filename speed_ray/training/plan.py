@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speed_ray import __version__
-from speed_ray import recipe as recipes
 from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
 from speed_ray.errors import UserError
+from speed_ray.identity import what_decides
 from speed_ray.models import Model
 from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
 from speed_ray.run import (
@@ -150,7 +150,7 @@ def identity(training: Training) -> dict[str, Any]:
         "base": {"weights": folder_digest(folder)} if folder else named,
         "start": {"model": training.start, "digest": start} if start else None,
         "data": data_identity(training),
-        "settings": recipes.identity(training.settings),
+        "settings": what_decides(training.settings),
         "chat_template": training.chat_template,
         "seed": training.seed,
     }

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from obstore.store import MemoryStore
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.engines.engine import Engine, Reply, Request, Sample
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.inputs import FollowedInputs, Inputs

@@ -9,8 +9,7 @@ import pytest
 from obstore.store import MemoryStore
 from rich.console import Console
 
-from speed_ray import recipe as recipes
-from speed_ray import show, status
+from speed_ray import recipes, show, status
 from speed_ray.cli import main
 from speed_ray.curation import looks
 from speed_ray.errors import UserError

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from tiny_training import command, cpus, ignore, tiny_model, torchrun
 from transformers import BertConfig, BertModel
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, content_id
 from speed_ray.run import CURATED_EXAMPLES, Run

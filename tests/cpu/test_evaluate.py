@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 from tiny_training import tiny_model
 
-from speed_ray import pipeline
-from speed_ray import recipe as recipes
+from speed_ray import pipeline, recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import results, scoring, sets, subjects
 from speed_ray.evaluation.sets import Task

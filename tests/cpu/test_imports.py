@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "speed_ray"
 
 # From the top of the house to its foundations: a module imports from its own line and from those below, never upwards.
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("pipeline", "status", "watch", "verify", "show", "serving", "report"),
     ("stages", "training", "evaluation"),
@@ -24,6 +25,7 @@ LAYERS = (
         "shards",
         "parquet",
         "store",
+        "identity",
         "recipe",
         "recipes",
         "kinds",

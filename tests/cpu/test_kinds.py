@@ -13,7 +13,7 @@ from speed_ray import checks, kinds, language, replies
 from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import load
+from speed_ray.recipes import load
 from speed_ray.records import Rejected
 
 FIVE = ["classification", "matching_long", "matching_short", "retrieval", "sts"]

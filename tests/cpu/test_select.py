@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from obstore.store import MemoryStore
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.records import TASK, Row, content_id
 from speed_ray.run import PROPOSED_TASKS, TASKS, Run
 from speed_ray.shards import RECORDS, REJECTS, Plan

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from speed_ray import recipe as recipes
+from speed_ray import recipe
 from speed_ray.engines.engine import Reply, Request, Sample
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.inputs import Inputs, PlannedRow
@@ -211,8 +211,8 @@ def drive(run: Run, world: World) -> None:
     artifact.ensure_plan(tasks)
     if artifact.manifest() is not None:
         return
-    settings = recipes.Stage(retries=world.retries)
-    engine = recipes.ScriptedEngine(engine="scripted")
+    settings = recipe.Stage(retries=world.retries)
+    engine = recipe.ScriptedEngine(engine="scripted")
     stage = Stage(PROPOSED_TASKS, TASK, "teacher", engine, settings, 0, request_of, parse)
     worker = Worker(stage, artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
     while (pending := artifact.pending(tasks)) or not artifact.publish(tasks):

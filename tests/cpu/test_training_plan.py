@@ -6,7 +6,7 @@ import pytest
 from tiny_training import tiny_model, tiny_recipe, tiny_rows, write_rows
 from typer.testing import CliRunner
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.errors import UserError
 from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.training import plan, start

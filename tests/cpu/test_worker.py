@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from speed_ray import recipe as recipes
+from speed_ray import recipe
 from speed_ray.engines.engine import EngineDead, PromptTooLong, Reply, Request, Sample
 from speed_ray.inputs import Inputs, PlannedRow
 from speed_ray.journal import EVERY, replay
@@ -71,8 +71,8 @@ def work(run: Run) -> Callable[..., Counts | None]:
     plan = Plan(PROPOSED_TASKS, rows=ROWS, shard_rows=ROWS, input=TOPICS, variants=("sts",))
     artifact = run.artifact(PROPOSED_TASKS)
     artifact.ensure_plan(plan)
-    config = recipes.ScriptedEngine(engine="scripted")
-    settings = recipes.Stage(retries=RETRIES)
+    config = recipe.ScriptedEngine(engine="scripted")
+    settings = recipe.Stage(retries=RETRIES)
     stage = Stage(PROPOSED_TASKS, TASK, "teacher", config, settings, 0, request_of, parse)
 
     def do(engine: Scripted) -> Counts | None:

@@ -25,7 +25,7 @@ ONE_STAGE = """
 import sys
 from functools import partial
 from importlib import import_module
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.on_ray import pool
 from speed_ray.run import Run
 name, _, _, _, _, uri, *overrides = sys.argv[1:]
