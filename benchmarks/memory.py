@@ -50,8 +50,9 @@ def step(rows: int) -> dict[str, Any]:
     take(triples)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     width = model.get_embedding_dimension()
-    # fp32: all embeddings as they were made, joined, in order, normalised; and a gradient of each of these
-    embeddings = 2 * rows * width * torch.float32.itemsize * 8 / 2**20
+    # fp32, at most four at once: first the embeddings, normalised, and the gradient by these; then the gradient by
+    # queries and by documents, and joined.
+    embeddings = 2 * rows * width * torch.float32.itemsize * 4 / 2**20
     return {
         "rows": rows,
         "peak MB": peak / 1024,

@@ -53,8 +53,6 @@ def step(
     device = next(encoder.parameters()).device
     texts = [text for column in zip(*(row.texts for row in rows), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    back = torch.empty(len(order), dtype=torch.long, device=device)
-    back[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
     known = _known(rows, device)
     queries = len(rows) * workers.world()
 
@@ -64,14 +62,11 @@ def step(
         return vectors
 
     def loss(embedded: Tensor) -> Tensor:
-        vectors = embedded[back]
-        documents = gradcache.gathered(vectors[len(rows) :])
-        widths = objective.dimensions or (vectors.shape[1],)
+        asked, own = embedded.split([len(rows), len(embedded) - len(rows)])
+        documents = gradcache.gathered(own)
         parts = [
-            infonce.loss(
-                vectors[: len(rows), :width], documents[:, :width], known, objective.temperature, own_negatives_only
-            )
-            for width in widths
+            infonce.loss(asked[:, :width], documents[:, :width], known, objective.temperature, own_negatives_only)
+            for width in objective.dimensions or (embedded.shape[1],)
         ]
         return torch.stack(parts).mean() / queries
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Embed = Callable[[Any], Tensor]  # a mini-batch of texts as the model takes it -> their embeddings (texts, width)
+Embed = Callable[[list[int]], Tensor]  # the places of a mini-batch's texts -> their embeddings (texts, width)
 Backward = Callable[[Tensor], None]  # of a scalar
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -43,7 +43,7 @@ class RandomState:
 
 
 def step(
-    batches: Sequence[Any],
+    batches: Sequence[list[int]],
     embed: Embed,
     loss: Callable[[Tensor], Tensor],
     backward: Backward,
@@ -51,29 +51,35 @@ def step(
 ) -> Tensor:
     """Add the gradient of `loss(all embeddings)` to the weights; return the loss, detached.
 
-    `batches` are this worker's texts, mini-batch by mini-batch; `loss` gets their embeddings one after the other, and
-    may hold them against those of other workers (`gathered`). All mini-batches but the last are carried on within
-    `unsynchronised`, for DistributedDataParallel its no_sync: the workers' gradients meet once.
+    `batches` are the places of this worker's texts, from 0 on, in whatever order they are embedded; `loss` gets the
+    embeddings in the order of the places, fp32, and may hold them against those of other workers (`gathered`). All
+    mini-batches but the last are carried on within `unsynchronised`, for DistributedDataParallel its no_sync: the
+    workers' gradients meet once.
     """
-    states, embedded = [], []
-    for batch in batches:
-        states.append(RandomState.now())
-        with torch.no_grad():
-            embedded.append(embed(batch))
-    sizes = [len(each) for each in embedded]
-    leaf = torch.cat(embedded).float().requires_grad_()
-    embedded.clear()  # one copy is enough
+    states, leaf = _embedded(batches, embed)
     value = loss(leaf)
     value.backward()
     assert leaf.grad is not None
-    gradients = leaf.grad.split(sizes)
-    for place, (batch, state, gradient) in enumerate(zip(batches, states, gradients, strict=True)):
-        last = place == len(batches) - 1
-        with contextlib.nullcontext() if last else unsynchronised():
+    for batch, state in zip(batches, states, strict=True):
+        with contextlib.nullcontext() if batch is batches[-1] else unsynchronised():
             with state.again():
                 again = embed(batch)
-            backward((again.float() * gradient).sum())
+            backward((again.float() * leaf.grad[batch]).sum())
     return value.detach()
+
+
+@torch.no_grad()
+def _embedded(batches: Sequence[list[int]], embed: Embed) -> tuple[list[RandomState], Tensor]:
+    """Embed all texts, each put in its place at once: of a large batch even one copy more counts."""
+    states, everything = [], torch.empty(0)
+    for batch in batches:
+        states.append(RandomState.now())
+        vectors = embed(batch)
+        if not len(everything):
+            texts = sum(len(each) for each in batches)
+            everything = vectors.new_empty((texts, vectors.shape[1]), dtype=torch.float32)
+        everything[batch] = vectors.float()
+    return states, everything.requires_grad_()
 
 
 class _Gathered(torch.autograd.Function):

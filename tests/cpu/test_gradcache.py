@@ -28,14 +28,17 @@ def loss(embedded):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_gradient_of_the_whole_batch(dropout):
-    batches = torch.randint(0, 50, (3 * QUERIES, 5), generator=torch.Generator().manual_seed(3)).split(2)
+    texts = torch.randint(0, 50, (3 * QUERIES, 5), generator=torch.Generator().manual_seed(3))
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(4))  # whatever it is
+    batches = [each.tolist() for each in order.split(2)]
     cached, whole = network(dropout), network(dropout)
 
     torch.manual_seed(1)
-    value = gradcache.step(batches, cached, loss, lambda scalar: scalar.backward())
+    value = gradcache.step(batches, lambda places: cached(texts[places]), loss, lambda scalar: scalar.backward())
     after = torch.rand(1)
     torch.manual_seed(1)
-    expected = loss(torch.cat([whole(batch) for batch in batches]))
+    back = torch.tensor([place for batch in batches for place in batch]).argsort()
+    expected = loss(torch.cat([whole(texts[batch]) for batch in batches])[back])
     expected.backward()
 
     assert value == pytest.approx(expected.item(), rel=1e-6)
@@ -43,6 +46,17 @@ def test_the_gradient_of_the_whole_batch(dropout):
     most = max(weight.grad.abs().max() for weight in whole.parameters())
     for one, other in zip(cached.parameters(), whole.parameters(), strict=True):
         assert (one.grad - other.grad).abs().max() / most < 1e-5
+
+
+def test_the_gradient_is_that_of_the_formula():
+    ours, plain = (torch.randn(3 * QUERIES, WIDTH, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    ours.requires_grad_(), plain.requires_grad_()
+
+    loss(ours).backward()
+    unit = nn.functional.normalize(plain, dim=-1)
+    nn.functional.cross_entropy(unit[:QUERIES] @ unit[QUERIES:].T / 0.05, TEXTS.own[:, 0]).backward()
+
+    assert (ours.grad - plain.grad).abs().max() < 1e-6 * plain.grad.abs().max()
 
 
 def left_out(queries, positives, documents, own, own_negatives_only=False):
