@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import report
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray.records import EXAMPLE, Row, content_id
 from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, Run
 from speed_ray.shards import Plan
@@ -38,7 +38,7 @@ from speed_ray.stages import curate, passing
 WORDS, QUERY, COPIES, CHANGED = 60, 10, 0.2, 0.05
 VOCABULARY, POOL = 20_000, 5_000
 GOAL, RECALL, PRECISION = 20, 0.95, 0.99
-OVERRIDES = ["synthesize.revise=false", "curate.held_out=0"]
+OVERRIDES = ["synthesize.revise=false", "curate.held_out=0", "curate.examples=null"]
 
 
 def documents(count: int) -> Iterator[tuple[list[str], int]]:
