@@ -11,12 +11,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from speed_ray import recipe as recipes
+from speed_ray import recipes
 from speed_ray import show as showing
 from speed_ray import status as standing
 from speed_ray import verify as proving
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.models import Model
+from speed_ray.recipe import Recipe
 from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, Run, written
 
 app = typer.Typer(
@@ -283,14 +284,31 @@ def _do(
         ) from None
     if name == "evaluate":
         return  # its table is said already, and nothing comes after it
-    made = written(recipe) if name == "synthesize" else MADE[name]
-    _say_what_was_made(run, made)
-    if name == needed[-1] or name not in needed:
+    _say_what_was_made(run, _made(name, recipe))
+    following = _following(run, recipe, name)
+    if following is None:
         print(f"next: {_command()} verify {uri} && {_command()} show {uri} {written(recipe)}")
     else:
-        following = needed[needed.index(name) + 1]
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         print(f"next: {_command()} {following.replace('_', '-')} --recipe {recipe_name} --run {uri}{options}")
+
+
+def _made(job: str, recipe: Recipe) -> str:
+    return written(recipe) if job == "synthesize" else MADE[job]
+
+
+def _following(run: Run, recipe: Recipe, job: str) -> str | None:
+    """The next job of those that the recipe is for, past those that are done."""
+    from speed_ray import pipeline
+
+    needed = pipeline.needed(recipe)
+    later = needed[needed.index(job) + 1 :] if job in needed else []
+    return next((each for each in later if each == "evaluate" or not _is_done(run, _made(each, recipe))), None)
+
+
+def _is_done(run: Run, made: str) -> bool:
+    found = run.artifact(made) if made in ARTIFACTS else Model(run, made)
+    return found.manifest() is not None
 
 
 def _command() -> str:

@@ -77,6 +77,7 @@ def join(address: str, node: Node) -> None:
 
 def _keep(options: list[str], greeting: Callable[[str], str]) -> None:
     """Hold a node up until it is told to end, or ends."""
+    print("speed-ray: starting Ray", file=sys.stderr, flush=True)
     ray = str(Path(sys.executable).with_name("ray"))
     # Several nodes on one machine have to find ports of their own.
     ports = ["--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0"]

@@ -79,8 +79,10 @@ def run(served: Served, replicas: Replicas, host: str, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM, which end the application and, where it was started here, Ray."""
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(host, port)
+    print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
     with session():
         _check_resources(replicas)
+        print(f"speed-ray: loading {served.name}", file=sys.stderr, flush=True)
         _start(host, port)
         try:
             _deploy(application(served, replicas))
