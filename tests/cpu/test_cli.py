@@ -1,6 +1,7 @@
 """`speed-ray`: what is wrong with the input is said by name, with code 2, before anything is spent or written."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speed_ray.cli import main
+from speed_ray.stages import synthesize
 
 
 @pytest.fixture
@@ -265,3 +267,31 @@ def test_a_job_that_comes_too_early_begins_no_run(command, tmp_path, said) -> No
     code, words = said(command, "--recipe", "miniature", "--run", str(tmp_path / "run"))
     assert code == 2 and str(tmp_path / "run") in words
     assert not (tmp_path / "run").exists()
+
+
+def test_a_ctrl_c_while_the_program_is_still_read(tmp_path):
+    program = [sys.executable, "-X", "importtime", "-m", "speed_ray", "status", str(tmp_path)]
+    reading = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    read = []
+    while not read or "speed_ray.errors" not in read[-1]:
+        read.append(reading.stderr.readline())
+
+    reading.send_signal(signal.SIGINT)
+
+    said = "".join(read) + reading.communicate()[1]
+    assert "speed_ray.cli" not in said, "it came too late to prove anything"
+    assert reading.returncode == -signal.SIGINT
+    assert "Traceback" not in said
+
+
+def test_a_job_that_is_done_is_not_suggested(make_job, said):
+    job = make_job(synthesize__generator="base", synthesize__revise=False).begin()
+    code, before = said(*job.arguments("brainstorm"))
+    assert code == 0 and "next: speed-ray synthesize" in before, before
+    job.make(
+        synthesize.plan(job.run, job.recipe, job.recipe.generator), synthesize.stage(job.recipe, job.recipe.generator)
+    )
+
+    _, after = said(*job.arguments("brainstorm"))
+
+    assert "next: speed-ray curate" in after, after
