@@ -30,6 +30,7 @@ ALL = (
     "one_pool",
     "ablation",
     "gradients",
+    "bf16",
     "memory",
     "contrastive",
     "reader",

@@ -52,14 +52,15 @@ def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
     for layer in model[0].model.layers:
         layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
     if settings.lora:
-        encoder.adapt(model, settings.lora, 0, bf16=False)
+        encoder.adapt(model, settings.lora, 0, settings.precision == "bf16")
         rng = torch.Generator().manual_seed(1)
         for name, weight in model.named_parameters():
             if "lora_B" in name:  # zeros at first, with which half of the gradients are zero too
                 weight.data = torch.randn(weight.shape, generator=rng) * 0.02
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
-    return Encoder(model.train()), tokenizer
+    model = model.to(workers.device(settings.workers.gpus)).train()
+    return Encoder(model, settings.precision == "bf16" and not settings.zero), tokenizer
 
 
 def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
@@ -133,7 +134,7 @@ def main() -> None:
     workers.join(0)
     gradient = by_graph(case, settings) if case["graph"] else by_step(case, settings)
     if workers.rank() == 0:
-        torch.save(gradient, case["out"])
+        torch.save({name: part.cpu() for name, part in gradient.items()}, case["out"])
     if dist.is_initialized():
         dist.destroy_process_group()
 
