@@ -15,11 +15,15 @@ EVERY = 5.0  # seconds
 
 
 def watch(run: Run, console: Console) -> None:
-    """Show a run until Ctrl-C: in place on a terminal, one block after another elsewhere."""
+    """Show a run until Ctrl-C: in place on a terminal; elsewhere one block after another, each that says more."""
     looks = _looks(run)
     if not console.is_terminal:
+        said = ""
         for look in looks:
-            console.print(look, markup=False, highlight=False, soft_wrap=True)
+            _, _, told = look.partition("\n")  # past the time
+            if told != said:
+                console.print(look, markup=False, highlight=False, soft_wrap=True)
+            said = told
         return
     with Live(Text(), console=console, auto_refresh=False) as live:
         for look in looks:
