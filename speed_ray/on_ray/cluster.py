@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray import auth_token
+from speed_ray.serving import ingress
 
 TICK = 0.2  # seconds between two looks at a node that starts
 TOLD = 65536  # bytes of what `ray start` says; it says no more than a page
@@ -106,9 +107,10 @@ def _keep(options: list[str], greeting: Callable[[str], str]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Let Ray ask for a token and send no statistics, unless told otherwise; a job's `python` is this one."""
+    """Have Ray ask for a token, send no statistics, serve by HAProxy, unless told otherwise; `python` is this one."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {auth_token.MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **os.environ, "PATH": path}
+    ours = {auth_token.MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **ingress.environment()}
+    return {**ours, **os.environ, "PATH": path}
 
 
 def _end_with_this_process() -> None:

@@ -6,11 +6,12 @@ from typing import Any, Literal, NoReturn
 import orjson
 from starlette.responses import Response
 
+from speed_ray.serving.haproxy import RETRY_SECONDS
+
 MOST_BYTES = 8 * 2**20  # of a body
 MOST_INPUTS = 2048  # OpenAI's
 # A text with more bytes to each of the model's tokens is no language; it is refused before it is tokenised.
 MOST_BYTES_OF_A_TOKEN = 32
-RETRY_SECONDS = 1
 
 InputType = Literal["query", "document"] | None
 PARAMETERS = ("input", "model", "encoding_format", "dimensions", "user", "input_type")

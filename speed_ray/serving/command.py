@@ -1,19 +1,24 @@
 """`speed-ray serve`: a Serve application that lives as long as the command."""
 
+import contextlib
 import logging
 import os
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.session import resources, session
-from speed_ray.serving import proxy
+from speed_ray.serving import ingress, proxy
 from speed_ray.serving.embed import Embed
 from speed_ray.serving.served import Served
 
@@ -80,7 +85,7 @@ def run(served: Served, replicas: Replicas, host: str, port: int) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(host, port)
     print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
-    with session():
+    with _haproxy(), session():
         _check_resources(replicas)
         print(f"speed-ray: loading {served.name}", file=sys.stderr, flush=True)
         _start(host, port)
@@ -94,14 +99,29 @@ def run(served: Served, replicas: Replicas, host: str, port: int) -> None:
             serve.delete(APPLICATION)
 
 
+@contextlib.contextmanager
+def _haproxy() -> Iterator[None]:
+    """Have a Ray that is started here serve behind HAProxy. One that is there has what its nodes began with."""
+    if os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    # In /tmp, because a socket's path has 97 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ.update(ingress.environment() | ingress.places(Path(folder)))
+        yield
+
+
 def _start(host: str, port: int) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of its own steps
-    serve.start(
-        proxy_location="EveryNode",
-        http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT},
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-        controller_options={"runtime_env": {"env_vars": proxy.CALLBACK}},
-    )
+    try:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            controller_options={"runtime_env": {"env_vars": proxy.CALLBACK}},
+        )
+    except (RayError, TimeoutError) as error:
+        raise Interrupted(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _deploy(app: Application) -> None:

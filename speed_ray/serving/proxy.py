@@ -1,6 +1,7 @@
-"""What Ray Serve's own HTTP proxies add: a lost replica is a 503 that clients repeat, and bodies have an end.
+"""What stands before a replica where HTTP arrives: a lost one is a 503 that clients repeat, and bodies have an end.
 
-Serve calls `middlewares` in each proxy, by the import path that RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH holds there.
+Serve calls `middlewares` in its own proxies, and behind HAProxy (haproxy.py) in the replicas, by the import path that
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH holds there.
 Without it a lost replica is a plain 500, and a body of any size is read into the proxy's memory.
 """
 
@@ -12,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speed_ray.serving.asked import MOST_BYTES, Refused, too_large
+from speed_ray.serving.haproxy import LOST
 
 CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 HEALTH_SECONDS = 10.0  # without a replica Serve keeps requests until there is one; a probe wants to know now
@@ -45,8 +47,7 @@ class Front:
             if answer.begun:
                 raise
         if not answer.begun:
-            lost = Refused(503, "No replica could answer: it was lost, or there are too many requests. Ask again.")
-            await lost.response()(scope, receive, send)
+            await Refused(503, LOST).response()(scope, receive, send)
 
 
 class _Answer:

@@ -22,6 +22,7 @@ from typer.exceptions import TyperException
 from speed_ray import cli, pipeline, recipes
 from speed_ray.errors import UserError
 from speed_ray.recipe import Recipe
+from speed_ray.serving import ingress
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "cluster" / "kuberay"
@@ -57,6 +58,17 @@ def ray(what: str) -> list[Manifest]:
 def test_every_manifest_would_be_taken(what: str) -> None:
     found = {f"{each['kind']} {each['metadata']['name']}": problems(each) for each in manifests(what)}
     assert found and not any(found.values()), found
+
+
+@pytest.mark.parametrize("what", ["overlays/volume", *CLUSTERS])
+def test_every_node_serves_as_speed_ray_does(what: str) -> None:
+    program = "/opt/speed_ray/.venv/bin/speed-ray-haproxy"  # where the images have it
+    expected = ingress.environment() | {"RAY_SERVE_HAPROXY_BINARY_PATH": program}
+    nodes = [pod["spec"]["containers"][0] for manifest in ray(what) for _, pod in pods(manifest)]
+    assert nodes
+    for node in nodes:
+        given = {each["name"]: each.get("value") for each in node["env"]}
+        assert {name: given.get(name) for name in expected} == expected
 
 
 @needs_crds

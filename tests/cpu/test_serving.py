@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import random
+import re
 import signal
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ import openai
 import orjson
 import pytest
 from ray import cloudpickle
+from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 from sentence_transformers import SentenceTransformer
 from starlette.requests import Request
 from tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
@@ -21,7 +23,7 @@ from tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
 from speed_ray.cli import main
 from speed_ray.models import Model
 from speed_ray.run import Run
-from speed_ray.serving import asked, proxy
+from speed_ray.serving import asked, haproxy, proxy
 from speed_ray.serving.embed import Embed
 from speed_ray.serving.rounds import FORWARDS, Rounds
 from speed_ray.serving.served import EMBEDDER, find
@@ -197,6 +199,25 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
         answer = await http.post("/v1/embeddings", json=ASK)
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["type"] == "server_error"
+
+
+def test_haproxy_is_told_to_say_what_the_proxy_says_of_a_lost_replica():
+    head, _, body = haproxy.error_page().partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    expected = asked.Refused(503, haproxy.LOST).response()
+    assert status.split()[:2] == ["HTTP/1.1", "503"] and orjson.loads(body) == orjson.loads(expected.body)
+    headers = dict(line.split(": ") for line in lines)
+    assert headers.pop("content-length") == str(len(body))
+    assert headers == {name: expected.headers[name] for name in ("retry-after", "content-type")}
+
+
+def test_haproxy_opens_no_port_but_the_one_that_is_served():
+    config = HAPROXY_CONFIG_TEMPLATE.replace("{{ config.metrics_port }}", "9101")
+    config = config.replace("{{ config.stats_port }}", "8404").replace("{{ config.frontend_port }}", "8000")
+    ports = re.compile(r"^\s*bind (?!unix@)(.*)$", re.MULTILINE)
+    assert len(ports.findall(config)) == 4, "Ray's template has another port: look at what it is"
+    served, grpc = ports.findall(haproxy.closed(config, "/tmp/folder"))
+    assert served == "{{ config.frontend_host }}:8000" and grpc.startswith("{{ config.grpc_frontend_host }}")
 
 
 class Counted:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -20,6 +21,20 @@ REQUESTS = 1024
 def replicas(driver) -> dict[int, psutil.Process]:
     named = {process.pid: process for process in driver.left()}
     return {pid: each for pid, each in named.items() if each.cmdline()[:1] == ["ray::ServeReplica:speed-ray:embed"]}
+
+
+def haproxies(driver) -> list[psutil.Process]:
+    return [each for each in driver.left() if Path(each.cmdline()[0]).name == "haproxy"]
+
+
+def test_a_killed_command_leaves_no_haproxy(tmp_path, drive, nothing_left):
+    endpoint = Endpoint(tiny_embedder(tmp_path), free_port())
+    driver = drive(endpoint, "serve")
+    driver.wait_until(lambda: "is served at" in driver.said())
+    assert haproxies(driver), "no HAProxy is there that could be left"
+    driver.kill()
+    nothing_left(driver)
+    assert not endpoint.healthy()
 
 
 def test_a_replica_killed_under_64_clients(tmp_path, drive, nothing_left):

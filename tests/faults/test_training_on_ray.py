@@ -183,7 +183,7 @@ def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken
 
 def test_the_link_between_its_workers_stays_cut(cluster_of_two, make_drafted, unbroken):
     node = cluster_of_two.begin()
-    job = make_drafted(workers={"count": WORKERS, "cpus": 1.5, "watchdog_minutes": 0.5})
+    job = make_drafted(workers={"count": WORKERS, "cpus": 1.5, "watchdog_minutes": 2})
     driver = cluster_of_two.submit(job, "align-junior")
     driver.wait_until(lambda: complete(job))
 

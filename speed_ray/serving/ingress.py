@@ -1,0 +1,40 @@
+"""The environment by which Ray Serve answers through HAProxy, instead of its own proxy in Python.
+
+That proxy costs more than MiniLM does: benchmarks/serving.py has 64 clients with one text a request, served 0.60 of
+a bare encode's texts a second behind it, 0.88 behind HAProxy. Ray 2.60 brings HAProxy and writes its configuration;
+replicas answer HTTP themselves then. A request whose replica is lost is asked of another one, as long as it fits
+HAProxy's buffer: an embedding that is asked for twice does no harm.
+"""
+
+import sys
+from pathlib import Path
+
+from speed_ray.serving.proxy import CALLBACK
+
+BUFFER = 65_536  # bytes; HAProxy has two for each connection
+DRAINING = 5  # seconds for which a replica that is to end goes on answering: HAProxy hears of it in a tenth of one
+PATIENCE = 60  # seconds in which HAProxy must be up; Serve gives it five, and a busy machine takes more
+
+
+def environment() -> dict[str, str]:
+    """Return what the processes of a Ray must have in their environment from their start on."""
+    return {
+        **CALLBACK,  # for the replicas, and for the proxy in Python, which stays as the last resort
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "speed-ray-haproxy"),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PATIENCE),
+    }
+
+
+def places(folder: Path) -> dict[str, str]:
+    """Return the environment by which HAProxy's files lie in `folder`, not where all users of a machine meet."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+    }
