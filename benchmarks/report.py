@@ -5,6 +5,7 @@ import json
 import resource
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -52,9 +53,14 @@ def say(text: str) -> None:
 
 
 def peak() -> float:
-    """The most memory that this process, or any one that it waited for, held at once: MB."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(each).ru_maxrss for each in who) / 1024
+    """The most memory that this process, or any one that it waited for, held at once: MB.
+
+    A process begins with the peak of the one that started it in its `ru_maxrss`, even after exec: its own is the
+    kernel's VmHWM. Children's are the larger of theirs and of what this process had when it started them.
+    """
+    status = Path("/proc/self/status").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 def cell(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
@@ -35,10 +36,17 @@ def publish(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[Pa
     if artifact.manifest() is not None:
         return
     pending = dict(artifact.pending(plan))
-    for shard in range(plan.shards):
-        passed = list(islice(rows, len(plan.rows_of(shard))))
-        if shard in pending:
-            _commit(artifact, plan, shard, pending[shard], record, passed)
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1, "write") as writer:  # one shard is written, and stored, while the next is made
+        for shard in range(plan.shards):
+            passed = list(islice(rows, len(plan.rows_of(shard))))
+            if writing is not None:
+                writing.result()
+                writing = None
+            if shard in pending:
+                writing = writer.submit(_commit, artifact, plan, shard, pending[shard], record, passed)
+        if writing is not None:
+            writing.result()
     if not artifact.publish(plan):
         raise Interrupted(
             f"{artifact.where}: a committed file was damaged, and its shard was withdrawn.\n"
