@@ -15,6 +15,7 @@ from pathlib import Path
 
 from speed_ray.errors import UserError
 
+SHOWN = 5  # faults of one file
 HEADINGS = {("text", "label"), ("text", "category"), ("sentence1", "sentence2", "score")}
 
 
@@ -75,31 +76,50 @@ def read_labelled(path: Path) -> Labelled:
 
 def read_retrieval(folder: Path, split: str = "test") -> Retrieval:
     """Read a BEIR folder. Raises UserError for files and ids that are missing, and for documents without a text."""
-    for needed in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"):
-        if not (folder / needed).is_file():
-            raise UserError(f"{folder} is no BEIR folder: it has no {needed}")
-    documents = {}
-    for line, row in _json_lines(folder / "corpus.jsonl"):
-        text = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
-        if not text:
-            raise UserError(f"{folder}/corpus.jsonl, line {line}: document {row['_id']!r} has neither title nor text")
-        documents[row["_id"]] = text
+    needed = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise UserError(f"{folder} is no BEIR folder: it has no {', no '.join(missing)}")
+    documents = _documents(folder / "corpus.jsonl")
     queries = {row["_id"]: str(row.get("text") or "") for _, row in _json_lines(folder / "queries.jsonl")}
-    relevant: dict[str, dict[str, int]] = defaultdict(dict)
-    for line, (query, document, score) in _table(folder / f"qrels/{split}.tsv", 3):
-        if not score.lstrip("-").isdigit():
-            if line == 1:
-                continue  # its heading
-            raise UserError(f"{folder}/qrels/{split}.tsv, line {line}: {score!r} is not a whole number")
-        for name, known, where in ((query, queries, "queries"), (document, documents, "corpus")):
-            if name not in known:
-                raise UserError(f"{folder}/qrels/{split}.tsv, line {line}: {name!r} is not in {where}.jsonl")
-        relevant[query][document] = int(score)
+    relevant = _relevant(folder / f"qrels/{split}.tsv", queries, documents)
     answered = {query: found for query, found in relevant.items() if any(score > 0 for score in found.values())}
     if not answered:
         raise UserError(f"{folder}/qrels/{split}.tsv names no relevant document, so no query can be scored")
     asked = {query: queries[query] for query in answered}
     return Retrieval(documents, asked, answered, len(queries) - len(asked))
+
+
+def _documents(path: Path) -> dict[str, str]:
+    documents, faults = {}, []
+    for line, row in _json_lines(path):
+        documents[row["_id"]] = text = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
+        if not text:
+            faults.append(f"line {line}: document {row['_id']!r} has neither title nor text")
+    _refuse(path, faults)
+    return documents
+
+
+def _relevant(path: Path, queries: dict[str, str], documents: dict[str, str]) -> dict[str, dict[str, int]]:
+    relevant: dict[str, dict[str, int]] = defaultdict(dict)
+    faults = []
+    for line, (query, document, score) in _table(path, 3):
+        if not score.lstrip("-").isdigit():
+            if line > 1:  # the first is its heading
+                faults.append(f"line {line}: {score!r} is not a whole number")
+            continue
+        for name, known, where in ((query, queries, "queries"), (document, documents, "corpus")):
+            if name not in known:
+                faults.append(f"line {line}: {name!r} is not in {where}.jsonl")
+        relevant[query][document] = int(score)
+    _refuse(path, faults)
+    return relevant
+
+
+def _refuse(path: Path, faults: list[str]) -> None:
+    """Name the first faults of a file, and say how many there are."""
+    if faults:
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise UserError("\n".join([*(f"{path}, {fault}" for fault in faults[:SHOWN]), *more]))
 
 
 def _table(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
@@ -124,11 +144,11 @@ def _table(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
                 row["_id"] = str(row["_id"])  # qrels hold text alone
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise UserError(f"{path}, line {number}: no JSON object with an _id") from None
+            except (ValueError, KeyError, TypeError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+                raise UserError(f"{path}, line {number}: no JSON object with an _id in UTF-8") from None
             yield number, row

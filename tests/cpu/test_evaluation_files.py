@@ -60,10 +60,26 @@ def test_a_beir_folder_that_is_none(beir, corpus, queries, qrels, told):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"is no BEIR folder: it has no corpus\.jsonl"):
+    missing = r"is no BEIR folder: it has no corpus\.jsonl, no queries\.jsonl, no qrels/test\.tsv$"
+    with pytest.raises(UserError, match=missing):
         files.read_retrieval(tmp_path)
     with pytest.raises(UserError, match="there is no such file"):
         files.read_pairs(tmp_path / "sts.csv")
+
+
+def test_the_first_faults_of_a_file_are_named_and_all_are_counted(beir):
+    with pytest.raises(UserError) as refused:
+        files.read_retrieval(beir(CORPUS, QUERIES, "".join(f"q1\tnone-{n}\t1\n" for n in range(12))))
+    said = str(refused.value).splitlines()
+    assert [f"'none-{n}' is not in corpus.jsonl" in line for n, line in enumerate(said[:5])] == [True] * 5
+    assert said[5:] == ["and 7 more"]
+
+
+def test_a_corpus_that_is_not_utf_8(beir):
+    folder = beir(CORPUS, QUERIES, "q1\td1\t1\n")
+    (folder / "corpus.jsonl").write_bytes(b'{"_id": "d1", "text": "\xff"}\n')
+    with pytest.raises(UserError, match=r"corpus\.jsonl, line 1: no JSON object with an _id in UTF-8"):
+        files.read_retrieval(folder)
 
 
 def test_tables(tmp_path):
