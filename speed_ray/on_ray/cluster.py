@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.on_ray import auth_token
-from speed_ray.serving import ingress
+from speed_ray.on_ray import auth_token, ingress
 
 TICK = 0.2  # seconds between two looks at a node that starts
 TOLD = 65536  # bytes of what `ray start` says; it says no more than a page

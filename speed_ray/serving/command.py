@@ -17,8 +17,8 @@ from ray.exceptions import RayError
 from ray.serve import Application
 
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.on_ray import ingress
 from speed_ray.on_ray.session import resources, session
-from speed_ray.serving import ingress, proxy
 from speed_ray.serving.embed import Embed
 from speed_ray.serving.served import Served
 
@@ -118,7 +118,7 @@ def _start(host: str, port: int) -> None:
             proxy_location="EveryNode",
             http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
-            controller_options={"runtime_env": {"env_vars": proxy.CALLBACK}},
+            controller_options={"runtime_env": {"env_vars": ingress.CALLBACK}},
         )
     except (RayError, TimeoutError) as error:
         raise Interrupted(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error

@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from speed_ray.serving.asked import MOST_BYTES, Refused, too_large
 from speed_ray.serving.haproxy import LOST
 
-CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares"}
 HEALTH_SECONDS = 10.0  # without a replica Serve keeps requests until there is one; a probe wants to know now
 MOST_DROPPED = 8 * MOST_BYTES  # of a body that is too large, until the connection is closed
 SERVES_OWN = (408, 500, 503)  # timed out, replica lost, too many waiting: as plain text

@@ -21,8 +21,8 @@ from typer.exceptions import TyperException
 
 from speed_ray import cli, pipeline, recipes
 from speed_ray.errors import UserError
+from speed_ray.on_ray import ingress
 from speed_ray.recipe import Recipe
-from speed_ray.serving import ingress
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "cluster" / "kuberay"

@@ -9,8 +9,8 @@ HAProxy's buffer: an embedding that is asked for twice does no harm.
 import sys
 from pathlib import Path
 
-from speed_ray.serving.proxy import CALLBACK
-
+# For the replicas, and for Serve's own proxy in Python, which stays as the last resort: serving/proxy.py.
+CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "speed_ray.serving.proxy:middlewares"}
 BUFFER = 65_536  # bytes; HAProxy has two for each connection
 DRAINING = 5  # seconds for which a replica that is to end goes on answering: HAProxy hears of it in a tenth of one
 PATIENCE = 60  # seconds in which HAProxy must be up; Serve gives it five, and a busy machine takes more
@@ -19,7 +19,7 @@ PATIENCE = 60  # seconds in which HAProxy must be up; Serve gives it five, and a
 def environment() -> dict[str, str]:
     """Return what the processes of a Ray must have in their environment from their start on."""
     return {
-        **CALLBACK,  # for the replicas, and for the proxy in Python, which stays as the last resort
+        **CALLBACK,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "speed-ray-haproxy"),
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
