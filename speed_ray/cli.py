@@ -209,7 +209,7 @@ def serve(
     model: Annotated[str, typer.Argument(help="A run, or a sentence-transformers model: a folder or a Hub name.")],
     name: Annotated[str | None, typer.Option("--name", help="What clients call it.  [default: its own name]")] = None,
     host: Annotated[str, typer.Option("--host", help="Who reaches it may ask: there are no keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     replicas: Annotated[str, typer.Option("--replicas", help="2, or 1..4 to follow the load.")] = "1",
     cpus: Annotated[float, typer.Option("--cpus", help="CPUs, and threads, of each replica.")] = 1,
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs of each replica.")] = 0,
@@ -227,8 +227,10 @@ def serve(
 
 @app.command()
 def head(
-    port: Annotated[int, typer.Option("--port", help="Where other nodes join.")] = 6379,
-    dashboard_port: Annotated[int, typer.Option("--dashboard-port", help="Where jobs are submitted.")] = 8265,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where other nodes join.")] = 6379,
+    dashboard_port: Annotated[
+        int, typer.Option("--dashboard-port", min=1, max=65535, help="Where jobs are submitted.")
+    ] = 8265,
     cpus: NodeCpus = None,
     gpus: NodeGpus = None,
     labels: NodeLabels = None,

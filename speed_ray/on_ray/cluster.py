@@ -108,7 +108,7 @@ def _keep(options: list[str], greeting: Callable[[str], str]) -> None:
 def _environment() -> dict[str, str]:
     """Have Ray ask for a token, send no statistics, serve by HAProxy, unless told otherwise; `python` is this one."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    ours = {auth_token.MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **ingress.environment()}
+    ours = {auth_token.MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **ingress.environment(), **ingress.ports()}
     return {**ours, **os.environ, "PATH": path}
 
 

@@ -6,11 +6,14 @@ replicas answer HTTP themselves then. A request whose replica is lost is asked o
 HAProxy's buffer: an embedding that is asked for twice does no harm.
 """
 
+import os
+import socket
 import sys
 from pathlib import Path
 
 # For the replicas, and for Serve's own proxy in Python, which stays as the last resort: serving/proxy.py.
 CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "speed_ray.serving.proxy:middlewares"}
+BLOCKS = range(20_000, 32_000, 100)  # of ports, below those that Linux gives to connections
 BUFFER = 65_536  # bytes; HAProxy has two for each connection
 DRAINING = 5  # seconds for which a replica that is to end goes on answering: HAProxy hears of it in a tenth of one
 PATIENCE = 60  # seconds in which HAProxy must be up; Serve gives it five, and a busy machine takes more
@@ -27,6 +30,33 @@ def environment() -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PATIENCE),
     }
+
+
+def ports() -> dict[str, str]:
+    """Return the environment by which a Ray's replicas listen where no other Ray's on this machine do.
+
+    HAProxy knows a replica by its port alone. By default all begin at 30000, and all heads' own proxies share 8500:
+    the port of a replica that was lost answered with another Ray's model.
+    """
+    for number in range(os.getpid(), os.getpid() + len(BLOCKS)):  # two commands that start at once differ
+        first = BLOCKS[number % len(BLOCKS)]
+        last = first + BLOCKS.step - 1
+        if _free(first) and _free(last):
+            break
+    return {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last - 1),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(last),
+    }
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
 
 
 def places(folder: Path) -> dict[str, str]:

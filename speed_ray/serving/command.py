@@ -107,7 +107,7 @@ def _haproxy() -> Iterator[None]:
         return
     # In /tmp, because a socket's path has 97 bytes at most.
     with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.environ.update(ingress.environment() | ingress.places(Path(folder)))
+        os.environ.update(ingress.environment() | ingress.ports() | ingress.places(Path(folder)))
         yield
 
 

@@ -36,6 +36,8 @@ def find(model: str) -> Served:
             )
         trained.published()
         return Served(EMBEDDER, lambda: str(trained.fetch()))
+    if folder.is_absolute() or model.startswith("."):
+        raise UserError(f"{model}: there is no such folder.")
     _check_hub(model)
     return Served(model, lambda: model)
 

@@ -22,6 +22,7 @@ from tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
 
 from speed_ray.cli import main
 from speed_ray.models import Model
+from speed_ray.on_ray import ingress
 from speed_ray.run import Run
 from speed_ray.serving import asked, haproxy, proxy
 from speed_ray.serving.embed import Embed
@@ -218,6 +219,16 @@ def test_haproxy_opens_no_port_but_the_one_that_is_served():
     assert len(ports.findall(config)) == 4, "Ray's template has another port: look at what it is"
     served, grpc = ports.findall(haproxy.closed(config, "/tmp/folder"))
     assert served == "{{ config.frontend_host }}:8000" and grpc.startswith("{{ config.grpc_frontend_host }}")
+
+
+def test_two_rays_on_one_machine_share_no_port():
+    first = ingress.ports()
+    low, high, fallback = map(int, first.values())
+    assert low < high < fallback
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", low))
+        taken.listen()
+        assert not set(ingress.ports().values()) & set(first.values())
 
 
 class Counted:
