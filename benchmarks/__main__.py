@@ -85,7 +85,7 @@ def _sections() -> dict[str, str]:
 
 
 def _page(sections: dict[str, str]) -> str:
-    known = [name for name in ALL if name in sections]
+    known = [*(name for name in ALL if name in sections), *(name for name in sections if name not in ALL)]  # and soak
     return "\n".join(
         [
             "# Results",
