@@ -64,6 +64,11 @@ class Model:
             ) from None
         return tree
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether its weights are a LoRA's alone. Raises UserError before publication."""
+        return any(entry["path"] == "adapter_config.json" for entry in self.published()["files"])
+
     def published(self) -> dict[str, Any]:
         """The manifest. Raises UserError before publication."""
         manifest = self.manifest()
@@ -139,7 +144,8 @@ def fingerprint(file: Path) -> dict[str, Any]:
 
 
 def served(run: Run, recipe: Recipe, name: str) -> VllmEngine:
-    """Return the recipe's generator with the weights that this run trained: as an adapter, or as a model of its own.
+    """Return the recipe's generator with the weights that this run trained: as a model of its own, or as an adapter
+    on the generator or on another model of the run.
 
     Raises UserError before that model is published.
     """
@@ -149,6 +155,20 @@ def served(run: Run, recipe: Recipe, name: str) -> VllmEngine:
             f"generator.engine is {generator.engine}, which cannot load what this run trained.\n"
             "Set generator.engine: vllm and generator.model to the model that training began with."
         )
-    model = Model(run, name)
-    is_adapter = any(entry["path"] == "adapter_config.json" for entry in model.published()["files"])
-    return generator.model_copy(update={"adapter": model.where} if is_adapter else {"model": model.where})
+    model, whole = Model(run, name), ground(run, name)
+    loaded = {"model": whole.where} if whole else {}
+    return generator.model_copy(update=loaded | ({"adapter": model.where} if model.is_adapter else {}))
+
+
+def ground(run: Run, name: str | None) -> Model | None:
+    """Return the model of a run that holds a model's whole weights: itself or, for an adapter, what it was put on.
+
+    None where those are the weights of the recipe's generator. Raises UserError before publication.
+    """
+    while name is not None:
+        model = Model(run, name)
+        if not model.is_adapter:
+            return model
+        start = model.published()["facts"]["start"]
+        name = start and start["model"]
+    return None

@@ -52,7 +52,7 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     """The teacher betters the junior's candidates; from that the unaligned base learns to revise, and then by DPO.
 
     The paper stops after SFT (`revisor.dpo: false`); here the revisor also learns to prefer the teacher's revision to
-    its own.
+    its own, and may begin as the junior, which can write already (`revisor.start`).
     """
     supervised, *preferring = trainings.revisor(run, recipe)
     junior = served(run, recipe, JUNIOR)

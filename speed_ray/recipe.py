@@ -296,8 +296,9 @@ class Dpo(Alignment):
 
 
 class Revisor(Strict):
-    """The revisor: SFT of the unaligned base on revisions, as in the paper, then DPO, unless `dpo` is false."""
+    """The revisor: SFT on revisions, of the unaligned base as in the paper or of the junior, then DPO or none."""
 
+    start: Literal["base", "junior"] = "base"
     sft: Sft = Sft(learning_rate=5e-6, batch=24)  # SPEED, appendix B
     dpo: Dpo | Literal[False] = Dpo()
 

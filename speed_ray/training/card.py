@@ -27,8 +27,9 @@ def text(training: Training, facts: dict[str, Any]) -> str:
     }[training.method]
     lora = training.settings.lora
     kind = f"A LoRA adapter (rank {lora.rank}) on" if lora else "All weights of"
+    base = f"the same run's `{whole.name}`" if lora and (whole := training.whole) else f"`{training.base}`"
     return (
         f"# {training.name}\n\n"
-        f"{kind} `{training.base}`, trained by {method} on synthetic rows (speed_ray {facts['code']}).\n\n"
+        f"{kind} {base}, trained by {method} on synthetic rows (speed_ray {facts['code']}).\n\n"
         f"```yaml\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}```\n"
     )

@@ -4,6 +4,7 @@ Runs wherever a launcher set torch.distributed's variables (torchrun, Ray Train)
 from ZeRO stage 1 on and PyTorch's own data parallelism at stage 0, whose checkpoints any number of workers can load.
 """
 
+import json
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -185,7 +186,6 @@ def _publish(trainer: Steps, folder: Path) -> None:
     training = trainer.work.training
     if training.settings.lora is not None:
         adapter = trainer.model.peft_config["default"]
-        adapter.base_model_name_or_path = training.base  # not the path of this machine's copy
         if isinstance(adapter.target_modules, set):  # PEFT writes it in an order of this process alone
             adapter.target_modules = sorted(adapter.target_modules)
     elif training.settings.precision == "bf16":
@@ -193,7 +193,19 @@ def _publish(trainer: Steps, folder: Path) -> None:
     trainer.save_model(str(folder))
     if workers.rank() == 0:
         (folder / "training_args.bin").unlink()  # pickle
+        if training.settings.lora is not None:
+            _name_base(training, folder / "adapter_config.json")
         trainer.metrics.upload(trainer.state.log_history)
         facts = card.facts(training, trainer.work.rows.facts(), trainer.state.log_history)
         (folder / "README.md").write_text(card.text(training, facts), encoding="utf-8")
         training.model.publish(folder, facts)
+
+
+def _name_base(training: Training, file: Path) -> None:
+    """Write what an adapter was put on as it is named anywhere, in place of the path of this machine's copy.
+
+    A model of the same run is named by its place there, with "./" because "junior" alone would be a name of the hub's.
+    """
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = f"./{training.whole.path}" if training.whole else training.base
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from speed_ray import __version__
 from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
 from speed_ray.errors import UserError
 from speed_ray.identity import what_decides
-from speed_ray.models import Model
+from speed_ray.models import Model, ground
 from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
 from speed_ray.run import (
     CURATED_EXAMPLES,
@@ -37,9 +37,9 @@ EMBEDDER = "embedder"
 class Training:
     """One training: everything that a worker must know, and nothing about where it runs.
 
-    `base` is a model folder or hub name; `start` names a model of the same run whose weights are trained on (for DPO
-    it is the reference too), None for the base itself. `data` is an artifact of lessons (sft), of pairs (dpo) or of
-    examples (contrastive).
+    `base` is a model folder or hub name; `start` names a model of the same run that is trained on (for DPO it is the
+    reference too), None for the base itself. A start without adapters gets fresh ones where the settings want some.
+    `data` is an artifact of lessons (sft), of pairs (dpo) or of examples (contrastive).
     """
 
     name: str  # the model's
@@ -58,6 +58,11 @@ class Training:
     def model(self) -> Model:
         """The model that comes of it."""
         return Model(Run(self.run), self.name)
+
+    @property
+    def whole(self) -> Model | None:
+        """The model of the run whose whole weights it begins with; None: the base's."""
+        return ground(Run(self.run), self.start)
 
     @property
     def workers(self) -> TrainingWorkers:
@@ -88,18 +93,21 @@ def junior(run: Run, recipe: Recipe) -> Training:
 
 def senior(run: Run, recipe: Recipe) -> Training:
     """The junior learns from the teacher's verdicts on its own candidates; as it was, it is the reference."""
-    _same_lora(recipe.junior, "junior", recipe.senior, "senior")
+    _goes_on(recipe.junior, "junior", recipe.senior, "senior")
     return _training(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
 
 
 def revisor(run: Run, recipe: Recipe) -> list[Training]:
-    """The unaligned base learns the teacher's revisions, then to prefer them to its own; in this order."""
-    sft, dpo = recipe.revisor.sft, recipe.revisor.dpo
+    """The unaligned base, or the junior, learns the teacher's revisions, then to prefer them to its own."""
+    sft, dpo, start = recipe.revisor.sft, recipe.revisor.dpo, None
+    if recipe.revisor.start == JUNIOR:
+        _goes_on(recipe.junior, "junior", sft, "revisor.sft")
+        start = JUNIOR
     if not dpo:
-        return [_training(run, recipe, REVISOR, "revisor.sft", None, REVISIONS, sft)]
-    _same_lora(sft, "revisor.sft", dpo, "revisor.dpo")
+        return [_training(run, recipe, REVISOR, "revisor.sft", start, REVISIONS, sft)]
+    _goes_on(sft, "revisor.sft", dpo, "revisor.dpo")
     return [
-        _training(run, recipe, REVISOR_SFT, "revisor.sft", None, REVISIONS, sft),
+        _training(run, recipe, REVISOR_SFT, "revisor.sft", start, REVISIONS, sft),
         _training(run, recipe, REVISOR, "revisor.dpo", REVISOR_SFT, REVISION_PAIRS, dpo),
     ]
 
@@ -267,10 +275,10 @@ def _base(recipe: Recipe) -> VllmEngine:
     return generator
 
 
-def _same_lora(first: Sft, first_key: str, then: Dpo, then_key: str) -> None:
-    """DPO goes on with the weights that SFT made: one adapter on one base, or the base's own weights."""
-    if first.lora != then.lora:
+def _goes_on(first: Sft, first_key: str, then: Sft | Dpo, then_key: str) -> None:
+    """Whole weights can be trained on or get adapters; an adapter can only be trained on as it is."""
+    if first.lora and first.lora != then.lora:
         raise UserError(
-            f"{then_key}.lora must be as {first_key}.lora, because the one model is the other, trained on:\n"
+            f"{then_key}.lora must be as {first_key}.lora, because the one adapter is the other, trained on:\n"
             f"  {first_key}.lora: {first.lora}\n  {then_key}.lora: {then.lora}"
         )

@@ -53,11 +53,10 @@ def network(training: Training, sharded: bool) -> Any:
     """
     settings = training.settings
     bf16 = settings.precision == "bf16" and (sharded or settings.lora is not None)
-    start = Model(Run(training.run), training.start).fetch() if training.start else None
-    weights = start if start and settings.lora is None else _base(training)
+    start, whole = Model(Run(training.run), training.start) if training.start else None, training.whole
     model = AutoModelForCausalLM.from_pretrained(
-        weights,
-        revision=None if weights is start else training.revision,
+        whole.fetch() if whole else _base(training),
+        revision=None if whole else training.revision,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         trust_remote_code=False,
         use_safetensors=True,
@@ -66,8 +65,10 @@ def network(training: Training, sharded: bool) -> Any:
         return model
     # DeepSpeed turns all weights to bf16; doing it now lets the reference be computed by the very same numbers.
     upcast = not (bf16 and sharded)
-    if start is not None:
-        return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=upcast)
+    if start is not None and start.is_adapter:
+        adapted = PeftModel.from_pretrained(model, start.fetch(), is_trainable=True, autocast_adapter_dtype=upcast)
+        adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT looks there when it saves
+        return adapted
     set_seed(training.seed)  # an adapter begins with random numbers
     return get_peft_model(model, lora.config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
 

@@ -11,8 +11,8 @@ from torch.nn.functional import logsigmoid, relu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speed_ray.errors import Interrupted
-from speed_ray.models import Model
-from speed_ray.run import DRAFTS, VERDICTS, Run
+from speed_ray.models import Model, served
+from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.training import plan, reference, rows, train
 
 pytestmark = pytest.mark.slow
@@ -132,6 +132,48 @@ def test_the_senior_is_the_junior_trained_on(run, base):
         logits.append(adapted(ids).logits)
     assert not torch.allclose(logits[0], logits[1], atol=1e-4)
     assert not torch.allclose(logits[1], logits[2], atol=1e-4)
+
+
+def test_an_adapter_on_a_trained_model(run, base):
+    """The junior has weights of its own; the senior is an adapter on these, and is served as one."""
+    recipe, reports = tiny_recipe(base), []
+    recipe = recipe.model_copy(update={"senior": tiny_recipe(base, lora={"rank": 4}, learning_rate=1e-2).senior})
+    both(run, recipe, reports.append)
+    first = next(metrics for metrics in reports if "loss" in metrics)
+    assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-4), "it did not begin as its own reference"
+
+    junior, senior = Model(run, "junior"), Model(run, "senior")
+    engine = served(run, recipe, "senior")
+    assert (engine.model, engine.adapter) == (junior.where, senior.where)
+    assert (
+        json.loads((senior.fetch() / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == "./models/junior"
+    )
+    ids = torch.tensor([[1, 2, 3]])
+    before = AutoModelForCausalLM.from_pretrained(junior.fetch())
+    after = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(junior.fetch()), senior.fetch())
+    assert not torch.allclose(before(ids).logits, after(ids).logits, atol=1e-4)
+
+
+def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
+    """As a revisor is by DPO: what it begins with, and what it is compared with, is the adapter and not the junior."""
+    write_rows(run, REVISIONS, tiny_rows(80))
+    write_rows(run, REVISION_PAIRS, tiny_rows(80))
+    lora = tiny_recipe(base, lora={"rank": 4}, learning_rate=1e-2).revisor
+    recipe = tiny_recipe(base).model_copy(update={"revisor": lora.model_copy(update={"start": "junior"})})
+    train(plan.junior(run, recipe), ignore)
+    supervised, preferring = plan.revisor(run, recipe)
+    train(supervised, ignore)
+    train(preferring, ignore)
+
+    junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
+    begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
+    read = rows.read(preferring, AutoTokenizer.from_pretrained(base), window=256)
+    stored = stored_reference(run)
+    for row in read.trained[:8]:
+        expected = [log_p(begun, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]
+        assert stored[row["row_id"]] == pytest.approx(expected, abs=1e-3)
+    assert served(run, recipe, "revisor").model == Model(run, "junior").where
 
 
 def test_a_second_training_computes_no_reference(run, base, monkeypatch):

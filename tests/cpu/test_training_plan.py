@@ -77,10 +77,26 @@ def test_a_model_to_start_from_must_be_there(run, base):
         plan.identity(plan.senior(run, tiny_recipe(base)))
 
 
-def test_one_model_has_one_adapter(run, base):
-    recipe = changed(tiny_recipe(base), senior__lora={"rank": 4})
+@pytest.mark.parametrize("lora", [None, {"rank": 8}])
+def test_one_model_has_one_adapter(run, base, lora):
+    recipe = changed(tiny_recipe(base, lora={"rank": 4}), senior__lora=lora)
     with pytest.raises(UserError, match=r"senior\.lora must be as junior\.lora"):
         plan.senior(run, recipe)
+
+
+def test_whole_weights_may_get_an_adapter(run, base):
+    assert plan.senior(run, changed(tiny_recipe(base), senior__lora={"rank": 4})).start == "junior"
+
+
+def test_a_revisor_may_begin_as_the_junior(run, base):
+    supervised, preferring = plan.revisor(run, changed(tiny_recipe(base), revisor__start="junior"))
+    assert (supervised.start, preferring.start) == ("junior", "revisor_sft")
+
+
+def test_a_revisor_that_begins_as_the_junior_has_its_adapter(run, base):
+    recipe = changed(tiny_recipe(base, lora={"rank": 4}), revisor__start="junior", revisor__sft__lora=None)
+    with pytest.raises(UserError, match=r"revisor\.sft\.lora must be as junior\.lora"):
+        plan.revisor(run, recipe)
 
 
 def test_smoothing_that_means_nothing_is_refused(run, base):
