@@ -34,10 +34,11 @@ class Embed:
         self._model = ServedModel(fetch(), threads)
         self._rounds = Rounds(self._model.encode, self._model.forward_tokens)
         self._counting = ThreadPoolExecutor(1, "counting")  # not the model's thread: too long is said at once
-        self._since = int(time.time())
+        self._described = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "speed_ray"}
         self._routes: dict[str, tuple[str, Callable[[Request], Coroutine[Any, Any, Response]]]] = {
             "/health": ("GET", self._health),
             "/v1/models": ("GET", self._models),
+            f"/v1/models/{name}": ("GET", self._model_alone),
             "/v1/embeddings": ("POST", self._embeddings),
         }
 
@@ -65,8 +66,10 @@ class Embed:
         return _json({"status": "ok"})
 
     async def _models(self, request: Request) -> Response:
-        model = {"id": self._name, "object": "model", "created": self._since, "owned_by": "speed_ray"}
-        return _json({"object": "list", "data": [model]})
+        return _json({"object": "list", "data": [self._described]})
+
+    async def _model_alone(self, request: Request) -> Response:
+        return _json(self._described)
 
     async def _embeddings(self, request: Request) -> Response:
         asked = read(await _body(request), self._name, self._model.width, self._model.most_tokens)

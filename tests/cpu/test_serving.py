@@ -84,6 +84,21 @@ async def test_the_openai_client_gets_what_encode_returns(client, reference, enc
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == tokens
 
 
+async def test_the_model_is_named_in_a_list_and_alone(folder):
+    replica = Embed(lambda: str(folder), "org/tiny", threads=1)
+
+    async def app(scope, receive, send):
+        await (await replica(Request(scope, receive)))(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica/v1") as http:
+        client = openai.AsyncOpenAI(base_url=str(http.base_url), api_key="none", http_client=http, max_retries=0)
+        (listed,) = (await client.models.list()).data
+        assert listed == await client.models.retrieve("org/tiny")
+        assert (listed.id, listed.owned_by) == ("org/tiny", "speed_ray")
+        with pytest.raises(openai.NotFoundError, match="nothing at"):
+            await client.models.retrieve("other")
+
+
 async def test_a_single_text(client, reference):
     answer = await client.embeddings.create(model="tiny", input="a lamp")
     assert np.abs(vectors(answer) - reference.encode(["a lamp"])).max() < 1e-4
