@@ -5,6 +5,9 @@
 For each seed all models are trained anew, from brainstorming on; then each writes the same planned examples. Truth is
 measured by the world itself (miniature/truth.py), whose only other reader is the scripted judge. A row that was
 rejected counts as an example of truth 0: a model that is often unfit is not better for it.
+
+A gap is taken within each seed, whose models come of one junior and write to the same prompts, and its standard error
+is that of the mean over seeds: how good the junior is varies more from seed to seed than what alignment adds.
 """
 
 import statistics
@@ -75,8 +78,9 @@ def main() -> None:
         for seed in range(7, 7 + options.seeds):
             report.say(f"ablation: seed {seed}")
             measured.append(measure(options.keep or Path(folder), seed, options.examples))
-    details = [_row(name, [each[name] for each in measured]) for name in measured[0]]
-    gaps = [_gap(details, worse, better) for worse, better in pairwise(ORDER)]
+    found = [_gap(measured, worse, better) for worse, better in pairwise(ORDER)]
+    details = [*(_row(name, [each[name] for each in measured]) for name in measured[0]), *found]
+    gaps = [float(each["in standard errors"]) for each in found]
     met = len(measured) > 1 and all(gap > 2 for gap in gaps)
     report.emit(
         report.Result(
@@ -96,12 +100,10 @@ def _row(name: str, means: list[float]) -> dict[str, float | str | int]:
     return {"model": name, "truth of 1": statistics.mean(means), "deviation": deviation, "seeds": len(means)}
 
 
-def _gap(details: list[dict[str, float | str | int]], worse: str, better: str) -> float:
-    rows = {str(row["model"]): row for row in details}
-    one, other = rows[worse], rows[better]
-    seeds = float(one["seeds"])
-    error = ((float(one["deviation"]) ** 2 + float(other["deviation"]) ** 2) / seeds) ** 0.5
-    return (float(other["truth of 1"]) - float(one["truth of 1"])) / error if error else float("nan")
+def _gap(measured: list[dict[str, float]], worse: str, better: str) -> dict[str, float | str | int]:
+    row = _row(f"{better}, less {worse}", [each[better] - each[worse] for each in measured])
+    error = float(row["deviation"]) / len(measured) ** 0.5
+    return {**row, "in standard errors": float(row["truth of 1"]) / error if error else float("nan")}
 
 
 if __name__ == "__main__":
