@@ -21,7 +21,7 @@ from speed_ray.shards import Plan
 from speed_ray.stages import draft
 from speed_ray.stages.passing import Passed, publish
 
-# Overrides for benchmarks of adapters, as large models have them; the miniature recipe itself trains all weights.
+# Overrides for benchmarks of adapters on one base, as large models have them: the miniature trains all of its junior.
 WITH_ADAPTERS = ["junior.lora={rank: 8, alpha: 16}", "senior.lora={rank: 8, alpha: 16}"]
 
 
@@ -72,7 +72,7 @@ def publish_adapter(run: Run, name: str, overrides: list[str]) -> None:
             torch.nn.init.normal_(weights, std=1e-3)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        Model(run, name).publish(Path(folder), {})
+        Model(run, name).publish(Path(folder), {"start": None})
 
 
 def _pairs(run: Run) -> Iterator[Row]:
