@@ -34,8 +34,10 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
 def align_junior(run: Run, recipe: Recipe) -> None:
     """The teacher writes examples of some tasks; from these the unaligned base learns to be the junior generator."""
     training = trainings.junior(run, recipe)
-    if recipe.synthesize.generator == "senior":
-        trainings.senior(run, recipe)  # says what does not fit together before the teacher is paid for the one
+    if recipe.synthesize.generator == "senior":  # what does not fit together is said before the teacher is paid
+        trainings.senior(run, recipe)
+    if recipe.synthesize.revise:
+        trainings.revisor(run, recipe)
     _ask(run, draft, recipe)
     fit.fit(training)
 
