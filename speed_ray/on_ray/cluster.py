@@ -186,7 +186,7 @@ def _check_free(option: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UserError(f"{option} {port}: {error}. Choose another.") from None
 
 

@@ -184,28 +184,27 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
 def _publish(trainer: Steps, folder: Path) -> None:
     """Gather the weights on rank 0 and store them with tokenizer, chat template and model card."""
     training = trainer.work.training
-    if training.settings.lora is not None:
-        adapter = trainer.model.peft_config["default"]
-        if isinstance(adapter.target_modules, set):  # PEFT writes it in an order of this process alone
-            adapter.target_modules = sorted(adapter.target_modules)
-    elif training.settings.precision == "bf16":
+    if training.settings.lora is None and training.settings.precision == "bf16":
         trainer.model.to(torch.bfloat16)
     trainer.save_model(str(folder))
     if workers.rank() == 0:
         (folder / "training_args.bin").unlink()  # pickle
         if training.settings.lora is not None:
-            _name_base(training, folder / "adapter_config.json")
+            _settle(training, folder / "adapter_config.json")
         trainer.metrics.upload(trainer.state.log_history)
         facts = card.facts(training, trainer.work.rows.facts(), trainer.state.log_history)
         (folder / "README.md").write_text(card.text(training, facts), encoding="utf-8")
         training.model.publish(folder, facts)
 
 
-def _name_base(training: Training, file: Path) -> None:
-    """Write what an adapter was put on as it is named anywhere, in place of the path of this machine's copy.
+def _settle(training: Training, file: Path) -> None:
+    """Write in an adapter's config what is the same anywhere: PEFT has its modules in an order of this process alone,
+    and what it was put on as the path of this machine's copy.
 
     A model of the same run is named by its place there, with "./" because "junior" alone would be a name of the hub's.
     """
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = f"./{training.whole.path}" if training.whole else training.base
+    config, whole = json.loads(file.read_text(encoding="utf-8")), training.whole
+    config["base_model_name_or_path"] = f"./{whole.path}" if whole else training.base
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -53,7 +53,8 @@ def network(training: Training, sharded: bool) -> Any:
     """
     settings = training.settings
     bf16 = settings.precision == "bf16" and (sharded or settings.lora is not None)
-    start, whole = Model(Run(training.run), training.start) if training.start else None, training.whole
+    start = Model(Run(training.run), training.start) if training.start else None
+    whole = training.whole
     model = AutoModelForCausalLM.from_pretrained(
         whole.fetch() if whole else _base(training),
         revision=None if whole else training.revision,

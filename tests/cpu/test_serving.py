@@ -49,6 +49,12 @@ def replica(folder):
 
 @pytest.fixture
 async def http(replica):
+    async with http_to(replica) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def http_to(replica):
     """A client of one replica in this process, behind what the proxy adds."""
 
     async def app(scope, receive, send):
@@ -62,6 +68,10 @@ async def http(replica):
 
 @pytest.fixture
 def client(http):
+    return openai_by(http)
+
+
+def openai_by(http):
     return openai.AsyncOpenAI(base_url=str(http.base_url), api_key="none", http_client=http, max_retries=0)
 
 
@@ -85,13 +95,8 @@ async def test_the_openai_client_gets_what_encode_returns(client, reference, enc
 
 
 async def test_the_model_is_named_in_a_list_and_alone(folder):
-    replica = Embed(lambda: str(folder), "org/tiny", threads=1)
-
-    async def app(scope, receive, send):
-        await (await replica(Request(scope, receive)))(scope, receive, send)
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica/v1") as http:
-        client = openai.AsyncOpenAI(base_url=str(http.base_url), api_key="none", http_client=http, max_retries=0)
+    async with http_to(Embed(lambda: str(folder), "org/tiny", threads=1)) as http:
+        client = openai_by(http)
         (listed,) = (await client.models.list()).data
         assert listed == await client.models.retrieve("org/tiny")
         assert (listed.id, listed.owned_by) == ("org/tiny", "speed_ray")
