@@ -1,22 +1,28 @@
-"""What the tests of this folder share: hypothesis draws the same examples everywhere, and a run can live in memory."""
+"""What the tests of this folder share: a run that lives in memory, an endpoint, the same draws of hypothesis."""
 
 import asyncio
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, settings
 from obstore.store import MemoryStore
+from tiny_endpoint import KEY, Endpoint
 
 from speed_ray import recipes
+from speed_ray.engines import openai
+from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import Engine, Reply, Request, Sample
+from speed_ray.engines.openai import OpenAI
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.inputs import FollowedInputs, Inputs
 from speed_ray.miniature import teacher, world
-from speed_ray.recipe import Recipe, ScriptedEngine
+from speed_ray.recipe import OpenAIEngine, Recipe, ScriptedEngine
 from speed_ray.records import Row
 from speed_ray.run import Run
 from speed_ray.shards import RECORDS, Artifact, Plan
@@ -175,3 +181,36 @@ def alignment(begin_alignment: Callable[..., Alignment]) -> Alignment:
     made.make(examples, synthesize.stage(recipe), WeakModel())
     made.make(revise.plan(examples, recipe, junior), revise.stage(recipe, junior), WeakModel())
     return made
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """An OpenAI-compatible endpoint, which answers well until the test says otherwise."""
+    endpoint = Endpoint()
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", endpoint.handle)
+    server = TestServer(application)
+    await server.start_server()
+    endpoint.url = str(server.make_url("/v1"))
+    yield endpoint
+    await server.close()
+
+
+@pytest.fixture
+async def connect(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+    """Start engines on the endpoint, impatient ones that may use its key, and close them all."""
+    monkeypatch.setattr(openai, "FIRST_BACKOFF", 0.005)
+    monkeypatch.setattr(openai, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    started: list[OpenAI] = []
+
+    async def connect(spent: Spent | None = None, key: str = "teacher", **settings: Any) -> OpenAI:
+        settings = {"base_url": endpoint.url, "in_flight": 8, "api_key_env": "ENDPOINT_KEY", **settings}
+        client = OpenAI(OpenAIEngine(engine="openai", model="m", **settings), spent or Spent(), key)
+        await client.start()
+        started.append(client)
+        return client
+
+    yield connect
+    for each in started:
+        await each.close()
