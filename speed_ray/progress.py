@@ -93,6 +93,8 @@ class Tally:
             f"{tokens:,.0f} tokens/s",
             f"{counts.calls:,} calls",
         ]
+        if not speed and done < self.plan.rows:
+            parts.append("engines load, or work on their first shards")
         if self.price:
             parts.append(f"${cost(counts, self.price.input, self.price.output):,.2f}")
         if speed and done < self.plan.rows:

@@ -1,0 +1,28 @@
+"""What a job says while it runs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from speed_ray.progress import Tally
+from speed_ray.recipe import ScriptedEngine
+from speed_ray.run import EXAMPLES, Run
+from speed_ray.shards import Counts, Plan
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Tally:
+    plan = Plan(stage=EXAMPLES, rows=4, shard_rows=2)
+    return Tally(Run(str(tmp_path)).artifact(EXAMPLES), plan, ScriptedEngine(engine="scripted"))
+
+
+def test_a_job_without_a_shard_yet_says_what_it_waits_for(tally):
+    assert "engines load" in tally.text()
+    tally.counts += Counts(accepted=2)
+    assert "engines load" not in tally.text()
+
+
+def test_the_reasons_of_rejects_are_told_the_most_frequent_first(tally):
+    tally.counts += replace(Counts(), rejected=3, reasons={"language": 1, "too_short": 2})
+    assert "rejected 3 (too_short 2, language 1)" in tally.text()
