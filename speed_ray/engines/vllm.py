@@ -30,6 +30,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from speed_ray.engines.engine import EngineDead, EngineRefused, Load, Message, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
@@ -40,6 +41,7 @@ from speed_ray.recipe import VllmEngine
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
 OURS = ("model", "revision")
+PARALLEL = ("tensor", "pipeline", "prefill_context", "data")
 PICKLED = ("pt", "npcache")  # load formats that unpickle weights
 
 
@@ -277,11 +279,19 @@ def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str, ranks: 
         }
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             args["kv_cache_memory_bytes"] = 1 << 30  # vLLM's own default is most of the machine
+        if os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind" and _is_alone(chosen):
+            # By itself vLLM gives a lone CPU worker a process of its own, only to bind its threads, and the EngineCore
+            # spins on a core while that one computes: unbound in one process, two cores write 8% more tokens a second.
+            args["distributed_executor_backend"] = UniProcExecutor
     if ranks:
         args |= {"enable_lora": True, "max_lora_rank": _lora_rank(max(ranks)), "max_loras": len(ranks)}
     if config.revision is not None:
         args |= {"revision": config.revision, "tokenizer_revision": config.revision}
     return AsyncEngineArgs(model=model, **(args | chosen))
+
+
+def _is_alone(chosen: dict[str, Any]) -> bool:
+    return all(chosen.get(f"{kind}_parallel_size", 1) == 1 for kind in PARALLEL)
 
 
 def _lora_rank(rank: int) -> int:
