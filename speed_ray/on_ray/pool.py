@@ -163,8 +163,10 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: G
     # Only an endpoint has a budget; adding up reads every commit of every stage that it answers.
     before = spent(run, first.stage.role) if isinstance(engine, OpenAIEngine) else Spent()
     # Twice what the engine runs at once, so that it finds work waiting, and a shard more, which may be down to its
-    # last rows: with answers of 35 to 665 tokens two shards of 256 kept an engine of 256 83% busy, three 99.8%.
-    enough = 1 + -(-2 * engine.in_flight // first.plan.shard_rows)
+    # last rows: with answers of 35 to 665 tokens two shards of 256 kept an engine of 256 83% busy, three 99.8%. An
+    # endpoint that pushes back has these wait for seconds (a tenth of 429: 257 rows/s with one more, 465 with three).
+    more = 3 if isinstance(engine, OpenAIEngine) else 1
+    enough = more + -(-2 * engine.in_flight // first.plan.shard_rows)
     # Ray Data (2.60) rounds a shard's part of an engine to five decimals: a pool of up to four engines, three shards
     # each, demands 12 times 0.33333 GPUs of an autoscaler, which makes three, and one of up to two never grows.
     at_once = next((number for number in range(enough, 100_001) if 100_000 % number == 0), enough)
