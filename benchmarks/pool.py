@@ -1,9 +1,11 @@
 """Output tokens a second of `synthesize` against raw AsyncLLM and ray.data.llm: same tiny model, prompts and schema.
 
-    python -m benchmarks.pool --rows 1380
+    python -m benchmarks.pool --rows 690
 
-Each contender is a process of its own, one after the other, round by round. The clock of the stage runs from its first
-shard's start to its last commit, that of the others from the first request to the last reply, engines loaded before.
+Each contender is a process of its own, one after the other, round by round, all on one thread of the model. The clock
+of the stage runs from its first shard's start to its last commit, that of AsyncLLM from the first request to the last
+reply, that of ray.data.llm from the model's first step to its last; engines loaded before. AsyncLLM has our executor,
+ray.data.llm the one that it comes with and, once more, ours.
 """
 
 import json
@@ -41,16 +43,16 @@ def stage(run: Path, rows: int) -> dict[str, Any]:
     return {"contender": "speed_ray", "tokens/s": tokens / seconds, "tokens": tokens, "wall s": usage.seconds}
 
 
-def rival(name: str, run: Path, rows: int) -> dict[str, Any]:
+def rival(name: str, run: Path, rows: int, *executor: str) -> dict[str, Any]:
     """Raw AsyncLLM or ray.data.llm on the prompts of the same plan, in a process of its own."""
-    said = process.module(f"benchmarks.rival_{name}", str(run), json.dumps(overrides(rows)))
+    said = process.module(f"benchmarks.rival_{name}", str(run), json.dumps(overrides(rows)), *executor)
     answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     return answer
 
 
 def main() -> None:
     parser = report.options(__doc__)
-    parser.add_argument("--rows", type=int, default=1380)
+    parser.add_argument("--rows", type=int, default=690)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     details = []
@@ -61,10 +63,12 @@ def main() -> None:
             details.append(stage(run, options.rows))
             details.append(rival("asyncllm", run, options.rows))
             details.append(rival("ray_data_llm", run, options.rows))
+            details.append(rival("ray_data_llm", run, options.rows, "ours"))
     speed = [row["tokens/s"] for row in details]
-    against_raw = _median(a / b for a, b in zip(speed[::3], speed[1::3], strict=True))
-    against_ray = _median(a / b for a, b in zip(speed[::3], speed[2::3], strict=True))
+    against = [_median(a / b for a, b in zip(speed[::4], speed[n::4], strict=True)) for n in (1, 2, 3)]
+    against_raw, against_ray, against_ray_with_ours = against
     details.append({"contender": "speed_ray / ray.data.llm", "tokens/s": against_ray})
+    details.append({"contender": "speed_ray / ray.data.llm, our executor", "tokens/s": against_ray_with_ours})
     report.emit(
         report.Result(
             "pool",

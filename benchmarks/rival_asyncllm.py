@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 
@@ -9,6 +10,7 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from benchmarks.prompts import planned
 from speed_ray.engines.engine import Request
@@ -20,6 +22,7 @@ async def main() -> None:
     recipe, requests = planned(sys.argv[1], json.loads(sys.argv[2]))
     config = recipe.generator
     assert isinstance(config, VllmEngine)
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"], os.environ["OMP_NUM_THREADS"] = "nobind", "1"  # as in an actor of one CPU
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=str(find_model(config.model)),
@@ -28,6 +31,7 @@ async def main() -> None:
             disable_log_stats=True,
             kv_cache_memory_bytes=1 << 30,
             max_num_seqs=256,
+            distributed_executor_backend=UniProcExecutor,
             **config.args,
         )
     )
