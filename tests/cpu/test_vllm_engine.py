@@ -111,6 +111,10 @@ async def test_it_answers(engine) -> None:
     assert reply.seconds > 0
 
 
+async def test_a_lone_engine_on_a_cpu_is_one_process(engine) -> None:
+    assert [psutil.Process(pid).name() for pid in engine_processes(os.getpid())] == ["VLLM::EngineCore"]
+
+
 async def test_every_one_of_n_samples_is_kept(engine) -> None:
     reply = await engine.generate(replace(ASK, n=3))
     assert len({sample.text for sample in reply.samples}) == 3
