@@ -1,7 +1,5 @@
 """A Run: one folder, on any storage, that holds the frozen recipe and the named artifacts made by it."""
 
-from typing import Any
-
 import yaml
 
 from speed_ray import recipes
@@ -83,5 +81,13 @@ class Run:
         data = find(self.store, "recipe.yaml")
         if data is None:
             raise UserError(f"{self.uri} is not a run: it has no recipe.yaml. A job such as brainstorm begins one.")
-        tree: dict[str, Any] = yaml.safe_load(data)
+        try:
+            tree = yaml.safe_load(data)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            tree = str(error)
+        if not isinstance(tree, dict):
+            raise UserError(
+                f"{self.uri}/recipe.yaml is damaged ({tree or 'it is empty'}).\n"
+                "Delete that one file and run the job again with the recipe that the run was begun with."
+            )
         return recipes.check(tree, f"{self.uri}/recipe.yaml", environment=False)

@@ -219,7 +219,15 @@ class Artifact:
     def plan(self) -> Plan | None:
         """The plan, or None before there is one."""
         data = self._find("plan.json")
-        return Plan.from_json(data) if data else None
+        try:
+            return None if data is None else Plan.from_json(data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable("plan.json", error) from None
+
+    def has_commits(self) -> bool:
+        """Whether anything was ever committed, whatever became of the plan."""
+        done, _ = self._commit_names()
+        return bool(done)
 
     def pending(self, plan: Plan) -> list[tuple[int, int]]:
         """The shards without a commit, each with the generation that its commit will have."""
@@ -342,7 +350,13 @@ class Artifact:
     def sweep(self, grace: float = SWEEP_GRACE) -> int:
         """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds. Returns how many files went."""
         success, manifest = self._find("_SUCCESS"), self.manifest()
-        if success is None or manifest is None or time.time() - json.loads(success)["published"] < grace:
+        if success is None or manifest is None:
+            return 0
+        try:
+            published = json.loads(success)["published"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable("_SUCCESS", error) from None
+        if time.time() - published < grace:
             return 0
         kept = {entry["path"] for shard in manifest["shards"] for entry in shard["files"].values()}
         orphans = [f"attempts/{name}" for name in self.names("attempts")]

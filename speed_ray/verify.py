@@ -44,6 +44,9 @@ def verify(run: Run) -> list[Verdict]:
         plan = artifact.plan()
         if plan is not None:
             verdicts.append(_verify(run, artifact, plan, verdicts))
+        elif artifact.has_commits():
+            lost = f"{artifact.where}/plan.json is missing. Run the same job again: it writes it anew."
+            verdicts.append(Verdict(name, problems=[lost]))
     if not verdicts:
         raise UserError(f"{run.uri} holds nothing to verify: no job was begun there. Check the folder's name.")
     return verdicts

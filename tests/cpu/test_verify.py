@@ -135,3 +135,13 @@ def test_repair_leaves_a_whole_run_alone(begun):
 def test_a_folder_that_is_no_run_is_refused(run):
     with pytest.raises(UserError, match="holds nothing to verify"):
         verify(run)
+
+
+def test_commits_without_their_plan_prove_nothing(begun: Run) -> None:
+    finish(begun)
+    begun.store.delete(f"{PROPOSED_TASKS}/plan.json")
+    [topics, tasks] = verify(begun)
+    assert topics.holds and not tasks.holds
+    assert "plan.json is missing" in tasks.problems[0]
+    begun.artifact(PROPOSED_TASKS).ensure_plan(PLAN)
+    assert all(verdict.holds for verdict in verify(begun))
