@@ -1,18 +1,28 @@
 """What one example must be, whatever the others are: long enough, in its language, no copy, no test set's text."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
-from speed_ray import language
+from speed_ray import kinds, language
 from speed_ray.checks import FEWEST_TO_COPY, Broken
 from speed_ray.curation.contamination import Seen
 from speed_ray.curation.words import Words
 from speed_ray.recipe import Curate
 from speed_ray.records import Row
 
-ALIKE = ("sts",)  # kinds whose query and positive are to share words
-LABELLED = ("classification",)  # kinds whose positive is a label
+
+@cache
+def labelled() -> frozenset[str]:
+    """The kinds whose positive is a label."""
+    return frozenset(name for name in kinds.names() if kinds.load(name).positive_is_label)
+
+
+@cache
+def alike() -> frozenset[str]:
+    """The kinds whose query and positive are to share words."""
+    return frozenset(name for name in kinds.names() if kinds.load(name).shares_words)
 
 
 def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) -> dict[int, tuple[str, str]]:
@@ -25,7 +35,7 @@ def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) ->
         found.setdefault(place, ("copied_query", f"query and positive share {share:.0%} of one's word triples"))
     for text, name in sorted(seen.find(texts).items()):
         place, side = divmod(text, 2)
-        if not (side and rows[place]["kind"] in LABELLED):
+        if not (side and rows[place]["kind"] in labelled()):
             what = ("query", "positive")[side]
             found.setdefault(place, ("contaminated", f"the {what}, or 13 words of it, stands in {name}"))
     if settings.check_language:
@@ -62,7 +72,7 @@ def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[i
     long_enough = texts.counts().reshape(-1, 2) >= FEWEST_TO_COPY
     shares = np.where(long_enough, shared[:, None] / np.maximum(sizes, 1), 0).max(1)
     places = np.flatnonzero(shares >= settings.copied).tolist()
-    return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in ALIKE]
+    return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in alike()]
 
 
 def _language(row: Row) -> Broken:

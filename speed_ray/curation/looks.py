@@ -71,7 +71,7 @@ class Rules:
 
 
 def _labels(rows: list[Row]) -> Hashes:
-    labelled = [place for place, row in enumerate(rows) if row["kind"] in gates.LABELLED]
+    labelled = [place for place, row in enumerate(rows) if row["kind"] in gates.labelled()]
     labels = np.zeros(len(rows), np.uint64)
     labels[labelled] = _numbers([plain(rows[place]["positive"]) for place in labelled])
     return labels

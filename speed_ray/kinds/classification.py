@@ -75,4 +75,5 @@ KIND = Kind(
         "The classes can be told from the text alone, and their names need not appear in it.",
         "The tasks differ from each other in who writes the text, why, and what is decided.",
     ),
+    positive_is_label=True,
 )

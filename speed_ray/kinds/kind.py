@@ -30,7 +30,8 @@ class Kind:
     written back as its fields when it is to be revised. `instruction` is the embedder's fixed instruction, or
     None where the brainstormed task is the instruction (then the kind needs tasks). `slots` draws what varies, from
     the row's own random generator. `guidelines` are Jinja sentences over the slots, shuffled where `shuffled`.
-    `check` returns (reason, detail) of the first rule that an example breaks, or None.
+    `check` returns (reason, detail) of the first rule that an example breaks, or None. Curating goes by the last two:
+    whether `positive` is a label, and whether it is to have words in common with `query`.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Kind:
     instruction: str | None = None
     example_tasks: tuple[str, ...] = ()
     task_rules: tuple[str, ...] = ()
+    positive_is_label: bool = False
+    shares_words: bool = False
 
     @property
     def schema(self) -> dict[str, Any]:

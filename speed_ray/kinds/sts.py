@@ -58,4 +58,5 @@ KIND = Kind(
     check=check,
     shuffled=False,
     instruction="Retrieve semantically similar text",
+    shares_words=True,
 )

@@ -15,6 +15,7 @@ from speed_ray.kinds.kind import Kind
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes import load
 from speed_ray.records import Rejected
+from speed_ray.stages import synthesize
 
 FIVE = ["classification", "matching_long", "matching_short", "retrieval", "sts"]
 DATA = Path(__file__).parents[3] / "shared" / "data"  # lies beside the checkout, where there is one
@@ -118,6 +119,18 @@ def test_adding_a_kind_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert replies.example_fields(json.dumps(five), kind, slots, "English") == five
     with pytest.raises(Rejected, match="not_five_lines"):
         replies.example_fields(json.dumps(five | {"limerick": "a"}), kind, slots, "English")
+
+
+def test_a_kind_that_no_run_asks_for_changes_no_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job
+) -> None:
+    job = make_job().begin()
+    before = synthesize.plan(job.run, job.recipe)
+    (tmp_path / "limerick.py").write_text(LIMERICK)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    assert "kind limerick" in Prompts().digests
+    assert synthesize.plan(job.run, job.recipe) == before
 
 
 def test_a_kind_with_a_field_that_the_embedder_never_sees_is_refused(
