@@ -1,23 +1,26 @@
-"""What can be known to fail is said before anything is started: the model folder, its prompts' length."""
+"""What can be known to fail is said before anything is started: templates, engines, the length of prompts."""
 
 from collections.abc import Sequence
 
-from speed_ray.engines import model_folder
+from speed_ray.engines import model_folder, openai, vllm_arguments
 from speed_ray.engines.engine import Request
-from speed_ray.engines.vllm_arguments import check_names
 from speed_ray.errors import UserError
 from speed_ray.inputs import PlannedRow
+from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import OpenAIEngine, Recipe, VllmEngine
 from speed_ray.stage import Stage
 
 SAMPLE = 32  # prompts that are measured
 
 
-def check_engines(recipe: Recipe) -> None:
-    """Raise UserError for a vLLM engine that could never start, before the recipe is frozen into a run."""
+def check_recipe(recipe: Recipe) -> None:
+    """Raise UserError for a template or an engine that could never work, before the recipe is frozen into a run."""
+    Prompts(recipe.prompts)
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
+        if isinstance(config, OpenAIEngine):
+            openai.check(config, role)
         if isinstance(config, VllmEngine):
-            check_names(config.args, role)
+            vllm_arguments.check(config.args, role)
             if not config.model.startswith("miniature://"):  # that would train it
                 folder = model_folder.find_model(config.model, f"{role}.model")
                 if folder:

@@ -213,6 +213,8 @@ Store = ObjectStore | LocalFolder
 
 def open_store(uri: str) -> Store:
     """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError."""
+    if not uri.strip():
+        raise UserError("the run's folder has no name: is the variable in --run set?")
     scheme = urlsplit(uri).scheme
     if scheme in CLOUDS:
         return _open_cloud(uri)

@@ -94,29 +94,32 @@ def check_model_folder(path: Path, chat_template: str | None, key: str = "genera
             f"Set this key to Jinja text or to a file with it, so that prompts can be written for the model."
         )
     if chat_template is not None:
-        read_chat_template(chat_template)
+        read_chat_template(chat_template, key)
 
 
-def check_adapter_folder(path: Path) -> int:
-    """Return the rank of a LoRA folder, or raise UserError for one that cannot be loaded."""
+def check_adapter_folder(path: Path, key: str = "generator") -> int:
+    """Return the rank of a LoRA folder, or raise UserError for one that cannot be loaded; `key` is the engine's."""
     config = path / "adapter_config.json"
     if not config.is_file():
-        raise UserError(f"generator.adapter: {path} holds no adapter_config.json, so it is not a LoRA folder of peft.")
-    _check_weights(path, "generator.adapter")
+        raise UserError(f"{key}.adapter: {path} holds no adapter_config.json, so it is not a LoRA folder of peft.")
+    _check_weights(path, f"{key}.adapter")
     rank = _read_json(config).get("r")
     if not isinstance(rank, int):
-        raise UserError(f"generator.adapter: {config} names no rank `r`, so it is no LoRA.")
+        raise UserError(f"{key}.adapter: {config} names no rank `r`, so it is no LoRA.")
     return rank
 
 
-def read_chat_template(value: str) -> str:
-    """Return Jinja text: the recipe's value itself, or what the file that it names holds."""
+def read_chat_template(value: str, key: str = "generator") -> str:
+    """Return Jinja text: the recipe's value itself, or what the file that it names holds; `key` is the engine's."""
     if "{" in value:
         return value
     path = Path(value).expanduser()
     if not path.is_file():
-        raise UserError(f"generator.chat_template: {value} is neither Jinja text nor a file.")
-    return path.read_text(encoding="utf-8")
+        raise UserError(f"{key}.chat_template: {value} is neither Jinja text nor a file.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{key}.chat_template: {value} is not UTF-8 text ({error}). Save it as UTF-8.") from None
 
 
 def folder_digest(path: Path) -> str:
@@ -139,7 +142,10 @@ def count_tokens(path: Path, texts: Sequence[str]) -> list[int]:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise UserError(f"generator.model: {path} holds no tokenizer.json, so its prompts cannot be measured.")
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain ones
+        raise UserError(f"{file} cannot be read as a tokenizer: {error}. Save the model's own there again.") from None
     tokenizer.no_truncation()
     return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 

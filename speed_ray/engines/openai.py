@@ -35,6 +35,7 @@ LONGEST_BACKOFF = 60.0
 LONGEST_RETRY_AFTER = 86_400.0
 REPORT_EVERY = 60.0  # seconds between two lines about the same trouble
 
+STRANGE = 20  # a proxy's page passes, and comes among answers; a website at the wrong address has nothing else
 PASSING = {408, 409, 425, 429}  # and every 5xx
 PUSHING_BACK = {429, 503, 529}
 FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt"}
@@ -77,6 +78,7 @@ class OpenAI:
         self._length_field = "max_tokens"
         self._secret: str | None = None
         self._open = self._answers = self._faults = 0  # the last two since the last report
+        self._strange, self._understood = 0, False  # answers that are no completion; whether there was one that is
         self._told_of_usage = False
 
     @property
@@ -99,9 +101,7 @@ class OpenAI:
     async def start(self) -> None:
         """Read the key and open a session; no prompt is sent. Raises UserError where the recipe is at fault."""
         config = self._config
-        if config.budget.dollars is not None and config.price is None:
-            raise UserError(f"{self._key}.budget.dollars needs {self._key}.price (dollars per million tokens)")
-        self._url = _url(config.base_url, self._key)
+        self._url = check(config, self._key)
         self._secret = _secret(config.api_key_env, self._key)
         headers = {"Content-Type": "application/json", "User-Agent": "speed_ray"}
         if self._secret:
@@ -217,8 +217,9 @@ class OpenAI:
         try:
             heard = chat.completion(raw)
         except chat.NotACompletion:
-            raise _Fault(f"HTTP 200 that is no chat completion: {self._shown(raw.decode(errors='replace'))}") from None
+            raise self._no_completion(self._shown(raw.decode(errors="replace"))) from None
         self._answers += 1
+        self._understood = True
         if heard.prompt_tokens is not None and heard.output_tokens is not None:
             spent = Spent(1, heard.prompt_tokens, heard.output_tokens)
             return _Answer(heard.samples, heard.prompt_tokens, spent, seconds)
@@ -227,6 +228,15 @@ class OpenAI:
             log.warning("%s does not say how many tokens its answers use: they are recorded as 0", self._url)
         # A budget in tokens or dollars still has to hold, so it is charged what the call could have used at most.
         return _Answer(heard.samples, 0, most if self._ledger.counts_tokens else Spent(1), seconds)
+
+    def _no_completion(self, said: str) -> Exception:
+        """Say what a 200 without a completion means: a proxy's passing page, or an address that never had any."""
+        self._strange += 1
+        if self._understood or self._strange < STRANGE:
+            return _Fault(f"HTTP 200 that is no chat completion: {said}")
+        return self._refuse(
+            f"none of its first {STRANGE} answers is a chat completion: check {self._key}.base_url\nIt said: {said}"
+        )
 
     def _failure(self, status: int, said: str, code: str, retry_after: float) -> Exception:
         """Say what an answer other than 200 means for the row or for the job."""
@@ -283,6 +293,13 @@ class OpenAI:
                     *(self._url, self._answers, self._faults, REPORT_EVERY, self._open, self.throttle.limit),
                 )
             self._answers = self._faults = 0
+
+
+def check(config: OpenAIEngine, key: str) -> yarl.URL:
+    """Return where to ask. Raises UserError for what no endpoint can mend; `key` is the engine's in the recipe."""
+    if config.budget.dollars is not None and config.price is None:
+        raise UserError(f"{key}.budget.dollars needs {key}.price (dollars per million tokens)")
+    return _url(config.base_url, key)
 
 
 def _at_most(request: Request, n: int) -> Spent:

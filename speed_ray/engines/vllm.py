@@ -35,14 +35,12 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from speed_ray.engines.engine import EngineDead, EngineRefused, Load, Message, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
 from speed_ray.engines.orphans import EndsWithParent
-from speed_ray.engines.vllm_arguments import check_names
+from speed_ray.engines.vllm_arguments import check
 from speed_ray.errors import UserError
 from speed_ray.recipe import VllmEngine
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
-OURS = ("model", "revision")
 PARALLEL = ("tensor", "pipeline", "prefill_context", "data")
-PICKLED = ("pt", "npcache")  # load formats that unpickle weights
 
 
 class Vllm:
@@ -67,7 +65,7 @@ class Vllm:
         self._loras: dict[str, Any] = {}
         self._lora_loading = asyncio.Lock()
         self._schemas: dict[str, Any] = {}
-        self._template = read_chat_template(config.chat_template) if config.chat_template else None
+        self._template = read_chat_template(config.chat_template, key) if config.chat_template else None
 
     async def start(self) -> None:
         """Load the weights. Raises UserError when the recipe is at fault, EngineDead when vLLM does not come up."""
@@ -76,7 +74,7 @@ class Vllm:
         if folder is not None:
             check_model_folder(folder, self._config.chat_template, self._key)
         _set_environment()
-        ranks = [check_adapter_folder(_folder(adapter, self._key)) for adapter in self._adapters]
+        ranks = [check_adapter_folder(_folder(adapter, self._key), self._key) for adapter in self._adapters]
         self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model), ranks), self._key)
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
@@ -138,9 +136,7 @@ class Vllm:
             async for output in self._engine.generate(tokens_input(prompt), sampling, row_id, lora_request=lora):
                 final = output
         except EngineDeadError as error:
-            raise EngineDead(
-                f"vLLM's engine process died; its reason is above in this actor's log. {error}"
-            ) from error
+            raise EngineDead(f"vLLM's engine process died; its reason is in {_log()}. {error}") from error
         except VLLMClientError as error:
             raise EngineRefused(f"vLLM refuses the request of row {row_id}: {error}") from error
         except Exception as error:
@@ -207,7 +203,7 @@ class Vllm:
     async def _load_lora(self, path: str, number: int) -> Any:
         try:
             folder = _folder(path, self._key)
-            rank = check_adapter_folder(folder)
+            rank = check_adapter_folder(folder, self._key)
         except UserError as error:
             raise EngineRefused(str(error)) from None
         config = self._engine.vllm_config.lora_config
@@ -234,15 +230,7 @@ def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
     Values are held to vLLM's own annotations in pydantic's strict JSON mode: "8" is no int, a string may be an enum.
     """
     hints = {field.name: field.type for field in dataclasses.fields(AsyncEngineArgs) if field.name[0] != "_"}
-    check_names(args, role)
-    for name, value in args.items():
-        key = f"{role}.args.{name}"
-        if name in OURS:
-            raise UserError(f"{key}: set {role}.{name} instead.")
-        if name == "trust_remote_code" and value:
-            raise UserError(f"{key}: a model's own code is never run; choose a model that vLLM knows itself.")
-        if name == "load_format" and value in PICKLED:
-            raise UserError(f"{key}: {value} weights are pickle, which can run code; convert them to safetensors.")
+    check(args, role)
     # vLLM writes a few annotations as text, which only its own type checker resolves: those it checks itself
     fields: dict[str, Any] = {name: (Any if isinstance(hints[name], str) else hints[name], ...) for name in args}
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
@@ -315,6 +303,12 @@ def _set_environment() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
 
 
+def _log() -> str:
+    """Where this process writes: in a Ray actor a file of its own on its node, which no terminal shows."""
+    path = os.path.realpath("/proc/self/fd/2")
+    return path if os.path.isfile(path) else "what was printed above"
+
+
 def _launch(args: AsyncEngineArgs, key: str) -> AsyncLLM:
     """Start the engine's processes and wait for the weights."""
     try:
@@ -331,7 +325,7 @@ def _launch(args: AsyncEngineArgs, key: str) -> AsyncLLM:
         )
     except RuntimeError as error:
         raise EngineDead(
-            f"vLLM could not start {args.model}; its reason is above in this actor's log.\n"
+            f"vLLM could not start {args.model}; its reason is in {_log()}.\n"
             f"Usual ones: no room for the weights or for one request of max_model_len in the memory that "
             f"{key}.args.gpu_memory_utilization leaves. ({error})"
         ) from error

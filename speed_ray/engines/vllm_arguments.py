@@ -1,4 +1,4 @@
-"""The names of vLLM's own settings, read from its source: a typo is not worth the ten seconds of importing it."""
+"""What can be said of vLLM's own settings without vLLM: a typo is not worth the ten seconds of importing it."""
 
 import ast
 import functools
@@ -8,13 +8,28 @@ from typing import Any
 
 from speed_ray.errors import UserError, nearest
 
+OURS = ("model", "revision")
+PICKLED = ("pt", "npcache")  # load formats that unpickle weights
 
-def check_names(args: dict[str, Any], key: str) -> None:
-    """Raise UserError for a name in `<key>.args` that vLLM does not know. Values are checked by engines/vllm.py."""
+
+def check(args: dict[str, Any], role: str) -> None:
+    """Raise UserError for a name in `<role>.args` that vLLM does not know, and for a value that is never taken.
+
+    All other values are checked by engines/vllm.py, where vLLM is.
+    """
     valid = _names()
-    for name in args:
+    for name, value in args.items():
+        key = f"{role}.args.{name}"
         if valid and name not in valid:
-            raise UserError(f"{key}.args.{name}: vLLM has no such argument{nearest(name, valid)}.")
+            raise UserError(f"{key}: vLLM has no such argument{nearest(name, valid)}.")
+        if name in OURS:
+            raise UserError(f"{key}: set {role}.{name} instead.")
+        if name == "trust_remote_code" and value:
+            raise UserError(f"{key}: a model's own code is never run; choose a model that vLLM knows itself.")
+        if name == "load_format" and value in PICKLED:
+            raise UserError(f"{key}: {value} weights are pickle, which can run code; convert them to safetensors.")
+        if name == "max_model_len" and (type(value) is not int or value < 1):
+            raise UserError(f"{key}: write a whole number of tokens, such as 4096 (got {value!r}).")
 
 
 @functools.cache

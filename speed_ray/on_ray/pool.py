@@ -231,7 +231,8 @@ def _stalled(stage: Stage) -> Stalled:
         f"{stage.name}: no shard was committed for {pool.watchdog_minutes:g} minutes, so the job was ended.\n"
         f"The cluster has: {resources()}. One engine of this stage takes {pool}.\n"
         "If the cluster cannot hold one, change the stage's pool; if an engine is slow or an endpoint is "
-        "down, see the actors' logs. Then run the same command again: it goes on from the last commit."
+        "down, see the actors' logs (worker-*.err; by Ray's default in /tmp/ray/session_latest/logs of their node). "
+        "Then run the same command again: it goes on from the last commit."
     )
 
 

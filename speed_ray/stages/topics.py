@@ -52,6 +52,11 @@ def read(source: str, limit: int | None = None) -> list[str]:
     topics = [line for line in stripped if line and not line.startswith("#")]
     if not topics:
         raise UserError(f"topics.source: {source} holds no topic. Write one category path a line, such as Arts/Music.")
+    if not any(map(_is_topic, topics[:limit])):
+        raise UserError(
+            f"topics.source: {source} holds no topic: each of its {len(topics[:limit]):,} lines is longer than "
+            f"{LONGEST} characters, or only separators. Write one category path a line, such as Arts/Music."
+        )
     return topics[:limit]
 
 
@@ -61,9 +66,13 @@ def truncate(path: str) -> str:
     return "/".join(parts if len(parts) <= 4 else parts[:2] + parts[-2:])
 
 
+def _is_topic(line: str) -> bool:
+    return len(line) <= LONGEST and truncate(line) != ""
+
+
 def _topic(number: int, line: str, seen: set[str]) -> passing.Passed:
     topic = truncate(line)
-    if len(line) > LONGEST or not topic:
+    if not _is_topic(line):
         reason, detail = ("too_long", f"{len(line)} characters") if topic else ("no_words", "only separators")
         return passing.reject(content_id(TOPICS, str(number), line), "", TOPICS, reason, detail, line[:1000])
     if topic.casefold() in seen:

@@ -48,6 +48,17 @@ def said(capsys):
             "args.max_modellen: vLLM has no such argument",
         ),
         ("teacher={engine: vllm, model: /no/such/model}", "teacher.model: there is no model folder /no/such/model"),
+        (
+            "generator={engine: vllm, model: x/y, args: {max_model_len: 4k}}",
+            "args.max_model_len: write a whole number",
+        ),
+        ("generator={engine: vllm, model: x/y, args: {model: x/z}}", "args.model: set generator.model instead"),
+        ("prompts=/no/such/folder", "/no/such/folder"),
+        ("teacher={engine: openai, model: m, base_url: nonsense}", "teacher.base_url must look like"),
+        (
+            "teacher={engine: openai, model: m, base_url: 'http://h/v1', budget: {dollars: 1}}",
+            "teacher.budget.dollars needs teacher.price",
+        ),
     ],
 )
 def test_a_wrong_recipe(make_job, said, override, named):
@@ -56,6 +67,11 @@ def test_a_wrong_recipe(make_job, said, override, named):
     assert code == 2
     assert named in words
     assert not Path(job.uri).exists()
+
+
+def test_a_run_without_a_name(said):
+    code, words = said("brainstorm", "--recipe", "miniature", "--run", "")
+    assert code == 2 and "is the variable in --run set?" in words
 
 
 def test_an_unknown_recipe(said, tmp_path):
@@ -69,6 +85,7 @@ TOPICS = {
     "missing": (None, "there is no file"),
     "empty": (b"\n  \n# only a comment\n", "holds no topic"),
     "not-text": (b"\xff\xfe\x00broken", "is not UTF-8 text"),
+    "too-long": (b"a" * 10_000 + b"\n///\n", "each of its 2 lines is longer than 300 characters, or only separators"),
 }
 
 
@@ -78,14 +95,10 @@ def test_wrong_topics(make_job, said, tmp_path, content):
     source = tmp_path / "list.txt"
     if data is not None:
         source.write_bytes(data)
-    code, words = said(*make_job(topics__source=str(source)).arguments("brainstorm"))
+    job = make_job(topics__source=str(source))
+    code, words = said(*job.arguments("brainstorm"))
     assert code == 2
     assert "topics.source" in words and str(source) in words and named in words
-
-
-def test_wrong_topics_write_nothing(make_job, said):
-    job = make_job(topics__source="nowhere.txt")
-    said(*job.arguments("brainstorm"))
     assert not Path(job.uri).exists()
 
 
@@ -215,6 +228,23 @@ def test_status_after_a_crash(make_job, said):
     code, words = said("verify", job.uri)
     assert code == 1
     assert "missing 260" in words
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\xfe\x80"])
+def test_a_damaged_recipe_of_a_run(make_job, said, damage):
+    job = make_job().begin()
+    (Path(job.uri) / "recipe.yaml").write_bytes(damage)
+    code, words = said("status", job.uri)
+    assert code == 2 and f"{job.uri}/recipe.yaml is damaged" in words
+
+
+@pytest.mark.parametrize("command", [("status",), ("verify",), ("show", "examples")])
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"rows": 3}'])
+def test_a_damaged_plan(make_job, said, command, damage):
+    job = make_job().begin().half_done(1)
+    (job.examples / "plan.json").write_bytes(damage)
+    code, words = said(command[0], job.uri, *command[1:])
+    assert code == 3 and "examples/plan.json is damaged" in words
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])
