@@ -1,13 +1,21 @@
 """A real local endpoint that answers as each test says, and what tests of the endpoint engine ask of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from speed_ray.engines.engine import Reply, Request
 from speed_ray.engines.openai import OpenAI
 
+MOCK = Path(__file__).parents[1] / "benchmarks" / "mock_endpoint.py"
 KEY = "sk-this-must-never-be-seen"
 Answer = Callable[[dict, web.Request], Awaitable[web.StreamResponse]]
 
@@ -98,3 +106,19 @@ def texts(replies: list[Reply | BaseException]) -> list[str]:
 
 def answers(rows: int) -> list[str]:
     return [f"answer to {row}" for row in range(rows)]
+
+
+@contextmanager
+def mock(*arguments: str) -> Iterator[str]:
+    """Start the benchmarks' mock endpoint, which counts what it is asked; yield its base URL."""
+    with subprocess.Popen([sys.executable, str(MOCK), *arguments], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def asked(url: str) -> dict[str, Any]:
+    """What the mock was asked, prompt by prompt."""
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/stats?prompts=1") as answer:
+        return json.load(answer)

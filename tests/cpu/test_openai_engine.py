@@ -1,27 +1,34 @@
 """The endpoint engine against real local servers: what it sends and reads, what it retries, what it refuses."""
 
 import asyncio
-import json
 import socket
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from tiny_endpoint import KEY, all_of, answers, completion, cut, good, prompt, refusing, reset, saying, texts
+from tiny_endpoint import (
+    KEY,
+    all_of,
+    answers,
+    asked,
+    completion,
+    cut,
+    good,
+    mock,
+    prompt,
+    refusing,
+    reset,
+    saying,
+    texts,
+)
 
+from speed_ray.engines import openai
 from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import EngineRefused, PromptTooLong
 from speed_ray.engines.openai import OpenAI
 from speed_ray.errors import UserError
 from speed_ray.recipe import OpenAIEngine
-
-MOCK = Path(__file__).parents[2] / "benchmarks" / "mock_endpoint.py"
-
 
 # What is sent and what is read
 
@@ -140,18 +147,9 @@ async def test_an_endpoint_that_goes_down_is_waited_for(endpoint, connect, unuse
 
 async def test_every_row_finishes_once_among_many_faults(connect) -> None:
     shares = ["--share-429", "0.1", "--share-500", "0.02", "--share-drop", "0.01", "--share-html", "0.01"]
-    command = [sys.executable, str(MOCK), "--latency-ms", "2", *shares]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as mock:
-        try:
-            url = mock.stdout.readline().strip()
-            ends = await all_of(await connect(base_url=url, in_flight=64), 1000)
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"{url}/stats?prompts=1".replace("/v1", "")) as got,
-            ):
-                stats = json.loads(await got.read())
-        finally:
-            mock.kill()
+    with mock("--latency-ms", "2", *shares) as url:
+        ends = await all_of(await connect(base_url=url, in_flight=64), 1000)
+        stats = await asyncio.to_thread(asked, url)
     assert len(texts(ends)) == 1000
     assert not any("html" in text or "mock answers" in text for text in texts(ends))
     assert Counter(answered for _, answered in stats["prompts"].values()) == {1: 1000}
@@ -160,6 +158,25 @@ async def test_every_row_finishes_once_among_many_faults(connect) -> None:
 
 
 # What cannot pass
+
+
+async def test_a_website_is_no_endpoint(endpoint, connect) -> None:
+    endpoint.answer = saying(b"<html>Welcome!</html>", "text/html")
+    ends = await all_of(await connect(), 30)
+    assert all(isinstance(end, EngineRefused) for end in ends)
+    assert "check teacher.base_url" in str(ends[0]) and "Welcome!" in str(ends[0])
+    assert len(endpoint.asked) <= openai.STRANGE + 8
+
+
+async def test_a_page_among_answers_passes(endpoint, connect) -> None:
+    client = await connect(in_flight=1)
+    await all_of(client, 1)
+    endpoint.answer = saying(b"<html>Bad gateway</html>", "text/html")
+    asked = asyncio.create_task(client.generate(prompt("late")))
+    while client.retries <= openai.STRANGE:
+        await asyncio.sleep(0.01)
+    endpoint.answer = good
+    assert (await asked).samples[0].text == "answer to late"
 
 
 @pytest.mark.parametrize(

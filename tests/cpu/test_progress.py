@@ -19,8 +19,13 @@ def tally(tmp_path: Path) -> Tally:
 
 def test_a_job_without_a_shard_yet_says_what_it_waits_for(tally):
     assert "engines load" in tally.text()
-    tally.counts += Counts(accepted=2)
+    tally.add(Counts(accepted=2))
     assert "engines load" not in tally.text()
+
+
+def test_shards_and_rows_are_told(tally):
+    tally.add(Counts(accepted=1, rejected=1))
+    assert tally.text().startswith("1 of 2 shards · 2 of 4 rows · accepted 1 · rejected 1")
 
 
 def test_the_reasons_of_rejects_are_told_the_most_frequent_first(tally):
