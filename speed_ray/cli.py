@@ -285,7 +285,8 @@ def _do(
             f"stopped. Everything committed is kept in {uri}.\nTo go on, run the same command again."
         ) from None
     if name == "evaluate":
-        return  # its table is said already, and nothing comes after it
+        print(f"next: {_command()} serve {uri}")  # its table is said already
+        return
     _say_what_was_made(run, _made(name, recipe))
     following = _following(run, recipe, name)
     if following is None:

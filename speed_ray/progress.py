@@ -44,7 +44,7 @@ class Progress:
     def add(self, counts: dict[str, Counts]) -> None:
         """Take in committed shards by artifact, or no news."""
         for name, more in counts.items():
-            self.tallies[name].counts += more
+            self.tallies[name].add(more)
         if self.live:
             self.live.update(self._bars())
         elif time.monotonic() - self.lined >= LINE_EVERY:
@@ -75,8 +75,14 @@ class Tally:
 
     def count(self) -> Counts:
         """Count anew what is committed."""
-        self.counts = sum((commit.counts for commit in self.artifact.commits()), Counts())
+        committed = [commit.counts for commit in self.artifact.commits()]
+        self.shards, self.counts = len(committed), sum(committed, Counts())
         return self.counts
+
+    def add(self, more: Counts) -> None:
+        """Take in one committed shard."""
+        self.shards += 1
+        self.counts += more
 
     def text(self) -> str:
         """One line: rows, reasons, speeds, spending, time left."""
@@ -86,6 +92,7 @@ class Tally:
         tokens = (counts.output_tokens - self.before.output_tokens) / seconds
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.reasons.items(), key=lambda r: -r[1])[:4])
         parts = [
+            f"{self.shards:,} of {self.plan.shards:,} shards",
             f"{done:,} of {self.plan.rows:,} rows",
             f"accepted {counts.accepted:,}",
             f"rejected {counts.rejected:,}" + (f" ({reasons})" if reasons else ""),

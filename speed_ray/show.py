@@ -61,7 +61,8 @@ def show(
     for record in chosen:
         console.print(_panel(run, artifact, record, whole=row is not None))
     if row is None:
-        console.print(f"Prompt, raw reply and seed of one: speed-ray show {run.uri} {name} --row ID", markup=False)
+        hint = f"Prompt, raw reply and seed of one: speed-ray show {run.uri} {name} --row ID"
+        console.print(hint, markup=False, soft_wrap=True)
 
 
 def plain(text: str) -> Text:
@@ -78,9 +79,19 @@ def _rows(artifact: Artifact, role: str) -> Iterator[Row]:
 
 def _by_id(artifact: Artifact, row: str) -> list[Row]:
     for role in (RECORDS, REJECTS):
-        found = [r for r in _rows(artifact, role) if row in (r.get("id"), r.get("row_id"))]
-        if found:
+        if found := _found(artifact, role, row, "id", "row_id"):
             return found
+    return []
+
+
+def _found(artifact: Artifact, role: str, value: str, *columns: str) -> list[Row]:
+    """The rows of the first shard that has any with this value in one of the columns."""
+    for commit in artifact.commits():
+        if role in commit.files:
+            table = artifact.read(commit.files[role].path)
+            ids = zip(*(table[column].to_pylist() for column in columns if column in table.column_names), strict=True)
+            if places := [place for place, of_row in enumerate(ids) if value in of_row]:
+                return [row for place in places for row in table.slice(place, 1).to_pylist()]
     return []
 
 
@@ -101,7 +112,7 @@ def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:
     if whole:
         parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
         asked = run.artifact(EXAMPLES) if artifact.name == CURATED_EXAMPLES else artifact  # curating asks nobody
-        parts += [_reply(reply) for reply in _rows_with(asked, REPLIES, str(row_id))]
+        parts += [_reply(reply) for reply in _found(asked, REPLIES, str(row_id), "row_id")]
     return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
 
 
@@ -133,18 +144,8 @@ def _reply(reply: Row) -> Text:
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
     parent_id = record.get("parent_id")
     for name in ABOVE.get(artifact.name, ()):
-        found = next((row for row in _rows(run.artifact(name), RECORDS) if row["id"] == parent_id), None)
-        if found is None:
+        found = _found(run.artifact(name), RECORDS, str(parent_id), "id")
+        if not found:
             return
-        yield name, found
-        parent_id = found.get("parent_id")
-
-
-def _rows_with(artifact: Artifact, role: str, row_id: str) -> list[Row]:
-    for commit in artifact.commits():
-        if role in commit.files:
-            table = artifact.read(commit.files[role].path)
-            found = [row for row in table.to_pylist() if row["row_id"] == row_id]
-            if found:
-                return found
-    return []
+        yield name, found[0]
+        parent_id = found[0].get("parent_id")
