@@ -78,10 +78,11 @@ class EngineMeters:
         self.stages = {stage.name: stage for stage in stages}
         self.name = " and ".join(self.stages)
         self.gpus = stages[0].settings.pool.gpus
-        self.load, self.asked = Load(0, 0), Tally[str]()
+        self.load, self.asked, self.looked = Load(0, 0), Tally[str](), time.monotonic()
 
     def shard(self, stage: str, counts: Counts | None, seconds: float) -> None:
         """Count a shard that was worked on; without counts another was first."""
+        self._look()  # an engine's last seconds count as well, or its only ones
         meters, engine = self.meters, self.stages[stage].engine
         meters.add("commits", 1, stage=stage, outcome="won" if counts else "lost")
         if counts is None:
@@ -98,16 +99,13 @@ class EngineMeters:
 
     async def watch(self) -> None:
         """Say for ever what the engine is at, and count the time and the requests that went by meanwhile."""
-        last = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
-            now = time.monotonic()
-            self.meters.add("gpu_seconds", self.gpus * (now - last), stage=self.name)
-            last = now
             self._look()
 
     def _look(self) -> None:
-        meters, before, load = self.meters, self.load, self.engine.load()
+        meters, before, load, now = self.meters, self.load, self.engine.load(), time.monotonic()
+        meters.add("gpu_seconds", self.gpus * (now - self.looked), stage=self.name)
         meters.set("engine_requests", load.running, stage=self.name, state="running")
         meters.set("engine_requests", load.waiting, stage=self.name, state="waiting")
         cached = load.cached_tokens - before.cached_tokens
@@ -118,7 +116,7 @@ class EngineMeters:
         asked = Tally(self.store.requests)
         for verb, count in (asked - self.asked).items():
             meters.add("store_requests", count, verb=verb)
-        self.load, self.asked = load, asked
+        self.load, self.asked, self.looked = load, asked, now
 
 
 class TrainingMeters:
