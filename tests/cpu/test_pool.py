@@ -20,6 +20,7 @@ from speed_ray.stages import revise, synthesize
 from speed_ray.verify import verify
 
 LOG = ".shards-of-actors"  # a file in the run's folder where each shard's begin and end are noted, by process id
+CREW = ".actors-to-wait-for"  # another: how many processes must have begun a shard before one may end
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,18 +40,23 @@ def ray_session() -> Iterator[None]:
 def note_shards():
     # A nested function travels to the workers by value: they cannot import this file.
     def hook() -> None:
+        import asyncio
+
         from speed_ray.worker import Worker
 
         work = Worker.work
 
         async def noted(worker: Worker, shard: int, generation: int):
-            with open(f"{worker.artifact.store.uri}/{LOG}", "a") as log:
-                log.write(f'[{os.getpid()}, 1, "{worker.artifact.name}"]\n')
+            log, crew = (Path(worker.artifact.store.uri, name) for name in (LOG, CREW))
+            with log.open("a") as lines:
+                lines.write(f'[{os.getpid()}, 1, "{worker.artifact.name}"]\n')
+            while crew.exists() and len({json.loads(line)[0] for line in log.open()}) < int(crew.read_text()):
+                await asyncio.sleep(0.1)
             try:
                 return await work(worker, shard, generation)
             finally:
-                with open(f"{worker.artifact.store.uri}/{LOG}", "a") as log:
-                    log.write(f'[{os.getpid()}, -1, "{worker.artifact.name}"]\n')
+                with log.open("a") as lines:
+                    lines.write(f'[{os.getpid()}, -1, "{worker.artifact.name}"]\n')
 
         Worker.work = noted
 
@@ -73,16 +79,22 @@ def at_once(job) -> Counter[int]:
     return most
 
 
+def wait_for(job, actors: int) -> None:
+    """Let no shard end before so many actors have one, however late they come up; the watchdog ends it else."""
+    Path(job.uri, CREW).write_text(str(actors))
+
+
 @pytest.mark.slow
 def test_the_pool_never_decides_a_row(make_job):
     small = make_job("one", synthesize__pool={"max": 1}, generator__in_flight=4).begin()
-    # Slow, so that engines which come up late on a busy machine find work left.
-    large = make_job("three", slow=True, synthesize__pool={"min": 3, "max": 3}, generator__in_flight=8).begin()
+    three = {"min": 3, "max": 3, "watchdog_minutes": 5}
+    large = make_job("three", slow=True, synthesize__pool=three, generator__in_flight=8).begin()
+    wait_for(large, actors=3)
     for job in (small, large):
         job.synthesize()
 
     assert len(at_once(small)) == 1
-    assert len(at_once(large)) > 1, "a pool of three left all work to one engine: nothing was compared"
+    assert len(at_once(large)) == 3
     assert table(small, RECORDS) == table(large, RECORDS)
     columns = ["row_id", "trial", "messages", "seed", "text"]
     assert table(small, REPLIES).select(columns) == table(large, REPLIES).select(columns)
@@ -119,12 +131,14 @@ def test_a_job_that_another_driver_ends_while_ray_starts_ends_well(make_job, mon
 
 @pytest.mark.slow
 def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
-    job = make_job(slow=True, synthesize__pool={"min": 1, "max": 3}, synthesize__examples=1150).begin()
+    growing = {"min": 1, "max": 3, "watchdog_minutes": 5}
+    job = make_job(slow=True, synthesize__pool=growing, synthesize__examples=1150).begin()
+    wait_for(job, actors=2)
 
     job.synthesize()
 
     most = at_once(job)
-    assert 1 < len(most) <= 3, "the pool stayed at its minimum, or outgrew its maximum"
+    assert 2 <= len(most) <= 3, "the pool stayed at its minimum, or outgrew its maximum"
     assert max(most.values()) == 5, "two times 16 requests in flight over 10 rows a shard, and one at its tail"
     prove(job)
 

@@ -240,7 +240,7 @@ async def test_a_model_without_template_is_refused_with_the_key_to_set(tiny: Pat
     ("args", "told"),
     [
         ({"max_model_length": 512}, "did you mean 'max_model_len'"),
-        ({"max_model_len": "512"}, "valid integer"),
+        ({"max_num_seqs": "512"}, "valid integer"),
         ({"trust_remote_code": True}, "never run"),
         ({"model": "other"}, r"set generator\.model"),
         ({"load_format": "pt"}, "pickle"),

@@ -42,7 +42,7 @@ def test_told_to_end_while_ray_starts(make_job, drive, nothing_left):
     """Ray's own handler is at work then, which would end the process with a code of its own."""
     job = make_job(slow=True).begin()
     driver = drive(job)
-    driver.wait_until(lambda: "examples: 0 of 460" in driver.said())
+    driver.wait_until(lambda: "examples: 0 of 46 shards" in driver.said())
     driver.wait_until(lambda: any("gcs_server" in process.name() for process in driver.left()))
     driver.process.send_signal(signal.SIGTERM)
     assert driver.ended() == 3, driver.said()
