@@ -1,7 +1,5 @@
 """A Run: one folder, on any storage, that holds the frozen recipe and the named artifacts made by it."""
 
-import yaml
-
 from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.identity import what_decides
@@ -81,13 +79,12 @@ class Run:
         data = find(self.store, "recipe.yaml")
         if data is None:
             raise UserError(f"{self.uri} is not a run: it has no recipe.yaml. A job such as brainstorm begins one.")
+        origin = f"{self.uri}/recipe.yaml"
         try:
-            tree = yaml.safe_load(data)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            tree = str(error)
-        if not isinstance(tree, dict):
+            tree = recipes.parse(data, origin)
+        except UserError as error:
             raise UserError(
-                f"{self.uri}/recipe.yaml is damaged ({tree or 'it is empty'}).\n"
+                f"{origin} is damaged: {error}\n"
                 "Delete that one file and run the job again with the recipe that the run was begun with."
-            )
-        return recipes.check(tree, f"{self.uri}/recipe.yaml", environment=False)
+            ) from None
+        return recipes.check(tree, origin, environment=False)

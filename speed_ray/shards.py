@@ -17,11 +17,11 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -30,6 +30,7 @@ from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row
 from speed_ray.store import Store, find
 
+T = TypeVar("T")
 REPLIES, RECORDS, REJECTS = "replies", "records", "rejects"
 ROLES = (REPLIES, RECORDS, REJECTS)
 COMMIT = re.compile(r"([0-9]{8,})\.([0-9]+)\.(json|void)")  # anything else in the folder is a stray
@@ -219,10 +220,7 @@ class Artifact:
     def plan(self) -> Plan | None:
         """The plan, or None before there is one."""
         data = self._find("plan.json")
-        try:
-            return None if data is None else Plan.from_json(data)
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._unreadable("plan.json", error) from None
+        return None if data is None else self._understood("plan.json", data, Plan.from_json)
 
     def has_commits(self) -> bool:
         """Whether anything was ever committed, whatever became of the plan."""
@@ -288,13 +286,7 @@ class Artifact:
     def manifest(self) -> dict[str, Any] | None:
         """The published list of shards, or None before publication, which both files must be there for."""
         data = self._find("_MANIFEST.json") if self._find("_SUCCESS") else None
-        if data is None:
-            return None
-        try:
-            tree: dict[str, Any] = json.loads(data)
-        except ValueError as error:
-            raise self._unreadable("_MANIFEST.json", error) from None
-        return tree
+        return None if data is None else self._understood("_MANIFEST.json", data, json.loads)
 
     def withdraw(self, commit: Commit) -> None:
         """Void a commit whose files cannot be read. Its shard is done anew in the next generation."""
@@ -352,10 +344,7 @@ class Artifact:
         success, manifest = self._find("_SUCCESS"), self.manifest()
         if success is None or manifest is None:
             return 0
-        try:
-            published = json.loads(success)["published"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._unreadable("_SUCCESS", error) from None
+        published = self._understood("_SUCCESS", success, lambda data: float(json.loads(data)["published"]))
         if time.time() - published < grace:
             return 0
         kept = {entry["path"] for shard in manifest["shards"] for entry in shard["files"].values()}
@@ -385,16 +374,16 @@ class Artifact:
         return find(self.store, f"{self.name}/{path}")
 
     def _commit(self, path: str) -> Commit:
-        try:
-            return Commit.from_json(self.get(path))
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._unreadable(path, error) from None
+        return self._understood(path, self.get(path), Commit.from_json)
 
-    def _unreadable(self, path: str, error: Exception) -> Interrupted:
-        return Interrupted(
-            f"{self.where}/{path} is damaged ({error}).\n"
-            "Delete that one file and run the same job again: it makes anew what the file stood for."
-        )
+    def _understood(self, path: str, data: bytes, read: Callable[[bytes], T]) -> T:
+        try:
+            return read(data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Interrupted(
+                f"{self.where}/{path} is damaged ({error}).\n"
+                "Delete that one file and run the same job again: it makes anew what the file stood for."
+            ) from None
 
     def _commit_names(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         done: dict[int, list[int]] = {}

@@ -20,15 +20,21 @@ from speed_ray.recipe import OpenAIEngine, Recipe
 def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends."""
     text, origin = _read(name_or_path)
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{origin} must be a mapping of recipe keys, not {type(tree).__name__}")
+    tree = parse(text, origin)
     for override in overrides:
         _set(tree, override)
     return check(tree, origin)
+
+
+def parse(text: str | bytes, origin: str) -> dict[str, Any]:
+    """Turn YAML into a plain tree, or raise UserError where it is none."""
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{origin} must be a mapping of recipe keys, not {type(tree).__name__}")
+    return tree
 
 
 def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:

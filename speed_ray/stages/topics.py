@@ -49,15 +49,15 @@ def read(source: str, limit: int | None = None) -> list[str]:
     if any("\0" in line for line in lines):  # UTF-16 without its mark decodes as UTF-8, with a zero in every letter
         raise UserError(f"topics.source: {source} is not UTF-8 text (it holds zero bytes). Save it as UTF-8.")
     stripped = (line.strip() for line in lines)
-    topics = [line for line in stripped if line and not line.startswith("#")]
+    topics = [line for line in stripped if line and not line.startswith("#")][:limit]
     if not topics:
         raise UserError(f"topics.source: {source} holds no topic. Write one category path a line, such as Arts/Music.")
-    if not any(map(_is_topic, topics[:limit])):
+    if not any(map(_is_topic, topics)):
         raise UserError(
-            f"topics.source: {source} holds no topic: each of its {len(topics[:limit]):,} lines is longer than "
+            f"topics.source: {source} holds no topic: each of its {len(topics):,} lines is longer than "
             f"{LONGEST} characters, or only separators. Write one category path a line, such as Arts/Music."
         )
-    return topics[:limit]
+    return topics
 
 
 def truncate(path: str) -> str:

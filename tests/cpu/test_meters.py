@@ -1,16 +1,14 @@
 """What a live run exports: every metric that dashboards may name, from real engines and a real training."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 import ray
+from tiny_endpoint import mock
 from tiny_training import TEMPLATE, tiny_model
 
 from speed_ray import pipeline
@@ -24,7 +22,6 @@ from speed_ray.training import plan
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 JUNIOR = {
     "batch": 4, "micro_batch": 4, "epochs": 8.0, "most_steps": 40, "learning_rate": 1e-3, "precision": "fp32",
     "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
@@ -50,13 +47,8 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     """The address of a paid teacher that answers at once."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.mock_endpoint", "--latency-ms", "1"], stdout=subprocess.PIPE, cwd=ROOT
-    )
-    assert server.stdout
-    yield server.stdout.readline().decode().strip()
-    server.kill()
-    server.wait()
+    with mock("--latency-ms", "1") as url:
+        yield url
 
 
 def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
