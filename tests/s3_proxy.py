@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that spoils what a test tells it to: slow answers, refusals, lost responses."""
+"""A proxy before an S3 server: it spoils what a test tells it to (slow, refused, lost answers), or stands for GCS."""
 
 import http.client
 import http.server
@@ -104,6 +104,19 @@ def serve_s3() -> tuple[ThreadedMotoServer, int]:
     key = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
     boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **key).create_bucket(Bucket="bucket")
     return server, port
+
+
+def speak_gcs(asked: Asked) -> Fate:
+    """Take Google's dialect, which is S3's but for its keys and the generation of an object that a writer expects.
+
+    Generation 0 is that of an object that is not there.
+    """
+    asked.headers["authorization"] = "AWS4-HMAC-SHA256 Credential=x/20000101/us-east-1/s3/aws4_request"
+    if (expected := asked.headers.pop("x-goog-if-generation-match", None)) is not None:
+        if expected != "0":
+            return 412
+        asked.headers["if-none-match"] = "*"
+    return None
 
 
 def environment(port: int) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One contract for every store: `create` has one winner, and nothing half written is ever seen under its name."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from obstore.store import MemoryStore
-from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3
+from obstore.store import GCSStore, MemoryStore
+from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3, speak_gcs
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.store import LocalFolder, ObjectStore, find, open_store
@@ -38,13 +39,24 @@ def open_s3(s3: int, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ObjectSto
     return open_at
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture
+def gcs(s3: int) -> Iterator[ObjectStore]:
+    """A folder of its own on what stands for GCS."""
+    proxy = Proxy(s3, speak_gcs)
+    account = {"gcs_base_url": f"http://127.0.0.1:{proxy.server_port}", "disable_oauth": True}
+    account |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    options = {"service_account_key": json.dumps(account), "client_options": {"allow_http": True}}
+    yield ObjectStore(GCSStore("bucket", prefix=uuid.uuid4().hex, **options), "gs://bucket")
+    proxy.close()
+
+
+@pytest.fixture(params=["local", "memory", "s3", "gcs"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalFolder | ObjectStore:
     if request.param == "local":
         return open_store(str(tmp_path / "a" / "run"))
     if request.param == "memory":
         return ObjectStore(MemoryStore(), "memory://")
-    return request.getfixturevalue("open_s3")()
+    return request.getfixturevalue("open_s3")() if request.param == "s3" else request.getfixturevalue("gcs")
 
 
 def test_create_has_one_winner_of_32_racing_threads(store):
