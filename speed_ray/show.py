@@ -42,6 +42,8 @@ ABOVE = {
     **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
     OWN_REVISIONS: (REVISIONS, *OF_LIST),
 }
+# Where the replies are that made a record, first to last, if not in its own artifact: their rows have one id.
+ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES), (EXAMPLES, REVISED_EXAMPLES))
 
 
 def show(
@@ -50,6 +52,8 @@ def show(
     """Print one row with its whole lineage, or a few: one of each kind, or the first of one kind or of the rejects."""
     if name not in ARTIFACTS:
         raise UserError(f"there is no artifact {name!r}; a run has: {', '.join(ARTIFACTS)}")
+    if row and (rejects or kind):
+        raise UserError("--row shows one row, whatever it is: leave --rejects and --kind away.")
     artifact = run.artifact(name)
     if artifact.plan() is None:
         raise UserError(f"{artifact.where} was not begun yet. See what there is with: speed-ray status {run.uri}")
@@ -111,8 +115,8 @@ def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:
     parts: list[RenderableType] = [_fields(record)]
     if whole:
         parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
-        asked = run.artifact(EXAMPLES) if artifact.name == CURATED_EXAMPLES else artifact  # curating asks nobody
-        parts += [_reply(reply) for reply in _found(asked, REPLIES, str(row_id), "row_id")]
+        for name in ASKED.get(artifact.name, (artifact.name,)):
+            parts += [_reply(name, reply) for reply in _found(run.artifact(name), REPLIES, str(row_id), "row_id")]
     return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
 
 
@@ -132,8 +136,9 @@ def _words(value: Any) -> str:
     return "\n".join(str(item["content"] if isinstance(item, dict) else item) for item in value)  # or of messages
 
 
-def _reply(reply: Row) -> Text:
-    text = Text(f"prompt (trial {reply['trial']}, seed {reply['seed']}, model {reply['model']}):\n", style="bold")
+def _reply(name: str, reply: Row) -> Text:
+    model = reply["model"] + (f" with adapter {reply['adapter']}" if reply["adapter"] else "")
+    text = Text(f"prompt of {name} (trial {reply['trial']}, seed {reply['seed']}, model {model}):\n", style="bold")
     for message in reply["messages"]:
         text.append_text(plain(message["content"].strip() + "\n"))
     text.append(f"raw reply ({reply['finish_reason']}, {reply['output_tokens']} tokens):\n", style="bold")

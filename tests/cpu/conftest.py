@@ -15,6 +15,7 @@ from obstore.store import MemoryStore
 from tiny_endpoint import KEY, Endpoint
 
 from speed_ray import recipes
+from speed_ray.cli import main
 from speed_ray.engines import openai
 from speed_ray.engines.budget import Spent
 from speed_ray.engines.engine import Engine, Reply, Request, Sample
@@ -181,6 +182,20 @@ def alignment(begin_alignment: Callable[..., Alignment]) -> Alignment:
     made.make(examples, synthesize.stage(recipe), WeakModel())
     made.make(revise.plan(examples, recipe, junior), revise.stage(recipe, junior), WeakModel())
     return made
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run `speed-ray` in this process. Returns its exit code and all that it said."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(ended.value.code or 0), captured.out + captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""`speed-ray show`: a record with all that it came from, in text that cannot drive a terminal."""
+
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from speed_ray.errors import UserError
+from speed_ray.run import EXAMPLES, REVISED_EXAMPLES, TASKS, TOPICS
+from speed_ray.shards import REPLIES
+from speed_ray.show import show
+
+
+def test_a_row_is_shown_with_all_that_it_came_from(alignment):
+    example = next(row for row in alignment.rows(REVISED_EXAMPLES) if row["revised"])
+    task = next(row for row in alignment.rows(TASKS) if row["id"] == example["parent_id"])
+    topic = next(row for row in alignment.rows(TOPICS) if row["id"] == task["parent_id"])
+    told = [f"query: {example['query']}", f"from tasks: task: {task['task']}", f"from topics: topic: {topic['topic']}"]
+    for name in (EXAMPLES, REVISED_EXAMPLES):
+        for reply in alignment.rows(name, REPLIES):
+            if reply["row_id"] == example["row_id"]:
+                told.append(
+                    f"prompt of {name} (trial {reply['trial']}, seed {reply['seed']}, model {reply['model']}):"
+                )
+                told += [message["content"] for message in reply["messages"]] + [reply["text"]]
+
+    console = Console(file=io.StringIO(), width=200)
+    show(alignment.run, REVISED_EXAMPLES, console, row=example["row_id"])
+
+    shown, place = squeezed(console.file.getvalue().replace("│", " ")), 0
+    for part in map(squeezed, told):
+        place = shown.find(part, place)
+        assert place >= 0, f"not shown, or not in its place: {part}"
+
+
+def squeezed(text: str) -> str:
+    """Text without what a panel's width does to it."""
+    return " ".join(text.split())
+
+
+def test_one_row_takes_no_filter(alignment):
+    with pytest.raises(UserError, match="leave --rejects and --kind away"):
+        show(alignment.run, EXAMPLES, Console(file=io.StringIO()), row="x", kind="sts")
+
+
+def test_show_disarms_hostile_text(make_job, said):
+    job = make_job().begin().half_done(46)
+    commit = json.loads((job.examples / "commits/00000000.0.json").read_bytes())
+    path = job.examples / commit["files"]["records"]["path"]
+    hostile = "\x1b]0;owned\x07 \x1b[2J\x9b31m \u202etxt.exe [bold red]markup[/] [/]"
+    rows = pq.read_table(path)
+    changed = [{**row, "query": hostile} for row in rows.to_pylist()]
+    pq.write_table(rows.from_pylist(changed, schema=rows.schema), path)
+
+    for options in ((), ("--row", changed[0]["row_id"])):
+        _, words = said("show", job.uri, "examples", *options)
+        assert "markup[/]" in words, "the hostile text is not shown at all"
+        assert not set(words) & {"\x1b", "\x07", "\x9b", "\u202e"}
