@@ -89,13 +89,12 @@ def content(source: Artifact) -> dict[str, Any]:
 
 
 def _decides(recipe: Recipe, source: dict[str, Any], engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
-    # A kind that nobody asks for, such as one that is added later, makes no other run of an old one.
-    unasked = {f"kind {name}" for name in kinds.names() if not recipe.mix.get(name)}
     return {
         "code": __version__,
         "input": source,
         "engine": _engine_identity(engine, "teacher" if engine is recipe.teacher else "generator"),
-        "prompts": {name: digest for name, digest in Prompts(recipe.prompts).digests.items() if name not in unasked},
+        "prompts": Prompts(recipe.prompts).digests,
+        # A kind that nobody asks for, such as one that is added later, makes no other run of an old one.
         "kinds": {name: kinds.digest(name) for name, weight in recipe.mix.items() if weight},
         "sampling": settings.sampling.model_dump(),
         "retries": settings.retries,

@@ -8,7 +8,7 @@ shared beginning of two prompts once.
 import hashlib
 import random
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ class Prompts:
 
     `folder` is the recipe's own: a `synthesize-sts.jinja` there says it for one kind, a `synthesize.jinja` for all,
     and where it has neither ours speaks; likewise for every other template's name. Raises UserError for a file that
-    is no template's name, wrong syntax or an unknown variable. `digests` holds the sha256 of every text in use, the
-    kinds' own words included, for the plan's identity.
+    is no template's name, wrong syntax or an unknown variable. `digests` holds the sha256 of every template in use,
+    for the plan's identity; the words of a kind itself are in `kinds.digest`.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -179,7 +179,6 @@ class Prompts:
         self.judge(kind, slots, "a topic", "a task", "English", ["one", "another"], rng)
         self.critique(kind, slots, "a topic", "a task", "English", "an example", rng)
         self.revise(kind, "a topic", "a task", "English", "an example")
-        self.digests[f"kind {kind.name}"] = _sha256("\n".join(_words_of(kind)))
 
 
 def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> dict[str, Any]:
@@ -195,14 +194,6 @@ def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: ran
 
 def _shuffled(sentences: Sequence[str], rng: random.Random) -> list[str]:
     return rng.sample(sentences, len(sentences))
-
-
-def _words_of(kind: Kind) -> Iterator[str]:
-    """All that a kind says in prompts, so that rewording it is as visible in a plan as editing a template."""
-    yield kind.brief
-    for field in kind.fields:
-        yield f"{field.name}: {field.meaning} ({field.any_language})"
-    yield from (str(kind.shuffled), *kind.guidelines, *kind.task_rules, *kind.example_tasks)
 
 
 def _refuse_unknown_files(folder: Path) -> None:
