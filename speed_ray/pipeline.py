@@ -24,7 +24,7 @@ from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
 def brainstorm(run: Run, recipe: Recipe) -> None:
     """Topics are truncated; a teacher proposes tasks for each topic and kind; the few that differ are kept."""
     listed = topics.read(recipe.topics.source, recipe.topics.limit)
-    preflight.check_recipe(recipe)
+    preflight.check_recipe(recipe, synthesis.shortest(recipe))
     run.freeze(recipe)
     topics.collect(run, listed)
     _ask(run, brainstorming, recipe)

@@ -1,6 +1,7 @@
 """What can be known to fail is said before anything is started: templates, engines, the length of prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from speed_ray.engines import model_folder, openai, vllm_arguments
 from speed_ray.engines.engine import Request
@@ -8,13 +9,18 @@ from speed_ray.errors import UserError
 from speed_ray.inputs import PlannedRow
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipe import OpenAIEngine, Recipe, VllmEngine
+from speed_ray.recipe import Stage as StageConfig
+from speed_ray.run import EXAMPLES
 from speed_ray.stage import Stage
 
 SAMPLE = 32  # prompts that are measured
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Raise UserError for a template or an engine that could never work, before the recipe is frozen into a run."""
+def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
+    """Raise UserError for a template or an engine that could never work, before the recipe is frozen into a run.
+
+    The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`.
+    """
     Prompts(recipe.prompts)
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
         if isinstance(config, OpenAIEngine):
@@ -25,6 +31,8 @@ def check_recipe(recipe: Recipe) -> None:
                 folder = model_folder.find_model(config.model, f"{role}.model")
                 if folder:
                     model_folder.check_model_folder(folder, config.chat_template, role)
+                if folder and role == "generator":
+                    _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
 
 
 def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
@@ -41,17 +49,23 @@ def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
     if folder is None:
         return
     model_folder.check_model_folder(folder, config.chat_template, stage.role)
-    window = config.args.get("max_model_len")
     requests = [request for row in rows[:SAMPLE] if (request := stage.request(row))]
-    if not window or not requests:
+    _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
+
+
+def _check_window(
+    config: VllmEngine, folder: Path, role: str, name: str, settings: StageConfig, requests: Iterable[Request]
+) -> None:
+    window, texts = config.args.get("max_model_len"), [_text(request) for request in requests]
+    if not window or not texts:
         return
-    lengths = model_folder.count_tokens(folder, [_text(request) for request in requests])
+    lengths = model_folder.count_tokens(folder, texts)
     fitting = sum(length < window for length in lengths)
     if fitting < len(lengths) / 2:
         raise UserError(
-            f"{stage.role}.args.max_model_len: {window} tokens cannot hold the prompts of {stage.name}: of "
+            f"{role}.args.max_model_len: {window} tokens cannot hold the prompts of {name}: of "
             f"{len(lengths)} measured, {len(lengths) - fitting} do not fit (the longest has {max(lengths)} tokens).\n"
-            f"Set it to {max(lengths) + stage.settings.sampling.max_tokens} or more, if the model allows that."
+            f"Set it to {max(lengths) + settings.sampling.max_tokens} or more, if the model allows that."
         )
 
 

@@ -28,6 +28,9 @@ MAKES = {  # the command that makes an artifact or a model
     "embedder": "train-embedder",
 }
 
+# What decides topics and tasks. All else is read later, and may be put right while there is nothing later.
+_OF_TASKS = ("seed", "topics", "teacher", "languages", "mix", "slots", "brainstorm")
+
 
 def written(recipe: Recipe) -> str:
     """Name the artifact of a recipe's finished examples: revised ones, where a revisor goes over them."""
@@ -49,16 +52,28 @@ class Run:
         """Write the resolved recipe, or find one there that makes the same rows. Raises UserError with the difference.
 
         Pools, endpoints' addresses, budgets and threads may change between two drives of a run; what decides a row
-        may not.
+        may not. While the run holds tasks at most, what decides only later rows is frozen anew: a window that proves
+        too small for them must not cost the tasks, which were paid for. Two drivers that freeze different recipes at
+        once are told apart by the first plan that differs (`Artifact.ensure_plan`).
         """
         if self._begin(recipe):
             return
         before, now = what_decides(self.recipe()), what_decides(recipe)
-        if before != now:
-            raise UserError(
-                f"{self.uri} was begun with another recipe:\n{difference(before, now)}\n"
-                "Use another --run folder, or go back to the recipe that this one was begun with."
-            )
+        if before == now:
+            return
+        if all(before[key] == now[key] for key in _OF_TASKS) and not self._is_past_tasks():
+            self.store.put("recipe.yaml", recipes.dump(recipe).encode())
+            return
+        answered = any(self.artifact(name).has_commits() for name in ARTIFACTS if name != TOPICS)
+        unpaid = "" if answered else "Nothing was answered in it yet, so nothing is lost with it. "
+        raise UserError(
+            f"{self.uri} was begun with another recipe:\n{difference(before, now)}\n"
+            f"{unpaid}Use another --run folder, or go back to the recipe that this one was begun with."
+        )
+
+    def _is_past_tasks(self) -> bool:
+        later = ARTIFACTS[ARTIFACTS.index(TASKS) + 1 :]
+        return any(self.artifact(name).plan() is not None for name in later)
 
     def _begin(self, recipe: Recipe) -> bool:
         try:

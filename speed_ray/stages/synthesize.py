@@ -1,5 +1,7 @@
 """The generator writes one example for every planned prompt: a task, its slots drawn from the row's own seed."""
 
+from collections.abc import Iterator
+
 from speed_ray import kinds
 from speed_ray.engines.engine import Reply, Request
 from speed_ray.identity import label
@@ -17,6 +19,14 @@ def plan(run: Run, recipe: Recipe, engine: EngineConfig | None = None) -> Plan:
     """`synthesize.examples` prompts for an engine, the recipe's generator by default."""
     settings = recipe.synthesize
     return plan_of(run, recipe, EXAMPLES, settings.examples, engine or recipe.generator, settings)
+
+
+def shortest(recipe: Recipe) -> Iterator[Request]:
+    """Prompts about tasks of a word or two, a few of each kind: real ones are longer."""
+    ask = request_of(recipe, recipe.synthesize, SYNTHESIZE)
+    for kind, weight in recipe.mix.items():
+        parent = {"kind": kind, "topic": "a topic", "task": "a task"}
+        yield from (ask(PlannedRow(str(number), parent, "")) for number in range(8 if weight else 0))
 
 
 def stage(recipe: Recipe, engine: EngineConfig | None = None) -> Stage:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from speed_ray.errors import UserError
 from speed_ray.stages import synthesize
 
 
@@ -189,6 +190,31 @@ def test_a_window_smaller_than_the_prompts(make_job, said, model):
     assert code == 2
     assert "generator.args.max_model_len: 20 tokens cannot hold the prompts" in words
     assert not job.examples.exists()
+
+
+def test_a_window_that_no_prompt_fits_costs_no_brainstorm(make_job, said, model):
+    job = make_job(generator=engine(model, max_model_len=20))
+    code, words = said(*job.arguments("brainstorm"))
+    assert code == 2
+    assert "generator.args.max_model_len: 20 tokens cannot hold the prompts of examples" in words
+    assert not Path(job.uri).exists()
+
+
+def test_a_window_put_right_keeps_the_tasks(make_job, model):
+    job = make_job(generator=engine(model, max_model_len=20)).begin()
+    wider = make_job(generator=engine(model, max_model_len=2000))
+    wider.run.freeze(wider.recipe)
+    assert wider.run.recipe().generator.args == {"max_model_len": 2000}
+    wider.run.artifact("examples").ensure_plan(synthesize.plan(wider.run, wider.recipe))
+    with pytest.raises(UserError, match=r"generator\.args\.max_model_len: was 2000, now 20"):
+        job.run.freeze(job.recipe)
+
+
+def test_what_decides_tasks_cannot_be_put_right(make_job):
+    job = make_job().begin()
+    for change in ({"seed": 8}, {"mix": {"sts": 1}}, {"slots": {"sts": {"min_words": 4}}}):
+        with pytest.raises(UserError, match=rf"was begun with another recipe:\n  {next(iter(change))}"):
+            job.run.freeze(make_job(**change).recipe)
 
 
 @pytest.mark.parametrize("command", [(), ("brainstorm",), ("synthesize",), ("verify",), ("status",), ("show",)])
