@@ -18,7 +18,7 @@ from speed_ray import verify as proving
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.models import Model
 from speed_ray.recipe import Recipe
-from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, Run, written
+from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, TOPICS, Run, written
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -285,15 +285,19 @@ def _do(
             f"stopped. Everything committed is kept in {uri}.\nTo go on, run the same command again."
         ) from None
     if name == "evaluate":
-        print(f"next: {_command()} serve {uri}")  # its table is said already
+        print(f"next: {_command()} serve {shlex.quote(uri)}")  # its table is said already
         return
-    _say_what_was_made(run, _made(name, recipe))
-    following = _following(run, recipe, name)
-    if following is None:
-        print(f"next: {_command()} verify {uri} && {_command()} show {uri} {written(recipe)}")
+    made = _made(name, recipe)
+    _say_what_was_made(run, made)
+    where, following = shlex.quote(uri), _following(run, recipe, name)
+    if made in ARTIFACTS and not run.artifact(made).record_files():
+        print(f"next: {_command()} show {where} {made} --rejects")
+    elif following is None:
+        print(f"next: {_command()} verify {where} && {_command()} show {where} {written(recipe)}")
     else:
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
-        print(f"next: {_command()} {following.replace('_', '-')} --recipe {recipe_name} --run {uri}{options}")
+        begun = f"--recipe {shlex.quote(recipe_name)} --run {where}{options}"
+        print(f"next: {_command()} {following.replace('_', '-')} {begun}")
 
 
 def _made(job: str, recipe: Recipe) -> str:
@@ -323,6 +327,9 @@ def _say_what_was_made(run: Run, made: str) -> None:
     if made not in ARTIFACTS:
         print(f"\n{made}: trained, in {Model(run, made).where}")
     for part in standing.standings(run):
+        if part.artifact == TOPICS and made == TASKS and part.counts.rejected:  # a line that was lost unseen is a loss
+            print(f"\ntopics: {part.counts.records:,} of {part.counts.records + part.counts.rejected:,} lines")
+            print(*standing.breakdown(part), sep="\n")
         if part.artifact == made:
             print(f"\n{made}: {part.counts.records:,} records in {run.uri}/{made}")
             print(*standing.breakdown(part), sep="\n")

@@ -69,6 +69,7 @@ class Tally:
     def __init__(self, artifact: Artifact, plan: Plan, engine: EngineConfig) -> None:
         self.artifact = artifact
         self.plan = plan
+        self.at_endpoint = isinstance(engine, OpenAIEngine)
         self.price = engine.price if isinstance(engine, OpenAIEngine) else None
         self.begun = time.monotonic()
         self.before = self.count()
@@ -101,7 +102,7 @@ class Tally:
             f"{counts.calls:,} calls",
         ]
         if not speed and done < self.plan.rows:
-            parts.append("engines load, or work on their first shards")
+            parts.append("no answers yet" if self.at_endpoint else "engines load, or work on their first shards")
         if self.price:
             parts.append(f"${cost(counts, self.price.input, self.price.output):,.2f}")
         if speed and done < self.plan.rows:

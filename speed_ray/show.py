@@ -12,7 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
-from speed_ray.errors import UserError
+from speed_ray import kinds
+from speed_ray.errors import UserError, nearest
 from speed_ray.records import Row
 from speed_ray.run import (
     ARTIFACTS,
@@ -49,24 +50,34 @@ ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES), (EXAMPLES, REVISED_E
 def show(
     run: Run, name: str, console: Console, row: str | None = None, rejects: bool = False, kind: str | None = None
 ) -> None:
-    """Print one row with its whole lineage, or a few: one of each kind, or the first of one kind or of the rejects."""
+    """Print one row with its whole lineage, or three: of a kind each, or the first of one kind or of the rejects."""
     if name not in ARTIFACTS:
         raise UserError(f"there is no artifact {name!r}; a run has: {', '.join(ARTIFACTS)}")
     if row and (rejects or kind):
         raise UserError("--row shows one row, whatever it is: leave --rejects and --kind away.")
     artifact = run.artifact(name)
+    run.recipe()  # says so where the folder is no run
     if artifact.plan() is None:
         raise UserError(f"{artifact.where} was not begun yet. See what there is with: speed-ray status {run.uri}")
     chosen = _by_id(artifact, row) if row else _few(_rows(artifact, REJECTS if rejects else RECORDS), kind, rejects)
     if not chosen:
         what = f"row {row}" if row else "rejects" if rejects else "records"
-        hint = "\nA row's id is what its panel's title shows; see some without --row." if row else ""
-        raise UserError(f"{artifact.where} holds no {what}" + (f" of kind {kind}." if kind else f".{hint}"))
+        of_kind = f" of kind {kind}" if kind else ""
+        if kind and kind not in kinds.names():
+            of_kind += nearest(kind, kinds.names())
+        raise UserError(f"{artifact.where} holds no {what}{of_kind}.{_instead(artifact, row, rejects)}")
     for record in chosen:
         console.print(_panel(run, artifact, record, whole=row is not None))
     if row is None:
         hint = f"Prompt, raw reply and seed of one: speed-ray show {run.uri} {name} --row ID"
         console.print(hint, markup=False, soft_wrap=True)
+
+
+def _instead(artifact: Artifact, row: str | None, rejects: bool) -> str:
+    if row:
+        return "\nA row's id is what its panel's title shows; see some without --row."
+    turned_away = any(REJECTS in commit.files for commit in artifact.commits())
+    return "\nSee what was turned away with --rejects." if turned_away and not rejects else ""
 
 
 def plain(text: str) -> Text:

@@ -1,7 +1,7 @@
 """Where actors ask before they begin a shard: a job that is to end has those at work committed, and begins no other.
 
-A shard that is cut off is only done again, but on a GPU that is a minute's work of 256 prompts; `ray job stop`, a
-Kubernetes Pod that goes and a Ctrl-C leave some seconds, and most of what is in flight can be kept in them.
+A shard that is cut off is only done again, but on a GPU that is a minute's work of 256 prompts; `ray job stop` and a
+Kubernetes Pod that goes leave some seconds, and most of what is in flight can be kept in them. Ctrl-C does not wait.
 """
 
 import ray

@@ -105,13 +105,14 @@ def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
 
 
 def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], progress: Progress) -> None:
-    for settings in [step.stage.settings for step in steps]:
+    stages = [group[0].stage for group in _groups(steps)]  # those whose pools are used
+    for settings in [stage.settings for stage in stages]:
         nodes.room(nodes.need(f"{settings.key}.pool", settings.pool))
     nodes.alike(run)
     gate = Gate()
     dataset = _dataset(run, steps, pending, gate)
     with _told_to_end() as leaving:
-        for counts in _answers(dataset, run, steps[0].stage, gate, leaving):
+        for counts in _answers(dataset, run, stages, gate, leaving):
             progress.add(counts)
 
 
@@ -188,27 +189,29 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: G
 
 
 def _answers(
-    dataset: Dataset, run: Run, stage: Stage, gate: Gate, leaving: threading.Event
+    dataset: Dataset, run: Run, stages: Sequence[Stage], gate: Gate, leaving: threading.Event
 ) -> Iterator[dict[str, Counts]]:
     """Yield each shard's counts by artifact once its last step has it, and none now and then to show progress.
 
     The watchdog counts the time between two of them. Once `leaving` is set, no shard is begun, and Interrupted comes
-    when those at work are committed or the pool's grace is over.
+    when those at work are committed or the grace is over. Of several pools the most patient one decides.
     """
+    patience = max(stage.settings.pool.watchdog_minutes for stage in stages) * 60
+    grace = max(stage.settings.pool.grace_seconds for stage in stages)
     arrived: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_consume, args=(dataset, arrived), daemon=True).start()
     last, until = time.monotonic(), math.inf
     while True:
         if leaving.is_set() and until == math.inf:
             gate.close()
-            until = time.monotonic() + stage.settings.pool.grace_seconds
+            until = time.monotonic() + grace
         try:
             item = arrived.get(timeout=TICK)
         except queue.Empty:
             if until < math.inf and (gate.is_empty() or time.monotonic() > until):
                 raise _stopped(run) from None
-            if time.monotonic() - last > stage.settings.pool.watchdog_minutes * 60:
-                raise _stalled(stage) from None
+            if time.monotonic() - last > patience:
+                raise _stalled(stages, patience) from None
             yield {}
             continue
         if item is None:
@@ -225,11 +228,11 @@ def _stopped(run: Run) -> Interrupted:
     return Interrupted(f"stopped. Everything committed is kept in {run.uri}.\nTo go on, run the same command again.")
 
 
-def _stalled(stage: Stage) -> Stalled:
-    pool = stage.settings.pool
+def _stalled(stages: Sequence[Stage], patience: float) -> Stalled:
+    takes = "; ".join(f"one engine of {stage.name} takes {stage.settings.pool}" for stage in stages)
     return Stalled(
-        f"{stage.name}: no shard was committed for {pool.watchdog_minutes:g} minutes, so the job was ended.\n"
-        f"The cluster has: {resources()}. One engine of this stage takes {pool}.\n"
+        f"{' and '.join(stage.name for stage in stages)}: no shard was committed for {patience / 60:g} minutes, "
+        f"so the job was ended.\nThe cluster has: {resources()}; {takes}.\n"
         "If the cluster cannot hold one, change the stage's pool; if an engine is slow or an endpoint is "
         "down, see the actors' logs (worker-*.err; by Ray's default in /tmp/ray/session_latest/logs of their node). "
         "Then run the same command again: it goes on from the last commit."

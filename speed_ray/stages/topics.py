@@ -22,7 +22,7 @@ SHARD_ROWS = 4096
 def collect(run: Run, lines: list[str]) -> Artifact:
     """Publish one record a topic; repeats and over-long lines are rejects with a reason."""
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"source": digest})
+    plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"topics.source, by its lines": digest})
     artifact = run.artifact(TOPICS)
     seen: set[str] = set()
     rows = [_topic(number, line, seen) for number, line in enumerate(lines)]
