@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from speed_ray.disarm import disarmed
 from speed_ray.recipe import EngineConfig, OpenAIEngine
 from speed_ray.shards import Artifact, Counts, Plan
 
@@ -49,6 +50,11 @@ class Progress:
             self.live.update(self._bars())
         elif time.monotonic() - self.lined >= LINE_EVERY:
             self._lines()
+
+    def say(self, words: list[str]) -> None:
+        """Print what engines have to say, which may quote a stranger."""
+        for each in words:
+            self.console.print(disarmed(each), soft_wrap=True)
 
     def _lines(self) -> None:
         self.lined = time.monotonic()

@@ -4,7 +4,6 @@ Everything printed here was written by a model or a stranger. It is shown as pla
 markup.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from speed_ray import kinds
+from speed_ray.disarm import disarmed
 from speed_ray.errors import UserError, nearest
 from speed_ray.records import Row
 from speed_ray.run import (
@@ -80,12 +80,6 @@ def _instead(artifact: Artifact, row: str | None, rejects: bool) -> str:
     return "\nSee what was turned away with --rejects." if turned_away and not rejects else ""
 
 
-def plain(text: str) -> Text:
-    """Text that cannot drive a terminal: control and format characters are shown as their code points."""
-    kept = (c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else f"\\u{ord(c):04x}" for c in text)
-    return Text("".join(kept))
-
-
 def _rows(artifact: Artifact, role: str) -> Iterator[Row]:
     for commit in artifact.commits():
         if role in commit.files:
@@ -136,7 +130,7 @@ def _fields(record: Row, prefix: str = "") -> Text:
     for key, value in record.items():
         if key not in ("id", "row_id", "parent_id"):
             text.append(f"{prefix}{key}: ", style="bold")
-            text.append_text(plain(_words(value)))
+            text.append_text(disarmed(_words(value)))
             text.append("\n")
     return text
 
@@ -151,9 +145,9 @@ def _reply(name: str, reply: Row) -> Text:
     model = reply["model"] + (f" with adapter {reply['adapter']}" if reply["adapter"] else "")
     text = Text(f"prompt of {name} (trial {reply['trial']}, seed {reply['seed']}, model {model}):\n", style="bold")
     for message in reply["messages"]:
-        text.append_text(plain(message["content"].strip() + "\n"))
+        text.append_text(disarmed(message["content"].strip() + "\n"))
     text.append(f"raw reply ({reply['finish_reason']}, {reply['output_tokens']} tokens):\n", style="bold")
-    text.append_text(plain(reply["text"] + "\n"))
+    text.append_text(disarmed(reply["text"] + "\n"))
     return text
 
 

@@ -31,9 +31,9 @@ from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.identity import without_adapter
 from speed_ray.inputs import FollowedInputs, Inputs
 from speed_ray.on_ray import nodes
-from speed_ray.on_ray.gate import Gate
+from speed_ray.on_ray.gate import Gate, Telling
 from speed_ray.on_ray.meters import EngineMeters
-from speed_ray.on_ray.session import resources, session
+from speed_ray.on_ray.session import is_private, resources, session
 from speed_ray.progress import Progress
 from speed_ray.recipe import OpenAIEngine
 from speed_ray.run import Run
@@ -114,6 +114,8 @@ def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], pr
     with _told_to_end() as leaving:
         for counts in _answers(dataset, run, stages, gate, leaving):
             progress.add(counts)
+            if is_private():  # a cluster's driver is brought the actors' logs by Ray
+                progress.say(gate.heard())
 
 
 @contextmanager
@@ -259,6 +261,8 @@ class EngineActor:
 
     def __init__(self, uri: str, steps: tuple[Step, ...], before: Spent, gate: Gate) -> None:
         run, self.gate = Run(uri), gate
+        logging.basicConfig(level=logging.WARNING)  # into this actor's file on its node
+        logging.getLogger("speed_ray").addHandler(Telling(gate))
         stages = [step.stage for step in steps]
         self.name = " and ".join(stage.name for stage in stages)
         self.engine = engines.build([stage.engine for stage in stages], before, stages[0].role)

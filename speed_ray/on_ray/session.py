@@ -74,6 +74,11 @@ def _start_here(cpus: int) -> None:
             ray.shutdown()
 
 
+def is_private() -> bool:
+    """Whether jobs of this process have a Ray of their own, which prints nothing of what actors log."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
 def resources() -> str:
     """What the cluster has and what of it is free, in words for a diagnosis."""
     have, free = ray.cluster_resources(), ray.available_resources()

@@ -32,6 +32,7 @@ LAYERS = (
         "checks",
         "language",
         "records",
+        "disarm",
         "errors",
     ),
 )

@@ -52,6 +52,7 @@ def test_every_row_ends_once_at_an_endpoint_that_fails_now_and_then(make_job, dr
         driver = drive(job)
         assert driver.ended() == 0, driver.said()
         assert asked(url)["outcomes"]["429"] > 20
+    assert "trying again" in driver.said(), "an actor's retries are not seen where the job was started"
     prove(job)
 
 
