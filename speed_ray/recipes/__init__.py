@@ -111,7 +111,18 @@ def _explain(error: Any) -> str:
         return f"  {key}: this key is required"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return f"  {key}.engine: choose one of {', '.join(_TAGS)}"
-    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r}){_as_number(error)}"
+
+
+def _as_number(error: Any) -> str:
+    """YAML 1.1 takes 1e-4 for text, and most people do not."""
+    if error["type"] != "float_type" or not isinstance(error["input"], str):
+        return ""
+    try:
+        meant = yaml.safe_dump(float(error["input"])).split()[0]
+    except ValueError:
+        return ""
+    return f": YAML takes that for text; write {meant}"
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

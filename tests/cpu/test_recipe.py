@@ -75,6 +75,8 @@ def test_all_mistakes_are_named_at_once():
         ("brainstorm.duplicate_similarity=7", "brainstorm.duplicate_similarity: "),
         ("synthesize.pool={min: 3, max: 1}", "synthesize.pool: min is 3 and max is 1: set max to 3 or more"),
         ("brainstorm.pool.cpus=-1", "brainstorm.pool.cpus: "),
+        ("junior.learning_rate=1e-5", "(got '1e-5'): YAML takes that for text; write 1.0e-05"),
+        ("junior.learning_rate=fast", "junior.learning_rate: Input should be a valid number (got 'fast')"),
     ],
 )
 def test_a_wrong_value_is_refused(override, expected):
