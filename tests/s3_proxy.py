@@ -4,8 +4,9 @@ import http.client
 import http.server
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -100,10 +101,24 @@ def serve_s3() -> tuple[ThreadedMotoServer, int]:
     """Start an S3 server with a bucket named `bucket`; return it and its port."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    _take_turns(server)
     _, port = server.get_host_and_port()
     key = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
     boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **key).create_bucket(Bucket="bucket")
     return server, port
+
+
+def _take_turns(server: ThreadedMotoServer) -> None:
+    """Moto (5.2.5) looks whether an object is there, then writes it: two of 32 racing writers were both told 200."""
+    served, turn = server._server, threading.Lock()
+    assert served is not None
+    answer = served.app
+
+    def one_by_one(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with turn:
+            return answer(environ, start_response)
+
+    served.app = one_by_one
 
 
 def speak_gcs(asked: Asked) -> Fate:
