@@ -33,6 +33,7 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
 
 def align_junior(run: Run, recipe: Recipe) -> None:
     """The teacher writes examples of some tasks; from these the unaligned base learns to be the junior generator."""
+    draft.plan(run, recipe)  # says that there are no tasks, before minutes go into fetching or making the base
     training = trainings.junior(run, recipe)
     if recipe.synthesize.generator == "senior":  # what does not fit together is said before the teacher is paid
         trainings.senior(run, recipe)
@@ -44,7 +45,7 @@ def align_junior(run: Run, recipe: Recipe) -> None:
 
 def align_senior(run: Run, recipe: Recipe) -> None:
     """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
-    training, junior = trainings.senior(run, recipe), served(run, recipe, JUNIOR)
+    junior, training = served(run, recipe, JUNIOR), trainings.senior(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, judge, recipe)
     fit.fit(training)
@@ -56,8 +57,8 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     The paper stops after SFT (`revisor.dpo: false`); here the revisor also learns to prefer the teacher's revision to
     its own, and may begin as the junior, which can write already (`revisor.start`).
     """
-    supervised, *preferring = trainings.revisor(run, recipe)
     junior = served(run, recipe, JUNIOR)
+    supervised, *preferring = trainings.revisor(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, critique, recipe)
     fit.fit(supervised)

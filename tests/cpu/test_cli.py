@@ -294,11 +294,12 @@ def test_a_job_that_comes_too_early_begins_no_run(command, tmp_path, said) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_trainings_that_do_not_fit_are_told_before_the_teacher_is_paid(tmp_path, said) -> None:
-    changes = ("synthesize.generator=junior", "junior.lora={rank: 4}", "revisor.start=junior")
-    overrides = [word for change in changes for word in ("--set", change)]
-    code, words = said("align-junior", "--recipe", "miniature", "--run", str(tmp_path / "run"), *overrides)
+def test_trainings_that_do_not_fit_are_told_before_the_teacher_is_paid(make_job, said, model) -> None:
+    changes = {"junior": {"lora": {"rank": 4}}, "revisor": {"start": "junior"}, "synthesize__revise": True}
+    job = make_job(generator=engine(model), synthesize__generator="junior", **changes).begin()
+    code, words = said(*job.arguments("align-junior"))
     assert code == 2 and "revisor.sft.lora must be as junior.lora" in words
+    assert job.run.artifact("drafts").plan() is None
 
 
 def test_a_ctrl_c_while_the_program_is_still_read(tmp_path):
