@@ -327,12 +327,14 @@ def _say_what_was_made(run: Run, made: str) -> None:
     if made not in ARTIFACTS:
         print(f"\n{made}: trained, in {Model(run, made).where}")
     for part in standing.standings(run):
-        if part.artifact == TOPICS and made == TASKS and part.counts.rejected:  # a line that was lost unseen is a loss
-            print(f"\ntopics: {part.counts.records:,} of {part.counts.records + part.counts.rejected:,} lines")
-            print(*standing.breakdown(part), sep="\n")
+        counts = part.counts
         if part.artifact == made:
-            print(f"\n{made}: {part.counts.records:,} records in {run.uri}/{made}")
-            print(*standing.breakdown(part), sep="\n")
+            print(f"\n{made}: {counts.records:,} records in {run.uri}/{made}")
+        elif part.artifact == TOPICS and made == TASKS and counts.rejected:  # a line that was lost unseen is a loss
+            print(f"\ntopics: {counts.records:,} of {counts.records + counts.rejected:,} lines")
+        else:
+            continue
+        print(*standing.breakdown(part), sep="\n")
 
 
 def _end(code: int) -> NoReturn:

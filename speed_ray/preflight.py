@@ -28,9 +28,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
         if isinstance(config, VllmEngine):
             vllm_arguments.check(config.args, role)
             if not config.model.startswith("miniature://"):  # that would train it
-                folder = model_folder.find_model(config.model, f"{role}.model")
-                if folder:
-                    model_folder.check_model_folder(folder, config.chat_template, role)
+                folder = _checked_folder(config, role)
                 if folder and role == "generator":
                     _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
 
@@ -45,12 +43,18 @@ def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
         )
     if not isinstance(config, VllmEngine):
         return
-    folder = model_folder.find_model(config.model, f"{stage.role}.model")
+    folder = _checked_folder(config, stage.role)
     if folder is None:
         return
-    model_folder.check_model_folder(folder, config.chat_template, stage.role)
     requests = [request for row in rows[:SAMPLE] if (request := stage.request(row))]
     _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
+
+
+def _checked_folder(config: VllmEngine, role: str) -> Path | None:
+    folder = model_folder.find_model(config.model, f"{role}.model")
+    if folder:
+        model_folder.check_model_folder(folder, config.chat_template, role)
+    return folder
 
 
 def _check_window(

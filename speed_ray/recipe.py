@@ -1,7 +1,5 @@
 """The recipe: every key, its type, its default, and what must hold between keys. `recipes/` reads one from YAML."""
 
-import json
-import random
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -384,23 +382,6 @@ class Embedder(Training):
     follow: bool = False  # begin while examples are still being written, and take each shard once, uncurated
 
 
-DRAWS = 200  # of a kind's slots, to see what each may be
-
-
-def _refuse_empty_ranges(kind: str, slots: dict[str, Any]) -> None:
-    """Slots that are fixed meet others that are drawn: between the two there has to be some number of words."""
-    for least in [name for name in slots if name.endswith("min_words")]:
-        most = least.replace("min_words", "max_words")
-        if most not in slots:
-            continue
-        if slots[least] is None and slots[most] is None:
-            raise ValueError(f"{kind}.{least} and {kind}.{most} can both be null: give one of them a number")
-        if slots[least] is not None and slots[most] is not None and slots[least] > slots[most]:
-            raise ValueError(
-                f"{kind}.{least} can be {slots[least]} where {kind}.{most} is {slots[most]}: fix both to what fits"
-            )
-
-
 class Recipe(Strict):
     """The whole recipe, as it is frozen into a run."""
 
@@ -446,19 +427,11 @@ class Recipe(Strict):
     @validates("slots")
     @classmethod
     def slots_are_those_of_their_kind(cls, slots: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Refuse to fix a slot that the kind does not draw."""
+        """Refuse to fix what the kind does not draw, or what cannot be beside the rest that it draws."""
         for kind, fixed in slots.items():
             if kind not in kinds.names():
                 raise ValueError(f"there is no kind {kind!r}{nearest(kind, kinds.names())}")
-            draws = [kinds.load(kind).slots(random.Random(number)) for number in range(DRAWS)]
-            for name, value in fixed.items():
-                if name not in draws[0]:
-                    raise ValueError(f"{kind} has no slot {name!r}{nearest(name, draws[0])}")
-                if type(value) not in {type(draw[name]) for draw in draws}:
-                    drawn = sorted({json.dumps(draw[name]) for draw in draws})[:4]
-                    raise ValueError(f"{kind}.{name} is {value!r}, but such are drawn: {', '.join(drawn)}")
-            for draw in draws:
-                _refuse_empty_ranges(kind, draw | fixed)
+            kinds.load(kind).refuse_fixed(fixed)
         return slots
 
     @validates("languages")

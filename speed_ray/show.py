@@ -56,8 +56,8 @@ def show(
     if row and (rejects or kind):
         raise UserError("--row shows one row, whatever it is: leave --rejects and --kind away.")
     artifact = run.artifact(name)
-    run.recipe()  # says so where the folder is no run
     if artifact.plan() is None:
+        run.recipe()  # says so where the folder is no run
         raise UserError(f"{artifact.where} was not begun yet. See what there is with: speed-ray status {run.uri}")
     chosen = _by_id(artifact, row) if row else _few(_rows(artifact, REJECTS if rejects else RECORDS), kind, rejects)
     if not chosen:

@@ -1,12 +1,16 @@
 """What a kind of example is: slots that vary in its prompt, fields that a model must return, checks on them."""
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from speed_ray.errors import nearest
+
 Fields = dict[str, str]
 Slots = dict[str, Any]
+DRAWS = 200  # of a kind's slots, to see what each may be
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,30 @@ class Kind:
             "required": [field.name for field in self.fields],
             "additionalProperties": False,
         }
+
+    def refuse_fixed(self, fixed: Slots) -> None:
+        """Raise ValueError where slots that are to be the same in each prompt do not fit those that are drawn."""
+        draws = [self.slots(random.Random(number)) for number in range(DRAWS)]
+        for name, value in fixed.items():
+            if name not in draws[0]:
+                raise ValueError(f"{self.name} has no slot {name!r}{nearest(name, draws[0])}")
+            if type(value) not in {type(draw[name]) for draw in draws}:
+                drawn = sorted({json.dumps(draw[name]) for draw in draws})[:4]
+                raise ValueError(f"{self.name}.{name} is {value!r}, but such are drawn: {', '.join(drawn)}")
+        for draw in draws:
+            self._refuse_empty_ranges(draw | fixed)
+
+    def _refuse_empty_ranges(self, slots: Slots) -> None:
+        for least in [name for name in slots if name.endswith("min_words")]:
+            most = least.replace("min_words", "max_words")
+            if most not in slots:
+                continue
+            low, high = slots[least], slots[most]
+            if low is None and high is None:
+                raise ValueError(
+                    f"{self.name}.{least} and {self.name}.{most} can both be null: give one of them a number"
+                )
+            if low is not None and high is not None and low > high:
+                raise ValueError(
+                    f"{self.name}.{least} can be {low} where {self.name}.{most} is {high}: fix both to what fits"
+                )

@@ -105,17 +105,22 @@ def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
 
 
 def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], progress: Progress) -> None:
-    stages = [group[0].stage for group in _groups(steps)]  # those whose pools are used
+    groups = _groups(steps)
+    stages = [group[0].stage for group in groups]  # those whose pools are used
     for settings in [stage.settings for stage in stages]:
         nodes.room(nodes.need(f"{settings.key}.pool", settings.pool))
     nodes.alike(run)
     gate = Gate()
-    dataset = _dataset(run, steps, pending, gate)
+    dataset = _dataset(run, groups, pending, gate)
+    heard = time.monotonic()
     with _told_to_end() as leaving:
         for counts in _answers(dataset, run, stages, gate, leaving):
             progress.add(counts)
-            if is_private():  # a cluster's driver is brought the actors' logs by Ray
+            if (
+                is_private() and time.monotonic() - heard > TICK
+            ):  # a cluster's driver is brought its actors' logs by Ray
                 progress.say(gate.heard())
+                heard = time.monotonic()
 
 
 @contextmanager
@@ -139,10 +144,10 @@ def _told_to_end() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _dataset(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], gate: Gate) -> Dataset:
+def _dataset(run: Run, groups: Sequence[tuple[Step, ...]], pending: list[dict[str, Any]], gate: Gate) -> Dataset:
     """Pending shards, and behind them a pool for each group of steps that can share one."""
     dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
-    for group in _groups(steps):
+    for group in groups:
         dataset = _through_a_pool(dataset, run, group, gate)
     return dataset
 
