@@ -20,13 +20,13 @@ from pathlib import Path
 from benchmarks import report
 from speed_ray import pipeline, recipes
 from speed_ray.miniature.compare import scores
-from speed_ray.models import served
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipe import EngineConfig, Recipe
-from speed_ray.run import Run
-from speed_ray.shards import Plan
+from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.stages import revise, synthesize
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Plan
+from speed_ray.storage.trained_models import served
 
 ORDER = ("junior", "senior", "senior + revisor")  # what alignment is for: each better than the one before
 TEACHER, BASE = "scripted teacher", "base, held to the schema"

@@ -17,10 +17,10 @@ from pathlib import Path
 import aiohttp
 import orjson
 
+from speed_ray.engines.base import Request
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import Request
 from speed_ray.engines.openai import OpenAI
-from speed_ray.recipe import OpenAIEngine
+from speed_ray.recipes.schema import OpenAIEngine
 
 SCHEMA = {
     "type": "object",

@@ -35,9 +35,9 @@ import pyarrow.parquet as pq
 from benchmarks import report
 from speed_ray import recipes
 from speed_ray.records import EXAMPLE, Row, content_id
-from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, Run
-from speed_ray.shards import Plan
-from speed_ray.stages import curate, passing
+from speed_ray.stages import curate, driver_stage
+from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
+from speed_ray.storage.shards import Plan
 
 WORDS, QUERY, COPIES, CHANGED = 60, 10, 0.2, 0.05
 VOCABULARY, POOL = 20_000, 5_000
@@ -88,7 +88,9 @@ def write(run: Run, count: int) -> None:
     run.freeze(recipes.load("miniature", OVERRIDES))
     rows = (example(number, words) for number, (words, _) in enumerate(documents(count)))
     plan = Plan(EXAMPLES, rows=count, shard_rows=2_048)
-    passing.publish(run.artifact(EXAMPLES), plan, EXAMPLE, (passing.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish(
+        run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.Passed(row["id"], row, None) for row in rows)
+    )
 
 
 def write_texts(folder: Path, count: int) -> None:

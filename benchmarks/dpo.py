@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks import miniature, process, report, training
 from speed_ray import recipes
-from speed_ray.on_ray import fit
-from speed_ray.run import Run
+from speed_ray.on_ray import train
+from speed_ray.storage.run import Run
 from speed_ray.training import plan
 
 
@@ -36,7 +36,7 @@ def overrides(steps: int, drafts: int) -> list[str]:
 def ours(run: Run, changes: list[str]) -> dict[str, Any]:
     """As `align_senior` trains."""
     training.forget(run, plan.SENIOR)
-    fit.fit(plan.senior(run, recipes.load("miniature", changes)))
+    train.fit(plan.senior(run, recipes.load("miniature", changes)))
     return {
         "contender": "speed_ray under Ray Train",
         "steps/s": training.steps_per_second(run, plan.SENIOR),

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from benchmarks import process, report
 from benchmarks.fleet import ROWS_A_SECOND, SHARD_ROWS, begun, engine, overrides
 from benchmarks.nodes import Nodes
-from speed_ray.run import EXAMPLES, Run
-from speed_ray.shards import REPLIES, Artifact
-from speed_ray.verify import verify
+from speed_ray.storage.run import EXAMPLES, Run
+from speed_ray.storage.shards import REPLIES, Artifact
+from speed_ray.storage.verify import verify
 
 LEAST, MOST = 2, 4
 HELD = 4 * SHARD_ROWS  # rows of the shards that one engine has begun: see on_ray/pool.py

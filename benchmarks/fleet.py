@@ -35,8 +35,8 @@ from benchmarks import process, report
 from benchmarks.bucket import NAME, Bucket
 from benchmarks.nodes import Nodes, Watch, notes
 from benchmarks.orchestration import FAST
-from speed_ray.run import EXAMPLES
-from speed_ray.shards import READERS, Commit
+from speed_ray.storage.run import EXAMPLES
+from speed_ray.storage.shards import READERS, Commit
 
 H100 = {"prefill": 50_000.0, "decode": 6_400.0, "one_stream": 25.0}  # tokens a second, an 8B model
 IN_FLIGHT, TOKENS, SPREAD = 256, 350, 0.9

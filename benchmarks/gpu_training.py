@@ -26,10 +26,10 @@ from benchmarks import report
 from speed_ray import recipes
 from speed_ray.engines.model_folder import find_model
 from speed_ray.records import CURATED, LESSON, VERDICT, Row, content_id
-from speed_ray.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
-from speed_ray.shards import Plan
-from speed_ray.stages.passing import Passed, publish
-from speed_ray.training import plan, train, workers
+from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
+from speed_ray.storage.shards import Plan
+from speed_ray.training import distributed, plan, train
 from speed_ray.training.plan import Training
 
 PEAK = 989e12  # bf16 FLOP a second of an H100 or H200, dense
@@ -138,7 +138,7 @@ def main() -> None:
         torch.cuda.empty_cache()
         asked = training(options.method, Run(f"{folder}/run"), model, options.steps, options.tiny)
         train(asked, lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
-    workers.leave()
+    distributed.leave()
     seconds = (times[options.steps] - times[WARM]) / (options.steps - WARM)
     length, texts = (TEXT, 3) if options.method == "contrastive" else (PAIR, 2 if options.method == "dpo" else 1)
     scale = 0.1 if options.tiny else 1.0

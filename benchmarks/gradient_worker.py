@@ -15,12 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from speed_ray.miniature import models, retrieval
-from speed_ray.recipe import Embedder
-from speed_ray.training import contrastive, embedder, encoder, infonce, workers
-from speed_ray.training.contrastive import Objective, Triple
-from speed_ray.training.encoder import Encoder, padded
-from speed_ray.training.infonce import Texts
+from speed_ray.miniature import base_model, retrieval_set
+from speed_ray.recipes.schema import Embedder
+from speed_ray.training import distributed
+from speed_ray.training.contrastive import encoder, infonce, loop, train_step
+from speed_ray.training.contrastive.encoder import Encoder, padded
+from speed_ray.training.contrastive.infonce import Texts
+from speed_ray.training.contrastive.train_step import Objective, Triple
 
 DROPOUT = 0.1
 
@@ -34,20 +35,20 @@ class Descent(torch.optim.SGD):
 
 def rows(tokenizer: Any, count: int) -> list[Triple]:
     """Questions of the miniature world, each with its answer and another document."""
-    documents, queries, relevant = retrieval.drawn()
+    documents, queries, relevant = retrieval_set.drawn()
     names, rng = list(documents), random.Random(0)
     made = []
     for query in rng.sample(list(queries), count):
         positive = next(iter(relevant[query]))
         texts = [queries[query], documents[positive], documents[rng.choice(names)]]
         ids = tuple(tokenizer(text, truncation=True, max_length=128).input_ids for text in texts)
-        made.append(Triple(query, ids, tuple(map(contrastive.text_hash, texts))))
+        made.append(Triple(query, ids, tuple(map(train_step.text_hash, texts))))
     return made
 
 
 def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
     """The miniature base as an embedder, in the shape of the case."""
-    model = encoder.load(models.ensure("base"), "mean", 128)
+    model = encoder.load(base_model.ensure("base"), "mean", 128)
     tokenizer = encoder.tokenizer(model)
     for layer in model[0].model.layers:
         layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
@@ -59,7 +60,7 @@ def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
                 weight.data = torch.randn(weight.shape, generator=rng) * 0.02
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
-    model = model.to(workers.device(settings.workers.gpus)).train()
+    model = model.to(distributed.device(settings.workers.gpus)).train()
     return Encoder(model, settings.precision == "bf16" and not settings.zero), tokenizer
 
 
@@ -67,11 +68,11 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
     """What our own step takes from the weights, on this worker of several."""
     net, tokenizer = network(case, settings)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters() if weight.requires_grad}
-    states = embedder.optimised(net, settings, 1)
-    each = case["rows"] // workers.world()
-    mine = rows(tokenizer, case["rows"])[workers.rank() * each : (workers.rank() + 1) * each]
-    torch.manual_seed(workers.rank())
-    contrastive.step(
+    states = loop.optimised(net, settings, 1)
+    each = case["rows"] // distributed.world()
+    mine = rows(tokenizer, case["rows"])[distributed.rank() * each : (distributed.rank() + 1) * each]
+    torch.manual_seed(distributed.rank())
+    train_step.step(
         states.network,
         mine,
         False,
@@ -130,10 +131,10 @@ def main() -> None:
     case: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     settings = Embedder.model_validate({"model": "miniature://base", "schedule": "constant", **case["settings"]})
     torch.optim.AdamW = Descent  # type: ignore[misc]
-    workers.prepare(settings)
-    workers.join(0)
+    distributed.prepare(settings)
+    distributed.join(0)
     gradient = by_graph(case, settings) if case["graph"] else by_step(case, settings)
-    if workers.rank() == 0:
+    if distributed.rank() == 0:
         torch.save({name: part.cpu() for name, part in gradient.items()}, case["out"])
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -23,15 +23,15 @@ def step(rows: int) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from speed_ray.miniature import models
-    from speed_ray.recipe import Embedder
-    from speed_ray.training import contrastive, embedder, encoder
-    from speed_ray.training.contrastive import Objective, Triple
+    from speed_ray.miniature import base_model
+    from speed_ray.recipes.schema import Embedder
+    from speed_ray.training.contrastive import encoder, loop, train_step
+    from speed_ray.training.contrastive.train_step import Objective, Triple
 
-    model = encoder.load(models.ensure("base"), "mean", 64)
+    model = encoder.load(base_model.ensure("base"), "mean", 64)
     network = encoder.Encoder(model.train())
     settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch=MINI_BATCH)
-    states = embedder.optimised(network, settings, 2)
+    states = loop.optimised(network, settings, 2)
 
     def batch(count: int) -> list[Triple]:
         ids = np.random.default_rng(0).integers(10, 3_000, (count, 2, TOKENS), dtype=np.int32)
@@ -41,7 +41,7 @@ def step(rows: int) -> dict[str, Any]:
 
     def take(triples: list[Triple]) -> None:
         objective = Objective(0.05, MINI_BATCH)
-        contrastive.step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
+        train_step.step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
         states.step()
 
     take(batch(MINI_BATCH))  # the optimizer's own states, and what libraries take at first

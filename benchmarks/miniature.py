@@ -11,15 +11,15 @@ from pathlib import Path
 
 from speed_ray import pipeline, recipes
 from speed_ray.engines.model_folder import find_model
-from speed_ray.models import Model
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.session import session
 from speed_ray.records import VERDICT, Row
-from speed_ray.run import DRAFTS, VERDICTS, Run
-from speed_ray.shards import Plan
 from speed_ray.stages import draft
-from speed_ray.stages.passing import Passed, publish
+from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.storage.run import DRAFTS, VERDICTS, Run
+from speed_ray.storage.shards import Plan
+from speed_ray.storage.trained_models import Model
 
 # Overrides for benchmarks of adapters on one base, as large models have them: the miniature trains all of its junior.
 WITH_ADAPTERS = ["junior.lora={rank: 8, alpha: 16}", "senior.lora={rank: 8, alpha: 16}"]

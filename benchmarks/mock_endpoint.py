@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from speed_ray.engines.invention import invent
+from speed_ray.engines.fake_text import invent
 
 PAGE = b"<html><body><h1>Bad gateway</h1></body></html>"
 LEAST = re.compile(r"at least (\d+) words")

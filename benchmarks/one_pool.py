@@ -18,12 +18,12 @@ from typing import Any
 
 from benchmarks import miniature, process, report
 from speed_ray import recipes
-from speed_ray.models import served
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipe import Recipe
-from speed_ray.run import EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.recipes.schema import Recipe
 from speed_ray.stages import revise, synthesize
+from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.storage.trained_models import served
 
 ONE_CORE = "{cpus: 1}"
 CONTENDERS = {"one pool of two engines": "{min: 2, max: 2, cpus: 1}", "two pools of one engine": ONE_CORE}

@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks import miniature, report, training
 from speed_ray import recipes
-from speed_ray.run import Run
-from speed_ray.training import plan, rows, start
+from speed_ray.storage.run import Run
+from speed_ray.training import load_model, plan, tokenize
 
 
 def overrides(steps: int, drafts: int, packing: bool) -> list[str]:
@@ -40,10 +40,10 @@ def trained(run: Run, changes: list[str], contender: str) -> dict[str, Any]:
 def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
     """What the rows are like, and what share of the unpacked batches is padding."""
     junior = plan.junior(run, recipes.load("miniature", changes))
-    read = rows.read(junior, start.tokenizer(junior), start.window(junior)).trained
+    read = tokenize.read(junior, load_model.tokenizer(junior), load_model.window(junior)).trained
     tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
     size = junior.settings.micro_batch
-    places = rows.laid_out(rows.order(len(read), len(read), junior.seed), read, junior.settings.batch)
+    places = tokenize.laid_out(tokenize.order(len(read), len(read), junior.seed), read, junior.settings.batch)
     ordered = [tokens[place] for place in places]
     batches = [ordered[first : first + size] for first in range(0, len(ordered), size)]
     return {

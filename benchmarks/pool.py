@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import process, report
-from speed_ray.run import EXAMPLES
+from speed_ray.storage.run import EXAMPLES
 
 IN_FLIGHT = 64
 ENGINE = (

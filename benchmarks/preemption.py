@@ -22,9 +22,9 @@ from typing import Any
 from benchmarks import process, report
 from benchmarks.fleet import ROWS_A_SECOND, begun, engine, overrides
 from benchmarks.nodes import Nodes, notes
-from speed_ray.run import EXAMPLES, Run
-from speed_ray.shards import Commit
-from speed_ray.verify import verify
+from speed_ray.storage.run import EXAMPLES, Run
+from speed_ray.storage.shards import Commit
+from speed_ray.storage.verify import verify
 
 EVERY = 600.0  # simulated seconds between two losses
 

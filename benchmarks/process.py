@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from speed_ray.run import Run
+from speed_ray.storage.run import Run
 
 # The miniature recipe without its alignment: the base model writes, asked with the prompts that all recipes share.
 UNALIGNED = ("synthesize.generator=base", "synthesize.revise=false", "prompts=null")

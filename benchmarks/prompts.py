@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from benchmarks.process import UNALIGNED
 from speed_ray import recipes
-from speed_ray.engines.engine import Request
-from speed_ray.inputs import Inputs
-from speed_ray.recipe import Recipe
+from speed_ray.engines.base import Request
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import seed_of
-from speed_ray.run import Run
 from speed_ray.stages import synthesize
+from speed_ray.storage.planned_rows import Inputs
+from speed_ray.storage.run import Run
 
 
 def planned(uri: str, overrides: list[str]) -> tuple[Recipe, list[Request]]:

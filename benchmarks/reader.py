@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks import embedding, process, report
 from speed_ray.records import Row, content_id
-from speed_ray.run import Run
-from speed_ray.training import embedder, encoder, plan
+from speed_ray.storage.run import Run
+from speed_ray.training import plan
+from speed_ray.training.contrastive import encoder, loop
 
 STEPS, WARM = 8, 2  # of training
 GOAL, FLAT = 20.0, 1.1
@@ -33,7 +34,7 @@ def read(folder: str) -> dict[str, Any]:
     """Read one epoch, as a training's background thread does, and throw it away."""
     training = plan.embedder(Run(folder), embedding.recipe(epochs=1))
     model = encoder.load(embedding.MINILM, None, 128)
-    reader, drawn, steps = embedder.read(training, model)
+    reader, drawn, steps = loop.read(training, model)
     began, peak = time.perf_counter(), 0
     taken = 0
     for share in itertools.islice(reader.shares(drawn, 0), steps):

@@ -15,8 +15,8 @@ from benchmarks import embedding, report
 from benchmarks.corpus import Section, sections
 from speed_ray import pipeline, recipes
 from speed_ray.evaluation import results
-from speed_ray.recipe import Recipe
-from speed_ray.run import CURATED_EXAMPLES, Run
+from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.run import CURATED_EXAMPLES, Run
 
 HELD_OUT = 0.2  # of the modules
 LEAST_STS = -0.01  # what STS-B may lose

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import miniature, report, training
 from benchmarks.dpo import overrides, rival
 from speed_ray import recipes
-from speed_ray.run import Run
+from speed_ray.storage.run import Run
 from speed_ray.training import plan
 
 ROWS = "rows through the reference"

@@ -13,9 +13,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from benchmarks.prompts import planned
-from speed_ray.engines.engine import Request
+from speed_ray.engines.base import Request
 from speed_ray.engines.model_folder import find_model
-from speed_ray.recipe import VllmEngine
+from speed_ray.recipes.schema import VllmEngine
 
 
 async def main() -> None:

@@ -19,10 +19,10 @@ from trl import DPOConfig, DPOTrainer
 from benchmarks.training import FROM, rate
 from speed_ray import recipes
 from speed_ray.engines.model_folder import find_model
-from speed_ray.models import Model
-from speed_ray.recipe import Dpo
-from speed_ray.run import Run
-from speed_ray.training import plan, rows, start
+from speed_ray.recipes.schema import Dpo
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
+from speed_ray.training import load_model, plan, tokenize
 from speed_ray.training.plan import Training
 
 
@@ -49,13 +49,13 @@ def main() -> None:
 
 
 def trainer(training: Training, folder: str, precomputed: bool, clock: Clock) -> DPOTrainer:
-    """TRL as its documentation has it; what it is given is what speed_ray/training/loop.py gives it."""
-    settings, tokenizer = training.settings, start.tokenizer(training)
+    """TRL as its documentation has it; what it is given is what speed_ray/training/trl_trainer.py gives it."""
+    settings, tokenizer = training.settings, load_model.tokenizer(training)
     assert isinstance(settings, Dpo)
-    read = rows.read(training, tokenizer, start.window(training)).trained
+    read = tokenize.read(training, tokenizer, load_model.window(training)).trained
     steps = plan.steps(training, len(read))
-    places = rows.laid_out(
-        rows.order(len(read), steps * settings.batch, training.seed), read, settings.batch
+    places = tokenize.laid_out(
+        tokenize.order(len(read), steps * settings.batch, training.seed), read, settings.batch
     )  # as ours: like is compared with like
     order = [read[place]["row_id"] for place in places]
     base = AutoModelForCausalLM.from_pretrained(find_model(training.base))

@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks import report
 from benchmarks.bucket import NAME, Bucket, Trouble
 from benchmarks.nodes import Nodes, engines
-from speed_ray.run import EXAMPLES
-from speed_ray.verify import verify
+from speed_ray.storage.run import EXAMPLES
+from speed_ray.storage.verify import verify
 from tests.conftest import Driver, Job, assert_the_promise, small_job, start_driver
 
 NODES = 3

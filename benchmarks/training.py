@@ -8,7 +8,7 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import process
-from speed_ray.run import Run
+from speed_ray.storage.run import Run
 
 FROM = 5  # the step from which on a training is measured: those before it warm up
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as Ray gives a worker of one CPU

@@ -4,7 +4,7 @@
 
 Beside a finished run, two more are made of parts of it: one whose examples the junior writes, and one whose examples
 are the senior's before their revision. Each is curated to as many examples, trains an embedder and is scored on
-questions that are held out (miniature/retrieval.py), beside the untrained base and BM25.
+questions that are held out (miniature/retrieval_set.py), beside the untrained base and BM25.
 """
 
 import shutil
@@ -17,9 +17,9 @@ from rich.table import Table
 from speed_ray import pipeline
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import results
-from speed_ray.models import Model
-from speed_ray.recipe import Recipe
-from speed_ray.run import EXAMPLES, PROPOSED_TASKS, TASKS, TOPICS, Run
+from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.run import EXAMPLES, PROPOSED_TASKS, TASKS, TOPICS, Run
+from speed_ray.storage.trained_models import Model
 
 SENTENCE = "How do I knead the dough?"
 SHOWN = {"ndcg_at_10": "nDCG@10", "recall_at_100": "Recall@100", "mrr_at_10": "MRR@10"}

@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 
 from speed_ray import recipes
-from speed_ray import show as showing
-from speed_ray import status as standing
-from speed_ray import verify as proving
+from speed_ray.console import show as showing
+from speed_ray.console import status as standing
 from speed_ray.errors import Interrupted, Stalled, UserError
-from speed_ray.models import Model
-from speed_ray.recipe import Recipe
-from speed_ray.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, TOPICS, Run, written
+from speed_ray.recipes.schema import Recipe
+from speed_ray.storage import verify as proving
+from speed_ray.storage.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, TOPICS, Run, written
+from speed_ray.storage.trained_models import Model
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -127,7 +127,7 @@ def status(
 ) -> None:
     """Say where a run stands, while it runs or after a crash: read from storage alone."""
     if watch:
-        from speed_ray import watch as watching
+        from speed_ray.console import watch as watching
 
         with contextlib.suppress(KeyboardInterrupt):
             watching.watch(Run(run), Console())
@@ -183,25 +183,25 @@ def quality(
     ] = None,
 ) -> None:
     """Say how good a run's examples are: yield, repetition, diversity, lengths, languages; margins; win rate."""
-    from speed_ray.evaluation import examples
-    from speed_ray.evaluation import quality as told
+    from speed_ray.console import quality_report as told
+    from speed_ray.evaluation import quality
 
     if artifact not in ARTIFACTS:
         raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")
     opened, console = Run(run), Console()
-    for part in told.shown(examples.quality(opened, artifact)):
+    for part in told.shown(quality.quality(opened, artifact)):
         console.print(part)
     if embedder:
-        from speed_ray.evaluation import margins, subjects
+        from speed_ray.evaluation import eval_models, margins
 
-        subject = subjects.named(embedder)
-        embed = subjects.embed(subjects.load(subject, "cpu"), subject.instructed, "")
-        found = margins.margins(embed, examples.sample(opened.artifact(artifact)), subject.instructed)
+        subject = eval_models.named(embedder)
+        embed = eval_models.embed(eval_models.load(subject, "cpu"), subject.instructed, "")
+        found = margins.margins(embed, quality.sample(opened.artifact(artifact)), subject.instructed)
         console.print(told.shown_margins(found), soft_wrap=True)
     if against:
-        from speed_ray.evaluation import wins
+        from speed_ray.evaluation import win_rate
 
-        console.print(told.shown_wins(wins.wins(opened, Run(against), artifact), against), soft_wrap=True)
+        console.print(told.shown_wins(win_rate.wins(opened, Run(against), artifact), against), soft_wrap=True)
 
 
 @app.command()
@@ -215,14 +215,14 @@ def serve(
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs of each replica.")] = 0,
 ) -> None:
     """Serve an embedder behind OpenAI's /v1/embeddings until Ctrl-C."""
-    from speed_ray.serving import served as models
+    from speed_ray.serving import resolve_model as models
 
     served = models.find(model)
     served = served if name is None else dataclasses.replace(served, name=name)
-    from speed_ray.serving import command  # imports Ray and torch
+    from speed_ray.serving import application  # imports Ray and torch
 
     signal.signal(signal.SIGTERM, _interrupt)
-    command.run(served, command.Replicas.read(replicas, cpus, gpus), host, port)
+    application.run(served, application.Replicas.read(replicas, cpus, gpus), host, port)
 
 
 @app.command()

@@ -6,17 +6,17 @@ from types import ModuleType
 
 from rich.console import Console
 
-from speed_ray import preflight
 from speed_ray.errors import UserError, nearest
-from speed_ray.models import served
-from speed_ray.on_ray import fit, pool, spread
+from speed_ray.executor import preflight
+from speed_ray.on_ray import map_tasks, pool, train
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipe import EngineConfig, Evaluate, Recipe
-from speed_ray.run import Run
+from speed_ray.recipes.schema import EngineConfig, Evaluate, Recipe
 from speed_ray.stages import brainstorm as brainstorming
-from speed_ray.stages import critique, draft, judge, own_revisions, propose, revise, revision_pairs, select, topics
+from speed_ray.stages import critique, draft, judge, pair_revisions, propose, revise, select_tasks, self_revise, topics
 from speed_ray.stages import curate as curation
 from speed_ray.stages import synthesize as synthesis
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import served
 from speed_ray.training import plan as trainings
 from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
 
@@ -28,7 +28,7 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
     run.freeze(recipe)
     topics.collect(run, listed)
     _ask(run, brainstorming, recipe)
-    select.select(run, recipe)
+    select_tasks.select(run, recipe)
 
 
 def align_junior(run: Run, recipe: Recipe) -> None:
@@ -40,7 +40,7 @@ def align_junior(run: Run, recipe: Recipe) -> None:
     if recipe.synthesize.revise:
         trainings.revisor(run, recipe)
     _ask(run, draft, recipe)
-    fit.fit(training)
+    train.fit(training)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
@@ -48,7 +48,7 @@ def align_senior(run: Run, recipe: Recipe) -> None:
     junior, training = served(run, recipe, JUNIOR), trainings.senior(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, judge, recipe)
-    fit.fit(training)
+    train.fit(training)
 
 
 def align_revisor(run: Run, recipe: Recipe) -> None:
@@ -61,11 +61,11 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     supervised, *preferring = trainings.revisor(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, critique, recipe)
-    fit.fit(supervised)
+    train.fit(supervised)
     if preferring:
-        _ask(run, own_revisions, recipe, served(run, recipe, REVISOR_SFT))
-        revision_pairs.pair(run, recipe)
-        fit.fit(preferring[0])
+        _ask(run, self_revise, recipe, served(run, recipe, REVISOR_SFT))
+        pair_revisions.pair(run, recipe)
+        train.fit(preferring[0])
 
 
 def synthesize(run: Run, recipe: Recipe) -> None:
@@ -93,19 +93,19 @@ def train_embedder(run: Run, recipe: Recipe) -> None:
     training = trainings.embedder(run, recipe)
     trainings.data_identity(training)  # says so where there is nothing to learn from yet
     run.freeze(recipe)
-    fit.fit(training)
+    train.fit(training)
 
 
 def evaluate(run: Run, recipe: Recipe) -> None:
     """The embedder is scored on every set, beside the model that its training began with, and beside BM25."""
-    from speed_ray.evaluation import results, scoring, subjects  # with what no other job needs: an extra, `train`
+    from speed_ray.evaluation import eval_models, results, scoring  # with what no other job needs: an extra, `train`
 
-    scored, tasks = subjects.subjects(run, recipe), scoring.tasks(recipe.evaluate)
+    scored, tasks = eval_models.subjects(run, recipe), scoring.tasks(recipe.evaluate)
     workers = recipe.evaluate.workers
     run.freeze(recipe)
     missing = scoring.missing(run, scored, tasks, "cuda" if workers.gpus else "cpu")
     try:
-        spread.spread("evaluate", missing, scoring.score, workers)
+        map_tasks.spread("evaluate", missing, scoring.score, workers)
     finally:
         results.publish(run, scored, tasks)
         Console().print(results.table(run, scored, tasks))

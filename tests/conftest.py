@@ -24,14 +24,14 @@ import pytest
 
 from speed_ray import engines, pipeline, recipes
 from speed_ray.engines.budget import Spent
-from speed_ray.inputs import Inputs
-from speed_ray.recipe import Recipe
-from speed_ray.run import EXAMPLES, PROPOSED_TASKS, TOPICS, Run
-from speed_ray.shards import Artifact, Plan
-from speed_ray.stage import Stage
-from speed_ray.stages import brainstorm, select, synthesize, topics
-from speed_ray.verify import verify
-from speed_ray.worker import Worker
+from speed_ray.executor.shard_worker import Worker
+from speed_ray.executor.stage import Stage
+from speed_ray.recipes.schema import Recipe
+from speed_ray.stages import brainstorm, select_tasks, synthesize, topics
+from speed_ray.storage.planned_rows import Inputs
+from speed_ray.storage.run import EXAMPLES, PROPOSED_TASKS, TOPICS, Run
+from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.verify import verify
 
 PATHS = ["Arts/Music", "Science/Physics", "Health/Food", "Sports/Tennis"]
 MIX = {"classification": 7, "sts": 7, "retrieval": 7, "matching_short": 1, "matching_long": 1}
@@ -92,7 +92,7 @@ class Job:
         run.freeze(recipe)
         topics.collect(run, topics.read(recipe.topics.source))
         self.make(brainstorm.plan(run, recipe), brainstorm.stage(recipe))
-        select.select(run, recipe)
+        select_tasks.select(run, recipe)
         return self
 
     def make(self, plan: Plan, stage: Stage) -> None:

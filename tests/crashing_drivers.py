@@ -10,7 +10,7 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from speed_ray.store import ObjectStore
+from speed_ray.storage.store import ObjectStore
 
 BEFORE, AFTER, LOST = "before", "after", "lost"
 Turn = Callable[[], AbstractContextManager[Any]]

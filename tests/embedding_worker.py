@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from speed_ray.training import contrastive, encoder, workers
-from speed_ray.training.contrastive import Objective, Triple
-from speed_ray.training.encoder import Encoder
+from speed_ray.training import distributed
+from speed_ray.training.contrastive import encoder, train_step
+from speed_ray.training.contrastive.encoder import Encoder
+from speed_ray.training.contrastive.train_step import Objective, Triple
 
 ROWS, NEGATIVES = 8, 2
 OBJECTIVE = Objective(temperature=0.05, mini_batch=5)
@@ -26,7 +27,7 @@ def rows(tokenizer) -> list[Triple]:
         texts = [query, answer, "so " * number + "it is not", "what is 0 times 0" if number == 3 else f"{number}"]
         read = [encoder.as_query("Answer it", query), *texts[1:]]
         ids = tuple(tokenizer(text).input_ids for text in read)
-        made.append(Triple(str(number), ids, tuple(map(contrastive.text_hash, texts))))
+        made.append(Triple(str(number), ids, tuple(map(train_step.text_hash, texts))))
     return made
 
 
@@ -35,13 +36,13 @@ def gradient(base: Path, mini_batch: int) -> dict[str, Tensor]:
     model = encoder.load(base, "last", max_length=64)
     tokenizer = encoder.tokenizer(model)
     network = Encoder(model)
-    rank, world = workers.rank(), workers.world()
+    rank, world = distributed.rank(), distributed.world()
     shared = DistributedDataParallel(network) if world > 1 else network
     each = ROWS // world
     mine = rows(tokenizer)[rank * each : (rank + 1) * each]
     unsynchronised = shared.no_sync if world > 1 else contextlib.nullcontext
     objective = Objective(OBJECTIVE.temperature, mini_batch)
-    contrastive.step(
+    train_step.step(
         shared,
         mine,
         False,

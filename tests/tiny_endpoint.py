@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from speed_ray.engines.engine import Reply, Request
+from speed_ray.engines.base import Reply, Request
 from speed_ray.engines.openai import OpenAI
 
 MOCK = Path(__file__).parents[1] / "benchmarks" / "mock_endpoint.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiny_training import tiny_model
 
-from speed_ray.training import encoder
+from speed_ray.training.contrastive import encoder
 
 PROMPTS = {"query": "Instruct: find it\nQuery: ", "document": ""}
 

@@ -12,12 +12,12 @@ from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from speed_ray import recipes
-from speed_ray.recipe import Recipe
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import LESSON, REVISION, VERDICT, Row, content_id
 from speed_ray.records import PAIR as REVISION_PAIR
-from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.shards import Plan
-from speed_ray.stages.passing import Passed, publish
+from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
+from speed_ray.storage.shards import Plan
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"

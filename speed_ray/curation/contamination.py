@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from speed_ray import checks, parquet
-from speed_ray.curation import words
-from speed_ray.curation.words import Hashes, Places, Words
 from speed_ray.errors import UserError
+from speed_ray.storage import parquet
+from speed_ray.text import rules, token_hashes
+from speed_ray.text.token_hashes import Hashes, Places, Words
 
 RUN = 13  # words (GPT-3's rule, arXiv 2005.14165, appendix C)
 AT_ONCE = 4_096  # texts
@@ -60,10 +60,10 @@ def _known(path: str) -> Hashes:
     texts = _texts(Path(path).expanduser())
     known = [np.empty(0, np.uint64)]
     while some := list(islice(texts, AT_ONCE)):
-        known.append(np.unique(_runs(words.read(some))[0]))
+        known.append(np.unique(_runs(token_hashes.read(some))[0]))
     found = np.unique(np.concatenate(known))
     if not len(found):
-        raise UserError(f"curate.decontaminate: {path} holds no text of {checks.FEWEST_TO_COPY} words or more.")
+        raise UserError(f"curate.decontaminate: {path} holds no text of {rules.FEWEST_TO_COPY} words or more.")
     return found
 
 
@@ -71,7 +71,7 @@ def _runs(read: Words) -> tuple[Hashes, Places]:
     """Every run of 13 words, and every whole text of fewer, unless it is too short to say anything."""
     counts = read.counts()
     found = [read.grams(RUN)]
-    for length in range(checks.FEWEST_TO_COPY, RUN):
+    for length in range(rules.FEWEST_TO_COPY, RUN):
         mine = counts[read.owners] == length
         found.append(Words(read.hashes[mine], read.owners[mine], read.texts).grams(length))
     return np.concatenate([each.hashes for each in found]), np.concatenate([each.owners for each in found])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from speed_ray.curation.reference import COLUMNS, Numbers, Reference, Vectors, Verdicts, folder
-from speed_ray.recipe import Curate
-from speed_ray.run import Run
-from speed_ray.shards import Artifact
+from speed_ray.curation.reference_model import COLUMNS, Numbers, Reference, Vectors, Verdicts, folder
+from speed_ray.recipes.schema import Curate
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Artifact
 
 
 def judged(source: Artifact, settings: Curate, scratch: Path) -> tuple[Numbers, Vectors]:
@@ -33,10 +33,10 @@ def _verdicts(source: Artifact, paths: list[str], settings: Curate) -> Iterator[
     assert settings.reference is not None
     name, workers = folder(settings.reference), settings.workers
     if workers.count > 1 or workers.gpus:
-        from speed_ray.on_ray import each  # brings Ray, which one process does without
+        from speed_ray.on_ray import map_shards  # brings Ray, which one process does without
 
         make = partial(_Judge, source.store.uri, source.name, name)
-        for place, answer in each.each("curate", paths, make, workers):
+        for place, answer in map_shards.each("curate", paths, make, workers):
             margins, vectors = (
                 np.frombuffer(answer["margins"], np.float32),
                 np.frombuffer(answer["vectors"], np.float16),

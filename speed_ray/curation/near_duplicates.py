@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from rensa import RMinHash
 
-from speed_ray.curation.words import Hashes, Places, Words
+from speed_ray.text.token_hashes import Hashes, Places, Words
 
 BANDS, ROWS = 20, 3
 AT_ONCE = 8_192  # candidates whose word pairs are compared at once

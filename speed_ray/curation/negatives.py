@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from speed_ray.checks import plain
-from speed_ray.curation.reference import Numbers, Vectors
-from speed_ray.curation.words import Places
+from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.records import Row
+from speed_ray.text.rules import plain
+from speed_ray.text.token_hashes import Places
 
 WINDOW = 16_384  # rows
 SPARED = 5  # the nearest of another's positives that are not taken

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from speed_ray.checks import Broken
-from speed_ray.recipe import Curate
+from speed_ray.recipes.schema import Curate
 from speed_ray.records import Row, content_id
+from speed_ray.text.rules import Broken
 
 
 def held_out(task: str, share: float) -> bool:

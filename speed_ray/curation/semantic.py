@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from speed_ray.curation.near_duplicates import Flags
-from speed_ray.curation.reference import Numbers, Vectors
-from speed_ray.curation.words import Places
+from speed_ray.curation.reference_model import Numbers, Vectors
+from speed_ray.text.token_hashes import Places
 
 CELL = 20_000  # rows, about
 BLOCK = 2_048  # rows

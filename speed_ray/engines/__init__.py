@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from speed_ray.engines.base import Engine
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import Engine
-from speed_ray.recipe import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
+from speed_ray.recipes.schema import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 
 
 def build(configs: Sequence[EngineConfig], spent: Spent, role: str) -> Engine:

@@ -8,8 +8,8 @@ its end the budget lets fewer calls through at once, because the real counts are
 import asyncio
 from dataclasses import dataclass
 
-from speed_ray.engines.engine import BudgetSpent
-from speed_ray.recipe import Budget, Price
+from speed_ray.engines.base import BudgetSpent
+from speed_ray.recipes.schema import Budget, Price
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from speed_ray import models as trained
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.storage import trained_models as trained
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -41,9 +41,9 @@ def find_model(model: str, key: str = "generator.model") -> Path | None:
     Raises UserError when it looks like a path and nothing is there.
     """
     if model.startswith("miniature://"):
-        from speed_ray.miniature import models  # trains with torch, which a folder on disk does not need
+        from speed_ray.miniature import base_model  # trains with torch, which a folder on disk does not need
 
-        return Path(models.ensure(model.removeprefix("miniature://")))
+        return Path(base_model.ensure(model.removeprefix("miniature://")))
     folder = Path(model).expanduser()
     if "://" in model or (folder / "_MANIFEST.json").is_file():
         return trained.fetch(model)

@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 import aiohttp
 import yarl
 
-from speed_ray.engines import chat
+from speed_ray.engines import openai_wire
+from speed_ray.engines.base import EngineRefused, Load, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.budget import Ledger, Spent
-from speed_ray.engines.engine import EngineRefused, Load, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.throttle import Throttle
 from speed_ray.errors import UserError
-from speed_ray.recipe import OpenAIEngine
+from speed_ray.recipes.schema import OpenAIEngine
 
 log = logging.getLogger(__name__)
 
@@ -184,14 +184,14 @@ class OpenAI:
     async def _call(self, request: Request, n: int, seed: int, most: Spent) -> _Answer:
         """Send one request. Raises _Fault, PromptTooLong, EngineRefused."""
         field = self._length_field
-        sent = chat.body(self.model, request, n, seed, field, self._config.structured)
+        sent = openai_wire.body(self.model, request, n, seed, field, self._config.structured)
         began = time.perf_counter()
         status, retry_after, raw = await self._exchange(sent)
         seconds = time.perf_counter() - began
         self.throttle.heard(pushed_back=status in PUSHING_BACK)
         if status == 200:
             return self._understand(raw, most, seconds)
-        said, code = chat.error(raw)
+        said, code = openai_wire.error(raw)
         if status == 400 and field == "max_tokens" and "max_completion_tokens" in said:
             self._length_field = "max_completion_tokens"  # OpenAI's reasoning models know only this name
             return await self._call(request, n, seed, most)
@@ -215,8 +215,8 @@ class OpenAI:
 
     def _understand(self, raw: bytes, most: Spent, seconds: float) -> _Answer:
         try:
-            heard = chat.completion(raw)
-        except chat.NotACompletion:
+            heard = openai_wire.completion(raw)
+        except openai_wire.NotACompletion:
             raise self._no_completion(self._shown(raw.decode(errors="replace"))) from None
         self._answers += 1
         self._understood = True
@@ -274,7 +274,7 @@ class OpenAI:
             raise EngineRefused(self._refusal.result())
 
     def _shown(self, said: str) -> str:
-        return chat.shown(said, self._secret)
+        return openai_wire.shown(said, self._secret)
 
     def _report(self, fault: _Fault, row_id: str, trial: int) -> None:
         """Log the first fault of each minute; the others are counted."""

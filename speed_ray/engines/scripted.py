@@ -2,9 +2,9 @@
 
 import time
 
-from speed_ray.engines.engine import Load, Reply, Request, Sample
+from speed_ray.engines.base import Load, Reply, Request, Sample
 from speed_ray.miniature import teacher
-from speed_ray.recipe import ScriptedEngine
+from speed_ray.recipes.schema import ScriptedEngine
 
 
 class ScriptedTeacher:

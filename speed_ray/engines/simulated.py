@@ -21,11 +21,11 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
-from speed_ray.engines.batching import Batching
-from speed_ray.engines.engine import EngineDead, Load, Reply, Request, Sample
-from speed_ray.engines.invention import invent
+from speed_ray.engines.base import EngineDead, Load, Reply, Request, Sample
+from speed_ray.engines.continuous_batching_clock import Batching
+from speed_ray.engines.fake_text import invent
 from speed_ray.errors import UserError
-from speed_ray.recipe import SimulatedEngine
+from speed_ray.recipes.schema import SimulatedEngine
 
 DEATHS = "SPEED_RAY_DEATHS"
 CHARACTERS_A_TOKEN = 4

@@ -32,12 +32,12 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from speed_ray.engines.engine import EngineDead, EngineRefused, Load, Message, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.base import EngineDead, EngineRefused, Load, Message, PromptTooLong, Reply, Request, Sample
 from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
-from speed_ray.engines.orphans import EndsWithParent
+from speed_ray.engines.parent_watchdog import EndsWithParent
 from speed_ray.engines.vllm_arguments import check
 from speed_ray.errors import UserError
-from speed_ray.recipe import VllmEngine
+from speed_ray.recipes.schema import VllmEngine
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
 PARALLEL = ("tensor", "pipeline", "prefill_context", "data")

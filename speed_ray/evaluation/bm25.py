@@ -10,8 +10,8 @@ import re
 import numpy as np
 from bm25s import BM25
 
-from speed_ray.evaluation.embeddings import DEEP, Ranking, highest
-from speed_ray.evaluation.files import Retrieval
+from speed_ray.evaluation.loaders import Retrieval
+from speed_ray.evaluation.metrics import DEEP, Ranking, highest
 
 WORD = re.compile(r"\w\w+")
 

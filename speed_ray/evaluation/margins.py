@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from speed_ray.errors import UserError
-from speed_ray.evaluation.embeddings import Embed, Vectors, unit
+from speed_ray.evaluation.metrics import Embed, Vectors, unit
 from speed_ray.records import Row
-from speed_ray.training.encoder import as_query
+from speed_ray.training.contrastive.encoder import as_query
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from speed_ray.errors import Interrupted
-from speed_ray.evaluation.sets import METRICS, Task
-from speed_ray.evaluation.subjects import BM25, Subject
-from speed_ray.run import Run
-from speed_ray.store import find
+from speed_ray.evaluation.datasets import METRICS, Task
+from speed_ray.evaluation.eval_models import BM25, Subject
+from speed_ray.storage.run import Run
+from speed_ray.storage.store import find
 
 FOLDER = "evaluation"
 SHOWN = {"spearman": "Spearman", "accuracy": "accuracy", "ndcg_at_10": "nDCG@10", "main_score": "MTEB's own"}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from speed_ray.shards import RECORDS, Artifact
+from speed_ray.storage.shards import RECORDS, Artifact
 
 LOOKED_AT = 2_000  # examples, from the first shards on: they give the shares to about a percent
 

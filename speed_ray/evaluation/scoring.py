@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 
 from speed_ray import __version__
 from speed_ray.errors import UserError
-from speed_ray.evaluation import bm25, results, sets
-from speed_ray.evaluation import subjects as under
-from speed_ray.evaluation.files import Retrieval
+from speed_ray.evaluation import bm25, datasets, results
+from speed_ray.evaluation import eval_models as under
+from speed_ray.evaluation.datasets import Task
+from speed_ray.evaluation.eval_models import Subject
+from speed_ray.evaluation.loaders import Retrieval
 from speed_ray.evaluation.results import Result
-from speed_ray.evaluation.sets import Task
-from speed_ray.evaluation.subjects import Subject
-from speed_ray.recipe import Evaluate
-from speed_ray.run import Run
+from speed_ray.recipes.schema import Evaluate
+from speed_ray.storage.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Scoring:
 
 def tasks(wanted: Evaluate) -> list[Task]:
     """All that a recipe wants an embedder scored on, in its order. Raises UserError for what cannot be."""
-    found = sets.tasks(wanted)
+    found = datasets.tasks(wanted)
     if wanted.mteb:
-        from speed_ray.evaluation import benchmark  # takes mteb's seconds to load
+        from speed_ray.evaluation import mteb_tasks  # takes mteb's seconds to load
 
-        found += benchmark.tasks(wanted.mteb)
+        found += mteb_tasks.tasks(wanted.mteb)
     if not found:
         raise UserError("evaluate: the recipe names no set. Give it sts, classification, retrieval or mteb.")
     return found
@@ -62,20 +62,20 @@ def score(scoring: Scoring) -> None:
 
 def _local(scoring: Scoring) -> Result:
     subject, task = scoring.subject, scoring.task
-    loaded = sets.load(task.kind, task.sources)
+    loaded = datasets.load(task.kind, task.sources)
     if subject.name == under.BM25:
         assert isinstance(loaded, Retrieval)
         scores = bm25.rank(loaded).scores(loaded)
     else:
         model = under.load(subject, scoring.device)
-        scores = sets.score(under.embed(model, subject.instructed, task.instruction or ""), loaded)
-    return {"scores": scores, "facts": sets.facts(loaded)}
+        scores = datasets.score(under.embed(model, subject.instructed, task.instruction or ""), loaded)
+    return {"scores": scores, "facts": datasets.facts(loaded)}
 
 
 def _mteb(scoring: Scoring) -> Result:
-    from speed_ray.evaluation import benchmark
+    from speed_ray.evaluation import mteb_tasks
 
     subject, task = scoring.subject, scoring.task
     model = under.load(subject, scoring.device)
-    found = benchmark.score(model, subject, benchmark.find(task.sources[0], task.name))
+    found = mteb_tasks.score(model, subject, mteb_tasks.find(task.sources[0], task.name))
     return {"scores": {"main_score": found["main_score"]}, "mteb": found["result"]}

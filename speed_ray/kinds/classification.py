@@ -2,8 +2,8 @@
 
 import random
 
-from speed_ray import checks
 from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+from speed_ray.text import rules
 
 LENGTHS = ((None, 10), (10, None), (50, None), (100, None), (200, None))  # (at least, fewer than) words
 LENGTH_WEIGHTS = (0.1, 0.3, 0.2, 0.2, 0.2)
@@ -26,10 +26,10 @@ def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     text = fields["input_text"]
     labels = {name: fields[name] for name in ("label", "misleading_label")}
     return (
-        checks.distinct(fields)
-        or checks.no_schema_words(fields)
-        or checks.not_naming(("input_text", text), labels)
-        or checks.length("input_text", text, slots["min_words"], slots["max_words"])
+        rules.distinct(fields)
+        or rules.no_schema_words(fields)
+        or rules.not_naming(("input_text", text), labels)
+        or rules.length("input_text", text, slots["min_words"], slots["max_words"])
     )
 
 

@@ -2,8 +2,8 @@
 
 import random
 
-from speed_ray import checks
 from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+from speed_ray.text import rules
 
 MOST_WORDS = 40  # a sentence; twice as many words are a paragraph
 
@@ -16,10 +16,10 @@ def slots(rng: random.Random) -> Slots:
 def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """Both are short, and neither was made by repeating the other."""
     return (
-        checks.distinct(fields)
-        or checks.no_schema_words(fields)
-        or checks.not_copied(("input", fields["input"]), ("positive_document", fields["positive_document"]))
-        or checks.first(checks.length(name, text, None, slots["max_words"]) for name, text in fields.items())
+        rules.distinct(fields)
+        or rules.no_schema_words(fields)
+        or rules.not_copied(("input", fields["input"]), ("positive_document", fields["positive_document"]))
+        or rules.first(rules.length(name, text, None, slots["max_words"]) for name, text in fields.items())
     )
 
 

@@ -2,8 +2,8 @@
 
 import random
 
-from speed_ray import checks
 from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+from speed_ray.text import rules
 
 DOCUMENT_WORDS = (50, 100, 200, 300, 400, 500)
 QUERY_TYPES = ("extremely long-tail", "long-tail", "common")
@@ -37,11 +37,11 @@ def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     query = fields["user_query"]
     documents = ("positive_document", "hard_negative_document")
     return (
-        checks.distinct(fields)
-        or checks.no_schema_words(fields)
-        or checks.not_copied(("user_query", query), ("positive_document", fields["positive_document"]))
-        or checks.length("user_query", query, slots["query_min_words"], slots["query_max_words"])
-        or checks.first(checks.length(name, fields[name], slots["min_words"], None) for name in documents)
+        rules.distinct(fields)
+        or rules.no_schema_words(fields)
+        or rules.not_copied(("user_query", query), ("positive_document", fields["positive_document"]))
+        or rules.length("user_query", query, slots["query_min_words"], slots["query_max_words"])
+        or rules.first(rules.length(name, fields[name], slots["min_words"], None) for name in documents)
     )
 
 

@@ -2,8 +2,8 @@
 
 import random
 
-from speed_ray import checks
 from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+from speed_ray.text import rules
 
 UNITS = ("sentence", "phrase", "passage")
 UNIT_WEIGHTS = (0.9, 0.05, 0.05)
@@ -30,9 +30,9 @@ def slots(rng: random.Random) -> Slots:
 def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """The three texts differ, and each is long enough for its unit. They may share many words: that is the point."""
     return (
-        checks.distinct(fields)
-        or checks.no_schema_words(fields)
-        or checks.first(checks.length(name, text, slots["min_words"], None) for name, text in fields.items())
+        rules.distinct(fields)
+        or rules.no_schema_words(fields)
+        or rules.first(rules.length(name, text, slots["min_words"], None) for name, text in fields.items())
     )
 
 

@@ -19,7 +19,7 @@ from speed_ray import kinds
 from speed_ray.errors import UserError
 from speed_ray.miniature import truth
 from speed_ray.records import Row
-from speed_ray.run import CANDIDATES, DRAFTS, EXAMPLES, REVISED_EXAMPLES, REVISIONS, Run
+from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES, REVISED_EXAMPLES, REVISIONS, Run
 
 SHOWN = 3
 WRITERS = {  # artifact: who wrote it, and with which part of the recipe

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from speed_ray import checks, kinds
+from speed_ray import kinds
 from speed_ray.kinds.kind import Fields, Slots
 from speed_ray.miniature import grammar, truth, world
 from speed_ray.miniature.grammar import Thought, mix, say, think, used
 from speed_ray.miniature.world import Concept, Side, Topic
+from speed_ray.text import rules
 
 Facts = dict[str, Any]
 
@@ -235,7 +236,7 @@ def _text(topic: Topic, side: Side, rng: random.Random, least: int, thoughts: Se
 
 def _enough(slots: Slots) -> int:
     """Return the words of a long text: those wanted, up to what the checks call long enough."""
-    return min(slots["min_words"], checks.ENOUGH)
+    return min(slots["min_words"], rules.ENOUGH)
 
 
 def _titled(text: str, topic: Topic) -> str:

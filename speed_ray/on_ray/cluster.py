@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.on_ray import auth_token, ingress
+from speed_ray.on_ray import auth_token, serve_env
 
 TICK = 0.2  # seconds between two looks at a node that starts
 TOLD = 65536  # bytes of what `ray start` says; it says no more than a page
@@ -108,12 +108,12 @@ def _keep(options: list[str], greeting: Callable[[str], str]) -> None:
 def _environment() -> dict[str, str]:
     """Have Ray ask for a token, send no statistics, serve by HAProxy, unless told otherwise; `python` is this one."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    ours = {auth_token.MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **ingress.environment(), **ingress.ports()}
+    ours = {auth_token.MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **serve_env.environment(), **serve_env.ports()}
     return {**ours, **os.environ, "PATH": path}
 
 
 def _end_with_this_process() -> None:
-    # Popen's caller is the main thread, which lives as long as the process: what engines/orphans.py fears is not here.
+    # Popen's caller is the main thread, which lives as long as the process: engines/parent_watchdog.py has no cause.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

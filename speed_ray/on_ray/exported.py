@@ -10,7 +10,7 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from speed_ray.errors import UserError
-from speed_ray.on_ray.meters import COUNTERS, GAUGES, HISTOGRAMS
+from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 Sums = dict[tuple[str, ...], float]
 

@@ -1,7 +1,7 @@
 """The one executor of all stages that ask a model: pending shards flow through autoscaling pools of engines.
 
 Ray Data hands shard ids to actors, at least once each; each actor holds one engine and several shards at a time, so
-that the engine never drains at a shard's tail. What makes a shard count once is its commit (shards.py), not Ray.
+that the engine never drains at a shard's tail. A shard counts once by its commit (storage/shards.py), not by Ray.
 """
 
 import asyncio
@@ -24,23 +24,24 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from speed_ray import engines, preflight
+from speed_ray import engines
+from speed_ray.engines.base import BudgetSpent, EngineDead, EngineRefused
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import BudgetSpent, EngineDead, EngineRefused
 from speed_ray.errors import Interrupted, Stalled, UserError
-from speed_ray.identity import without_adapter
-from speed_ray.inputs import FollowedInputs, Inputs
-from speed_ray.on_ray import nodes
-from speed_ray.on_ray.gate import Gate, Telling
-from speed_ray.on_ray.meters import EngineMeters
+from speed_ray.executor import preflight
+from speed_ray.executor.shard_worker import Worker
+from speed_ray.executor.stage import Stage
+from speed_ray.executor.usage import spent
+from speed_ray.on_ray import capacity
+from speed_ray.on_ray.drain import Gate, Telling
+from speed_ray.on_ray.progress import Progress
+from speed_ray.on_ray.prometheus_metrics import EngineMeters
 from speed_ray.on_ray.session import is_private, resources, session
-from speed_ray.progress import Progress
-from speed_ray.recipe import OpenAIEngine
-from speed_ray.run import Run
-from speed_ray.shards import Counts, Plan
-from speed_ray.spending import spent
-from speed_ray.stage import Stage
-from speed_ray.worker import Worker
+from speed_ray.recipes.schema import OpenAIEngine
+from speed_ray.storage.fingerprint import without_adapter
+from speed_ray.storage.planned_rows import FollowedInputs, Inputs
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Counts, Plan
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +109,8 @@ def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], pr
     groups = _groups(steps)
     stages = [group[0].stage for group in groups]  # those whose pools are used
     for settings in [stage.settings for stage in stages]:
-        nodes.room(nodes.need(f"{settings.key}.pool", settings.pool))
-    nodes.alike(run)
+        capacity.room(capacity.need(f"{settings.key}.pool", settings.pool))
+    capacity.alike(run)
     gate = Gate()
     dataset = _dataset(run, groups, pending, gate)
     heard = time.monotonic()

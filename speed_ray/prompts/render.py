@@ -19,7 +19,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Message
+from speed_ray.engines.base import Message
 from speed_ray.errors import UserError, nearest
 from speed_ray.kinds.kind import Kind, Slots
 

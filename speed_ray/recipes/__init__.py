@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from speed_ray.errors import UserError, nearest
-from speed_ray.recipe import OpenAIEngine, Recipe
+from speed_ray.recipes.schema import OpenAIEngine, Recipe
 
 
 def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:

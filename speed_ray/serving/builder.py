@@ -4,9 +4,9 @@ import dataclasses
 
 from ray.serve import Application
 
-from speed_ray.recipe import Strict
-from speed_ray.serving.command import Replicas, application
-from speed_ray.serving.served import find
+from speed_ray.recipes.schema import Strict
+from speed_ray.serving.application import Replicas, application
+from speed_ray.serving.resolve_model import find
 
 
 class Arguments(Strict):

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from speed_ray.serving.asked import MOST_BYTES, Refused, too_large
+from speed_ray.serving.embedding_request import MOST_BYTES, Refused, too_large
 from speed_ray.serving.haproxy import LOST
 
 HEALTH_SECONDS = 10.0  # without a replica Serve keeps requests until there is one; a probe wants to know now

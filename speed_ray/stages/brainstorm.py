@@ -3,15 +3,15 @@
 import random
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.inputs import PlannedRow
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage, identity
+from speed_ray.prompts.parse import tasks, tasks_schema
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Recipe
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TASK, Row, seed_of
-from speed_ray.replies import tasks, tasks_schema
-from speed_ray.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage, identity
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
+from speed_ray.storage.shards import Plan
 
 
 def plan(run: Run, recipe: Recipe) -> Plan:

@@ -3,16 +3,16 @@
 import random
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.inputs import PlannedRow
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage, for_each_record
+from speed_ray.prompts.parse import critique, critique_schema
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Recipe
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import REVISION, Rejected, Row, seed_of
-from speed_ray.replies import critique, critique_schema
-from speed_ray.run import CANDIDATES, REVISIONS, Run
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage, for_each_record
-from speed_ray.stages.writing import PROPOSE, as_fields, as_reply, draw, facts_of, lineage
+from speed_ray.stages.example_request import PROPOSE, as_fields, as_reply, draw, facts_of, lineage
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import CANDIDATES, REVISIONS, Run
+from speed_ray.storage.shards import Plan
 
 
 def plan(run: Run, recipe: Recipe) -> Plan:

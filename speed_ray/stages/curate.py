@@ -1,6 +1,6 @@
 """Examples become `curated_examples`: what is worth learning from, split by task; every other row says why not.
 
-Two passes over the input, a shard at a time: the first notes a few bytes of each row (curation/looks.py), the second
+Two passes over the input, a shard at a time: the first notes a few bytes of each row (curation/scan.py), the second
 passes rows on or turns them away, in order. A row is turned away for what it is, then for what it repeats, then
 because there are enough like it. What is turned away for what it is repeats nothing and is repeated by nothing.
 """
@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from speed_ray import __version__, stage
-from speed_ray.curation import contamination, judgement, looks, negatives, quotas, reference, semantic
-from speed_ray.curation.looks import Rules
+from speed_ray import __version__
+from speed_ray.curation import contamination, judgement, negatives, quotas, reference_model, scan, semantic
 from speed_ray.curation.near_duplicates import Flags, Pile
-from speed_ray.curation.reference import Numbers, Vectors
-from speed_ray.curation.words import Hashes, Places
-from speed_ray.recipe import Curate, Recipe
+from speed_ray.curation.reference_model import Numbers, Vectors
+from speed_ray.curation.scan import Rules
+from speed_ray.executor import stage
+from speed_ray.recipes.schema import Curate, Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row
-from speed_ray.run import CURATED_EXAMPLES, Run, written
-from speed_ray.shards import Artifact, Plan
-from speed_ray.stages import passing
+from speed_ray.stages import driver_stage
+from speed_ray.storage.run import CURATED_EXAMPLES, Run, written
+from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.text.token_hashes import Hashes, Places
 
 TRAIN, HELD_OUT = "train", "held_out"
 REPEATS = ("duplicate", "near_duplicate", "semantic_duplicate")  # letter for letter, in its words, in its meaning
@@ -54,7 +55,7 @@ def prepare(run: Run, recipe: Recipe) -> Prepared:
 def publish(run: Run, prepared: Prepared) -> Artifact:
     """Publish the examples that are learnt from."""
     artifact = run.artifact(CURATED_EXAMPLES)
-    passing.publish(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
+    driver_stage.publish(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
     return artifact
 
 
@@ -71,7 +72,7 @@ def plan(source: Artifact, rules: Rules) -> Plan:
         "input": stage.content(source),
         "settings": settings.model_dump(mode="json", exclude=PLACES),
         "decontaminate": rules.seen.digest,
-        "reference": settings.reference and reference.identity(settings.reference),
+        "reference": settings.reference and reference_model.identity(settings.reference),
     }
     return Plan(CURATED_EXAMPLES, stage.count(source), settings.shard_rows, input=source.name, identity=identity)
 
@@ -89,7 +90,7 @@ class Known:
     how: np.ndarray[Any, np.dtype[np.int8]]  # it does so: a place in REPEATS
 
 
-def passed(source: Artifact, rules: Rules) -> Iterator[passing.Passed]:
+def passed(source: Artifact, rules: Rules) -> Iterator[driver_stage.Passed]:
     """What becomes of each example, in order."""
     with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as folder:
         known = _look(source, rules, Path(folder))
@@ -98,7 +99,7 @@ def passed(source: Artifact, rules: Rules) -> Iterator[passing.Passed]:
         yield from _mined(decided, wanted, known.vectors) if wanted else decided
 
 
-def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[passing.Passed]:
+def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[driver_stage.Passed]:
     taken = quotas.Quotas(rules.settings, _common(known, rules.settings))
     repeated = set(known.first[known.first != np.arange(len(known.first))].tolist())
     names: dict[int, str] = {}  # the ids of rows that others repeat
@@ -117,7 +118,7 @@ def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[passing.P
                 yield _reject(row, *broken)
             else:
                 row["split"] = HELD_OUT if held_out else TRAIN
-                yield passing.Passed(row["id"], row, None)
+                yield driver_stage.Passed(row["id"], row, None)
         begin += len(rows)
 
 
@@ -128,13 +129,15 @@ def _refusals(rows: list[Row], rules: Rules, known: Known, shard: slice) -> dict
     found = {place: by_gates[number] for number, place in enumerate(places) if number in by_gates}
     if known.margins is not None and rules.settings.margin:
         for place in places:
-            broken = reference.refusal(float(known.margins[shard][place]), rules.settings.margin)
+            broken = reference_model.refusal(float(known.margins[shard][place]), rules.settings.margin)
             if broken:
                 found.setdefault(place, broken)
     return found
 
 
-def _mined(decided: Iterator[passing.Passed], wanted: int, vectors: Vectors | None) -> Iterator[passing.Passed]:
+def _mined(
+    decided: Iterator[driver_stage.Passed], wanted: int, vectors: Vectors | None
+) -> Iterator[driver_stage.Passed]:
     begin = 0
     while window := list(islice(decided, negatives.WINDOW)):
         places = [place for place, each in enumerate(window) if each.record]
@@ -148,7 +151,7 @@ def _look(source: Artifact, rules: Rules, folder: Path) -> Known:
     settings = rules.settings
     pile = Pile(folder)
     parts = []
-    for look in looks.looks(source, rules):
+    for look in scan.looks(source, rules):
         pile.add(look.sketches)
         parts.append((look.passed, look.held_out, look.texts, look.labels))
     fit, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -198,6 +201,6 @@ def _shards(source: Artifact) -> Iterator[list[Row]]:
         yield source.read(file.path).select(EXAMPLE.names).to_pylist()
 
 
-def _reject(row: Row, reason: str, detail: str) -> passing.Passed:
+def _reject(row: Row, reason: str, detail: str) -> driver_stage.Passed:
     text = f"{row['query']}\n{row['positive']}"
-    return passing.reject(row["id"], row["parent_id"], CURATED_EXAMPLES, reason, detail, text, row["kind"])
+    return driver_stage.reject(row["id"], row["parent_id"], CURATED_EXAMPLES, reason, detail, text, row["kind"])

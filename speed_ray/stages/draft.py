@@ -1,15 +1,15 @@
 """The teacher writes a small set of examples: the lessons from which the junior generator learns (SPEED, 3.1)."""
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import Recipe
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage
+from speed_ray.prompts.parse import example_fields
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import LESSON, Row
-from speed_ray.replies import example_fields
-from speed_ray.run import DRAFTS, Run
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage
-from speed_ray.stages.writing import DRAFT, as_reply, lineage, plan_of, request_of
+from speed_ray.stages.example_request import DRAFT, as_reply, lineage, plan_of, request_of
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import DRAFTS, Run
+from speed_ray.storage.shards import Plan
 
 
 def plan(run: Run, recipe: Recipe) -> Plan:

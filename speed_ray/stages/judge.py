@@ -1,22 +1,22 @@
 """The teacher names the best and the worst of each list of candidates: what the senior generator learns (SPEED, 3.2).
 
 The order in which a list is shown is drawn from the row's seed, so that no place can win: whether one does all the
-same, evaluation/position.py reads from the verdicts. A verdict that cannot be read is a reject, never a default.
+same, evaluation/position_bias.py reads from the verdicts. A verdict that cannot be read is a reject, never a default.
 """
 
 import random
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.inputs import PlannedRow
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage, for_each_record
+from speed_ray.prompts.parse import verdict, verdict_schema
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Recipe
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import VERDICT, Rejected, Row, seed_of
-from speed_ray.replies import verdict, verdict_schema
-from speed_ray.run import CANDIDATES, VERDICTS, Run
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage, for_each_record
-from speed_ray.stages.writing import PROPOSE, as_fields, draw, facts_of, lineage
+from speed_ray.stages.example_request import PROPOSE, as_fields, draw, facts_of, lineage
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import CANDIDATES, VERDICTS, Run
+from speed_ray.storage.shards import Plan
 
 
 def plan(run: Run, recipe: Recipe) -> Plan:

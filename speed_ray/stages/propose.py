@@ -1,17 +1,17 @@
 """The junior writes a list of candidates for every prompt: the root data that is judged and critiqued (SPEED, 3.2)."""
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.identity import label
-from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage
+from speed_ray.prompts.parse import example_fields
+from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
 from speed_ray.records import Rejected, Row
-from speed_ray.replies import example_fields
-from speed_ray.run import CANDIDATES, Run
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage
-from speed_ray.stages.writing import PROPOSE, as_reply, lineage, plan_of, request_of
+from speed_ray.stages.example_request import PROPOSE, as_reply, lineage, plan_of, request_of
+from speed_ray.storage.fingerprint import label
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import CANDIDATES, Run
+from speed_ray.storage.shards import Plan
 
 
 def plan(run: Run, recipe: Recipe, engine: EngineConfig) -> Plan:

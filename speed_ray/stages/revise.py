@@ -5,17 +5,17 @@ examples, so that revising begins while they are still being written.
 """
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.identity import label
-from speed_ray.inputs import NOT_WRITTEN, PlannedRow
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage, following
+from speed_ray.prompts.parse import example_fields
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.records import REVISED, Rejected, Row
-from speed_ray.replies import example_fields
-from speed_ray.run import EXAMPLES, REVISED_EXAMPLES
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage, following
-from speed_ray.stages.writing import SYNTHESIZE, as_reply, draw, facts_of, fields_of, texts_of
+from speed_ray.stages.example_request import SYNTHESIZE, as_reply, draw, facts_of, fields_of, texts_of
+from speed_ray.storage.fingerprint import label
+from speed_ray.storage.planned_rows import NOT_WRITTEN, PlannedRow
+from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES
+from speed_ray.storage.shards import Plan
 
 
 def plan(examples: Plan, recipe: Recipe, engine: EngineConfig) -> Plan:

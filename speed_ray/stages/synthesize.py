@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Request
-from speed_ray.identity import label
-from speed_ray.inputs import PlannedRow
-from speed_ray.recipe import EngineConfig, Recipe
+from speed_ray.engines.base import Reply, Request
+from speed_ray.executor.stage import Stage
+from speed_ray.prompts.parse import example_fields
+from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.records import EXAMPLE, Row
-from speed_ray.replies import example_fields
-from speed_ray.run import EXAMPLES, Run
-from speed_ray.shards import Plan
-from speed_ray.stage import Stage
-from speed_ray.stages.writing import SYNTHESIZE, lineage, plan_of, request_of, texts_of
+from speed_ray.stages.example_request import SYNTHESIZE, lineage, plan_of, request_of, texts_of
+from speed_ray.storage.fingerprint import label
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import EXAMPLES, Run
+from speed_ray.storage.shards import Plan
 
 
 def plan(run: Run, recipe: Recipe, engine: EngineConfig | None = None) -> Plan:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from speed_ray import parquet
 from speed_ray.errors import UserError
 from speed_ray.records import TOPIC, Row, content_id
-from speed_ray.run import TOPICS, Run
-from speed_ray.shards import Artifact, Plan
-from speed_ray.stages import passing
-from speed_ray.store import open_store
+from speed_ray.stages import driver_stage
+from speed_ray.storage import parquet
+from speed_ray.storage.run import TOPICS, Run
+from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.store import open_store
 
 LONGEST = 300  # characters; a longer line is no category path but text that was pasted by mistake
 SHARD_ROWS = 4096
@@ -26,7 +26,7 @@ def collect(run: Run, lines: list[str]) -> Artifact:
     artifact = run.artifact(TOPICS)
     seen: set[str] = set()
     rows = [_topic(number, line, seen) for number, line in enumerate(lines)]
-    passing.publish(artifact, plan, TOPIC, iter(rows))
+    driver_stage.publish(artifact, plan, TOPIC, iter(rows))
     return artifact
 
 
@@ -70,16 +70,16 @@ def _is_topic(line: str) -> bool:
     return len(line) <= LONGEST and truncate(line) != ""
 
 
-def _topic(number: int, line: str, seen: set[str]) -> passing.Passed:
+def _topic(number: int, line: str, seen: set[str]) -> driver_stage.Passed:
     topic = truncate(line)
     if not _is_topic(line):
         reason, detail = ("too_long", f"{len(line)} characters") if topic else ("no_words", "only separators")
-        return passing.reject(content_id(TOPICS, str(number), line), "", TOPICS, reason, detail, line[:1000])
+        return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, reason, detail, line[:1000])
     if topic.casefold() in seen:
-        return passing.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
+        return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
     seen.add(topic.casefold())
     row: Row = {"id": content_id(topic), "topic": topic, "source": line}
-    return passing.Passed(row["id"], row, None)
+    return driver_stage.Passed(row["id"], row, None)
 
 
 def _bytes(source: str) -> bytes:

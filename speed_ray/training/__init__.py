@@ -11,9 +11,9 @@ def train(training: Training, report: Report) -> None:
 
         sft.train(training, report)
     elif training.method == "contrastive":
-        from speed_ray.training import embedder
+        from speed_ray.training.contrastive import loop
 
-        embedder.train(training, report)
+        loop.train(training, report)
     else:
         from speed_ray.training import dpo
 

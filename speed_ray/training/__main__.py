@@ -13,9 +13,9 @@ import typer
 
 from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError, nearest
-from speed_ray.recipe import Recipe
-from speed_ray.run import Run
-from speed_ray.training import plan, train, workers
+from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.run import Run
+from speed_ray.training import distributed, plan, train
 from speed_ray.training.plan import Training
 
 app = typer.Typer(add_completion=False)
@@ -35,7 +35,7 @@ def main(
         training = _named(model, opened, loaded)
         opened.freeze(loaded)
         train(training, _print)
-        workers.leave()
+        distributed.leave()
     except (UserError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
@@ -56,7 +56,7 @@ def _named(model: str, run: Run, recipe: Recipe) -> Training:
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    if workers.rank() == 0:
+    if distributed.rank() == 0:
         shown = (
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
         )

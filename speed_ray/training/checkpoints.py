@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from speed_ray.models import Model, fingerprint
-from speed_ray.training import workers
+from speed_ray.storage.trained_models import Model, fingerprint
+from speed_ray.training import distributed
 
 KEPT = 2
 FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -69,8 +69,8 @@ class Checkpoints:
         self.model = model
         self.folder = f"{model.path}/checkpoints"
         self.where = f"{model.where}/checkpoints"
-        self.rank = workers.rank()
-        self.facts = {"plan": plan, "zero": zero, "world": workers.world()}
+        self.rank = distributed.rank()
+        self.facts = {"plan": plan, "zero": zero, "world": distributed.world()}
         self.attempt = attempt
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None

@@ -10,11 +10,11 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from speed_ray.recipe import Dpo
+from speed_ray.recipes.schema import Dpo
 from speed_ray.records import Row
-from speed_ray.training import loop, reference, start
-from speed_ray.training.loop import Steps, Work
+from speed_ray.training import load_model, reference_logps, trl_trainer
 from speed_ray.training.plan import Report, Training
+from speed_ray.training.trl_trainer import Steps, Work
 
 
 class DpoSteps(Steps, DPOTrainer):
@@ -29,7 +29,7 @@ class DpoSteps(Steps, DPOTrainer):
 
 def train(training: Training, report: Report) -> None:
     """Train and publish on one worker of many (see loop.train)."""
-    loop.train(training, report, _trainer)
+    trl_trainer.train(training, report, _trainer)
 
 
 def losses(training: Training) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _trainer(work: Work) -> DpoSteps:
         precompute_ref_log_probs=settings.lora is None,
     )
     trainer = DpoSteps(
-        model=start.network(work.training, bool(settings.zero)),
+        model=load_model.network(work.training, bool(settings.zero)),
         args=arguments,
         train_dataset=_dataset(work.ordered),
         eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,
@@ -67,7 +67,7 @@ def _trainer(work: Work) -> DpoSteps:
     if settings.lora is not None and "ref" in trainer.model.peft_config:
         trainer.model.delete_adapter("ref")  # TRL's copy of the adapter as it was
     _check(trainer, work.ordered[: settings.micro_batch], work.tokenizer.eos_token_id)
-    known = reference.log_probabilities(work.training, trainer, work.rows.trained + work.rows.held_out)
+    known = reference_logps.log_probabilities(work.training, trainer, work.rows.trained + work.rows.held_out)
     trainer.train_dataset = _with_reference(trainer.train_dataset, work.ordered, known)
     if trainer.eval_dataset is not None:
         trainer.eval_dataset = _with_reference(trainer.eval_dataset, work.rows.held_out, known)
@@ -80,7 +80,7 @@ def _dataset(rows: list[Row]) -> Dataset:
     return Dataset.from_dict({name: [row[name] for row in rows] for name in columns})
 
 
-def _with_reference(dataset: Dataset, rows: list[Row], known: dict[str, reference.Pair]) -> Dataset:
+def _with_reference(dataset: Dataset, rows: list[Row], known: dict[str, reference_logps.Pair]) -> Dataset:
     for place, name in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
         dataset = dataset.add_column(name, [known[row["row_id"]][place] for row in rows])
     return dataset

@@ -4,7 +4,7 @@ from typing import Literal
 
 from peft import LoraConfig
 
-from speed_ray.recipe import Lora
+from speed_ray.recipes.schema import Lora
 
 
 def config(lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> LoraConfig:

@@ -11,21 +11,12 @@ from typing import Any, Literal
 from speed_ray import __version__
 from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
 from speed_ray.errors import UserError
-from speed_ray.identity import what_decides
-from speed_ray.models import Model, ground
-from speed_ray.recipe import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
-from speed_ray.run import (
-    CURATED_EXAMPLES,
-    DRAFTS,
-    MAKES,
-    REVISION_PAIRS,
-    REVISIONS,
-    VERDICTS,
-    Run,
-    written,
-)
-from speed_ray.shards import Artifact, Plan
-from speed_ray.stage import content
+from speed_ray.executor.stage import content
+from speed_ray.recipes.schema import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
+from speed_ray.storage.fingerprint import what_decides
+from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, MAKES, REVISION_PAIRS, REVISIONS, VERDICTS, Run, written
+from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.trained_models import Model, ground
 
 Report = Callable[[dict[str, Any]], None]  # takes a step's metrics
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speed_ray.errors import UserError
-from speed_ray.training import workers
+from speed_ray.training import distributed
 from speed_ray.training.checkpoints import Checkpoint, Checkpoints
 from speed_ray.training.plan import Training
 
@@ -16,26 +16,26 @@ from speed_ray.training.plan import Training
 def resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None]:
     """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
     # Two nodes may share a temp dir, as Ray nodes on one machine do: each has a copy of its own.
-    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{workers.first_of_node()}"
+    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{distributed.first_of_node()}"
     try:
         yield _fetched(training, checkpoints, node)
     finally:
-        if workers.is_first_of_node():
+        if distributed.is_first_of_node():
             shutil.rmtree(node, ignore_errors=True)
 
 
 def _fetched(training: Training, checkpoints: Checkpoints, node: Path) -> str | None:
-    for checkpoint in workers.share(checkpoints.complete() if workers.rank() == 0 else []):
+    for checkpoint in distributed.share(checkpoints.complete() if distributed.rank() == 0 else []):
         check_fits(training, checkpoints, checkpoint)
         folder = node / checkpoint.name
-        if workers.all_agree(checkpoints.download(checkpoint, folder) if workers.is_first_of_node() else True):
+        if distributed.all_agree(checkpoints.download(checkpoint, folder) if distributed.is_first_of_node() else True):
             return str(folder)
     return None
 
 
 def check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
-    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, workers.world())
+    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, distributed.world())
     if wrote == asked or (wrote[0] == asked[0] == 0):
         return
     raise UserError(

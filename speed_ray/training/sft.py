@@ -11,11 +11,11 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from speed_ray.recipe import Sft
+from speed_ray.recipes.schema import Sft
 from speed_ray.records import Row
-from speed_ray.training import loop, start
-from speed_ray.training.loop import Steps, Work
+from speed_ray.training import load_model, trl_trainer
 from speed_ray.training.plan import Report, Training
+from speed_ray.training.trl_trainer import Steps, Work
 
 IGNORED = -100  # a label that counts for no loss
 
@@ -26,7 +26,7 @@ class SftSteps(Steps, SFTTrainer):
 
 def train(training: Training, report: Report) -> None:
     """Train and publish on one worker of many (see loop.train)."""
-    loop.train(training, report, _trainer)
+    trl_trainer.train(training, report, _trainer)
 
 
 def _trainer(work: Work) -> SftSteps:
@@ -36,7 +36,7 @@ def _trainer(work: Work) -> SftSteps:
         **work.arguments, padding_free=settings.packing, dataset_kwargs={"skip_prepare_dataset": True}
     )
     trainer = SftSteps(
-        model=start.network(work.training, bool(settings.zero)),
+        model=load_model.network(work.training, bool(settings.zero)),
         args=arguments,
         train_dataset=_dataset(work.ordered),
         eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,

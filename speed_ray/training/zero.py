@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from speed_ray.recipe import Training
+from speed_ray.recipes.schema import Training
 
 
 def config(settings: Training, micro_batch: int, accumulated: int) -> dict[str, Any]:

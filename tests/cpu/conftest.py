@@ -17,32 +17,32 @@ from tiny_endpoint import KEY, Endpoint
 from speed_ray import recipes
 from speed_ray.cli import main
 from speed_ray.engines import openai
+from speed_ray.engines.base import Engine, Reply, Request, Sample
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import Engine, Reply, Request, Sample
 from speed_ray.engines.openai import OpenAI
 from speed_ray.engines.scripted import ScriptedTeacher
-from speed_ray.inputs import FollowedInputs, Inputs
+from speed_ray.executor.shard_worker import Worker
+from speed_ray.executor.stage import Stage
 from speed_ray.miniature import teacher, world
-from speed_ray.recipe import OpenAIEngine, Recipe, ScriptedEngine
+from speed_ray.recipes.schema import OpenAIEngine, Recipe, ScriptedEngine
 from speed_ray.records import Row
-from speed_ray.run import Run
-from speed_ray.shards import RECORDS, Artifact, Plan
-from speed_ray.stage import Stage
 from speed_ray.stages import (
     brainstorm,
     critique,
     draft,
     judge,
-    own_revisions,
+    pair_revisions,
     propose,
     revise,
-    revision_pairs,
-    select,
+    select_tasks,
+    self_revise,
     synthesize,
     topics,
 )
-from speed_ray.store import ObjectStore
-from speed_ray.worker import Worker
+from speed_ray.storage.planned_rows import FollowedInputs, Inputs
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import RECORDS, Artifact, Plan
+from speed_ray.storage.store import ObjectStore
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -84,7 +84,7 @@ class Alignment:
         self.run.freeze(self.recipe)
         topics.collect(self.run, topics.read(self.recipe.topics.source, self.recipe.topics.limit))
         self.make(brainstorm.plan(self.run, self.recipe), brainstorm.stage(self.recipe))
-        select.select(self.run, self.recipe)
+        select_tasks.select(self.run, self.recipe)
         return self
 
     def make(self, plan: Plan, stage: Stage, engine: Engine | None = None) -> Artifact:
@@ -176,8 +176,8 @@ def alignment(begin_alignment: Callable[..., Alignment]) -> Alignment:
     made.make(propose.plan(run, recipe, junior), propose.stage(recipe, junior), WeakModel())
     made.make(judge.plan(run, recipe), judge.stage(recipe))
     made.make(critique.plan(run, recipe), critique.stage(recipe))
-    made.make(own_revisions.plan(run, recipe, junior), own_revisions.stage(recipe, junior), WeakModel())
-    revision_pairs.pair(run, recipe)
+    made.make(self_revise.plan(run, recipe, junior), self_revise.stage(recipe, junior), WeakModel())
+    pair_revisions.pair(run, recipe)
     examples = synthesize.plan(run, recipe)
     made.make(examples, synthesize.stage(recipe), WeakModel())
     made.make(revise.plan(examples, recipe, junior), revise.stage(recipe, junior), WeakModel())

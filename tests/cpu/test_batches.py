@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speed_ray.training import batches
-from speed_ray.training.batches import Family
+from speed_ray.training.contrastive import batches
+from speed_ray.training.contrastive.batches import Family
 
 RETRIEVAL, STS = Family("retrieval", 1, False), Family("sts", 1, False)
 MATCHING, CLASSIFICATION = Family("matching", 0, False), Family("classification", 1, True)

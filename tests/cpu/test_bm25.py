@@ -5,7 +5,7 @@ import math
 import pytest
 
 from speed_ray.evaluation import bm25
-from speed_ray.evaluation.files import Retrieval
+from speed_ray.evaluation.loaders import Retrieval
 
 DOCUMENTS = {"d1": "The lamp hums.", "d2": "A LAMP, a light lamp!", "d3": "Dogs sleep.", "q1": "lamp hums lamp"}
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from speed_ray.errors import UserError
-from speed_ray.models import Model
-from speed_ray.run import Run
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
 from speed_ray.training import checkpoints, resume
 from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
 

@@ -10,9 +10,9 @@ from embedding_worker import NEGATIVES, OBJECTIVE, gradient, rows
 from tiny_training import tiny_model
 from torch.nn.functional import cosine_similarity
 
-from speed_ray.training import contrastive, encoder
-from speed_ray.training.contrastive import Objective
-from speed_ray.training.encoder import Encoder, padded
+from speed_ray.training.contrastive import encoder, train_step
+from speed_ray.training.contrastive.encoder import Encoder, padded
+from speed_ray.training.contrastive.train_step import Objective
 
 WORKER = Path(__file__).parents[1] / "embedding_worker.py"
 
@@ -29,7 +29,7 @@ def loss(base, objective, own_negatives_only=False):
     made = rows(tokenizer)
     said = []
     return (
-        contrastive.step(Encoder(model), made, own_negatives_only, objective, tokenizer.pad_token_id, said.append),
+        train_step.step(Encoder(model), made, own_negatives_only, objective, tokenizer.pad_token_id, said.append),
         Encoder(model),
         made,
     )

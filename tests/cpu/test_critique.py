@@ -6,17 +6,17 @@ import random
 import pytest
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Sample
-from speed_ray.engines.invention import invent
-from speed_ray.inputs import Inputs, PlannedRow
+from speed_ray.engines.base import Reply, Sample
+from speed_ray.engines.fake_text import invent
 from speed_ray.miniature import teacher
+from speed_ray.prompts.parse import REMARKS, critique_schema
+from speed_ray.prompts.parse import critique as read
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipe import Critique
+from speed_ray.recipes.schema import Critique
 from speed_ray.records import Rejected
-from speed_ray.replies import REMARKS, critique_schema
-from speed_ray.replies import critique as read
-from speed_ray.run import CANDIDATES, REVISIONS
-from speed_ray.stages import critique, writing
+from speed_ray.stages import critique, example_request
+from speed_ray.storage.planned_rows import Inputs, PlannedRow
+from speed_ray.storage.run import CANDIDATES, REVISIONS
 
 STS = kinds.load("sts")
 REVISED = {"S1": "the lamp hums at night", "S2": "at night the lamp hums", "S3": "the lamp hums at noon"}
@@ -68,7 +68,10 @@ def test_a_revision_passes_the_checks_of_its_own_row(alignment):
         row = PlannedRow("row", parent, "critique 0")
         request = stage.request(row)
         kind = kinds.load("retrieval")
-        assert request.facts["slots"] == writing.draw(alignment.recipe, kind, parent["row_id"], writing.PROPOSE).slots
+        assert (
+            request.facts["slots"]
+            == example_request.draw(alignment.recipe, kind, parent["row_id"], example_request.PROPOSE).slots
+        )
         said = SAID | {"revision": dict.fromkeys(("user_query", "positive_document", "hard_negative_document"), "so")}
         said["revision"] |= {"positive_document": "too short", "hard_negative_document": "too short as well"}
         with pytest.raises(Rejected, match="too_short"):

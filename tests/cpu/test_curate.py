@@ -9,16 +9,17 @@ import pytest
 from obstore.store import MemoryStore
 from rich.console import Console
 
-from speed_ray import recipes, show, status
+from speed_ray import recipes
 from speed_ray.cli import main
-from speed_ray.curation import looks
+from speed_ray.console import show, status
+from speed_ray.curation import scan
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, EXAMPLE, REVISED, Row, content_id
-from speed_ray.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
-from speed_ray.shards import RECORDS, REJECTS, Plan
-from speed_ray.stages import curate, passing, synthesize
-from speed_ray.store import ObjectStore
-from speed_ray.verify import verify
+from speed_ray.stages import curate, driver_stage, synthesize
+from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, Plan
+from speed_ray.storage.store import ObjectStore
+from speed_ray.storage.verify import verify
 
 NOUNS = ["harbour", "lantern", "meadow", "cello", "glacier", "saddle", "orchard", "compass", "thimble", "quarry"]
 VERBS = ["mends", "paints", "borrows", "hides", "weighs", "follows", "buries", "lifts", "trades", "sketches"]
@@ -50,7 +51,7 @@ def publish(run: Run, rows: list[Row], name: str = EXAMPLES) -> None:
     """Publish rows as the stage before would, ten to a shard; None is a row that was rejected there."""
     plan = Plan(name, rows=len(rows), shard_rows=10)
     schema = EXAMPLE if name == EXAMPLES else REVISED
-    passing.publish(run.artifact(name), plan, schema, (passing.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish(run.artifact(name), plan, schema, (driver_stage.Passed(row["id"], row, None) for row in rows))
 
 
 def curated(run: Run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]]:
@@ -289,7 +290,7 @@ def test_curating_again_gives_the_same_bytes_and_the_funnel_adds_up(run_on: Call
 def test_processes_find_what_one_process_finds(tmp_path, monkeypatch):
     found = []
     for name, least in (("one", 10**9), ("more", 1)):
-        monkeypatch.setattr(looks, "MANY", least)
+        monkeypatch.setattr(scan, "MANY", least)
         kept, rejects = curated(Run(str(tmp_path / name)), many(100), "curate.min_words=3")
         found.append((kept, rejects))
     assert found[0] == found[1]
@@ -311,7 +312,7 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
             yield passed
 
     with pytest.raises(Stopped):
-        passing.publish(artifact, plan, CURATED, cut())
+        driver_stage.publish(artifact, plan, CURATED, cut())
     before = {commit.shard: commit.attempt for commit in artifact.commits()}
     assert set(before) == {0, 1}
     curate.publish(run, curate.prepare(run, recipe))

@@ -11,9 +11,9 @@ from torch.nn.functional import logsigmoid, relu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speed_ray.errors import Interrupted
-from speed_ray.models import Model, served
-from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.training import plan, reference, rows, train
+from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
+from speed_ray.storage.trained_models import Model, served
+from speed_ray.training import plan, reference_logps, tokenize, train
 
 pytestmark = pytest.mark.slow
 BETA = 0.3
@@ -65,7 +65,7 @@ def stored_reference(run):
 def test_the_reference_is_the_junior(run, base):
     senior = both(run, tiny_recipe(base, most_steps=2))
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    read = rows.read(senior, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.read(senior, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
     assert set(stored) == {row["row_id"] for row in read.trained + read.held_out}
     for row in (*read.trained[:8], *read.held_out):
@@ -103,9 +103,9 @@ def test_losses(run, base, settings, loss):
     checkpoint = next((run.store.root / "models" / "senior" / "checkpoints").glob("00000001-*")) / "0"
     policy = AutoModelForCausalLM.from_pretrained(checkpoint)
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    trained = rows.read(senior, AutoTokenizer.from_pretrained(base), window=256).trained
+    trained = tokenize.read(senior, AutoTokenizer.from_pretrained(base), window=256).trained
     expected = []
-    for place in rows.laid_out(rows.order(len(trained), 16, senior.seed), trained, 8)[8:]:
+    for place in tokenize.laid_out(tokenize.order(len(trained), 16, senior.seed), trained, 8)[8:]:
         ratios = []
         for answer in ("chosen_ids", "rejected_ids"):
             ours, tokens = log_p(policy, trained[place], answer)
@@ -168,7 +168,7 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
 
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
-    read = rows.read(preferring, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.read(preferring, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
     for row in read.trained[:8]:
         expected = [log_p(begun, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]
@@ -180,7 +180,7 @@ def test_a_second_training_computes_no_reference(run, base, monkeypatch):
     both(run, tiny_recipe(base, most_steps=1))
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
-    monkeypatch.setattr(reference, "_compute", lambda *_: pytest.fail("the reference was computed again"))
+    monkeypatch.setattr(reference_logps, "_compute", lambda *_: pytest.fail("the reference was computed again"))
     train(plan.senior(run, tiny_recipe(base, most_steps=1, beta=0.5)), ignore)
 
 
@@ -193,8 +193,8 @@ def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     done = []
-    compute = reference._pairs
-    monkeypatch.setattr(reference, "_pairs", lambda *with_rows: done.append(1) or compute(*with_rows))
+    compute = reference_logps._pairs
+    monkeypatch.setattr(reference_logps, "_pairs", lambda *with_rows: done.append(1) or compute(*with_rows))
     train(plan.senior(run, tiny_recipe(base, most_steps=1)), ignore)
     assert done == [1], "what was stored was computed again"
     assert stored_reference(run) == before

@@ -4,11 +4,11 @@ import json
 import random
 
 from speed_ray import kinds
+from speed_ray.prompts.parse import example_fields
 from speed_ray.records import seed_of
-from speed_ray.replies import example_fields
-from speed_ray.run import CANDIDATES, DRAFTS, EXAMPLES
-from speed_ray.shards import REPLIES
-from speed_ray.stages import draft, writing
+from speed_ray.stages import draft, example_request
+from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES
+from speed_ray.storage.shards import REPLIES
 
 
 def test_a_lesson_is_a_fit_example_with_its_fields_in_the_order_of_its_kind(alignment):
@@ -16,10 +16,10 @@ def test_a_lesson_is_a_fit_example_with_its_fields_in_the_order_of_its_kind(alig
     assert len(lessons) == 46 and {row["kind"] for row in lessons} == set(kinds.names())
     for row in lessons:
         kind = kinds.load(row["kind"])
-        slots, language, _ = writing.draw(alignment.recipe, kind, row["row_id"], writing.DRAFT)
+        slots, language, _ = example_request.draw(alignment.recipe, kind, row["row_id"], example_request.DRAFT)
         fields = example_fields(row["reply"], kind, slots, language)
         assert list(json.loads(row["reply"])) == [field.name for field in kind.fields]
-        assert writing.as_reply(fields) == row["reply"]
+        assert example_request.as_reply(fields) == row["reply"]
 
 
 def test_a_lessons_prompt_is_the_one_that_was_asked(alignment):
@@ -42,7 +42,7 @@ def test_what_synthesize_draws_is_what_it_drew_before_there_were_other_stages(al
     for row_id in ("a", "b", "c"):
         rng = random.Random(seed_of(recipe.seed, row_id, "slots"))
         slots = kind.slots(rng) | recipe.slots["retrieval"]
-        drawn = writing.draw(recipe, kind, row_id, writing.SYNTHESIZE)
+        drawn = example_request.draw(recipe, kind, row_id, example_request.SYNTHESIZE)
         assert (drawn.slots, drawn.language, drawn.rng.random()) == (slots, rng.choices(["English"])[0], rng.random())
 
 

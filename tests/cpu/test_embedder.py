@@ -12,9 +12,9 @@ from transformers import BertConfig, BertModel
 from speed_ray import recipes
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, content_id
-from speed_ray.run import CURATED_EXAMPLES, Run
-from speed_ray.shards import Plan
-from speed_ray.stages.passing import Passed, publish
+from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.storage.run import CURATED_EXAMPLES, Run
+from speed_ray.storage.shards import Plan
 from speed_ray.training import plan, train
 
 INSTRUCTION = "Write the number as digits"

@@ -9,8 +9,8 @@ from sentence_transformers import SentenceTransformer
 from tiny_training import tiny_model
 
 from speed_ray.errors import UserError
-from speed_ray.training import encoder
-from speed_ray.training.encoder import Encoder
+from speed_ray.training.contrastive import encoder
+from speed_ray.training.contrastive.encoder import Encoder
 
 TEXTS = ["a lamp", "the lamp on the table hums at night, and nobody sleeps", "b"]
 

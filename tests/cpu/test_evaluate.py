@@ -10,13 +10,13 @@ from tiny_training import tiny_model
 
 from speed_ray import pipeline, recipes
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.evaluation import results, scoring, sets, subjects
-from speed_ray.evaluation.sets import Task
-from speed_ray.evaluation.subjects import Subject
-from speed_ray.models import Model
-from speed_ray.recipe import Evaluate
-from speed_ray.run import Run
-from speed_ray.training import encoder
+from speed_ray.evaluation import datasets, eval_models, results, scoring
+from speed_ray.evaluation.datasets import Task
+from speed_ray.evaluation.eval_models import Subject
+from speed_ray.recipes.schema import Evaluate
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
+from speed_ray.training.contrastive import encoder
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def recipe_of(base, pooling="mean", **settings):
 
 
 def planned(run, recipe):
-    return subjects.subjects(run, recipe), scoring.tasks(recipe.evaluate)
+    return eval_models.subjects(run, recipe), scoring.tasks(recipe.evaluate)
 
 
 def done(run, recipe):
@@ -83,7 +83,7 @@ def done(run, recipe):
     assert not scoring.missing(run, scored, tasks, "cpu")
     kept = {subject.name: [results.kept(run, subject, task) for task in tasks] for subject in scored}
     return {
-        name: {each["name"]: each["scores"][sets.METRICS[each["kind"]]] for each in of_model if each}
+        name: {each["name"]: each["scores"][datasets.METRICS[each["kind"]]] for each in of_model if each}
         for name, of_model in kept.items()
     }
 
@@ -131,8 +131,8 @@ def test_a_damaged_result_is_named(job):
 
 def test_the_instruction_goes_before_queries_alone(base, job):
     run, recipe = job
-    model = subjects.load(subjects.subjects(run, recipe)[1], "cpu")
-    plain, instructed = (subjects.embed(model, told, "Find it") for told in (False, True))
+    model = eval_models.load(eval_models.subjects(run, recipe)[1], "cpu")
+    plain, instructed = (eval_models.embed(model, told, "Find it") for told in (False, True))
     assert np.array_equal(instructed(["dogs"], "document"), plain(["dogs"], "document"))
     assert np.array_equal(instructed(["dogs"], "query"), plain(["Instruct: Find it\nQuery: dogs"], "query"))
     assert not np.array_equal(instructed(["dogs"], "query"), plain(["dogs"], "query"))
@@ -141,20 +141,20 @@ def test_the_instruction_goes_before_queries_alone(base, job):
 def test_a_base_of_sentence_transformers_is_asked_as_its_folder_says(base, tmp_path):
     model = encoder.load(base / "embedder")
     model.prompts = {"query": "search: ", "document": ""}
-    embed = subjects.embed(model, instructed=False, instruction="Find it")
+    embed = eval_models.embed(model, instructed=False, instruction="Find it")
     assert np.array_equal(embed(["dogs"], "query"), model.encode(["search: dogs"], prompt=""))
     assert np.array_equal(embed(["dogs"], "document"), model.encode(["dogs"], prompt=""))
 
 
 def test_a_language_model_is_asked_as_its_embedder_will_be(job):
     run, recipe = job
-    assert [each.instructed for each in subjects.subjects(run, recipe)] == [True, True, False]
+    assert [each.instructed for each in eval_models.subjects(run, recipe)] == [True, True, False]
 
 
 def test_a_recipe_names_an_instruction_or_none(base, wanted):
     path = wanted["sts"][0]
     entries = [path, {"path": path, "instruction": "Compare"}, {"path": path, "instruction": ""}]
-    usual, own, none = sets.tasks(Evaluate(sts=entries))
+    usual, own, none = datasets.tasks(Evaluate(sts=entries))
     told = [usual.instruction, own.instruction, none.instruction]
     assert told == ["Retrieve semantically similar text", "Compare", ""]
     assert len({usual.digest, own.digest, none.digest}) == 3

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from speed_ray.errors import UserError
-from speed_ray.evaluation import examples, margins
+from speed_ray.evaluation import margins, quality
 from speed_ray.records import EXAMPLE
-from speed_ray.run import TASKS
-from speed_ray.shards import Plan
-from speed_ray.stages import passing
+from speed_ray.stages import driver_stage
+from speed_ray.storage.run import TASKS
+from speed_ray.storage.shards import Plan
 
 
 def example(number, query="a lamp", positive="a light", negatives=(), **more):
@@ -27,33 +27,33 @@ def published(run):
 
     def publish(*rows):
         passed = [
-            passing.Passed(row["row_id"], row, None)
+            driver_stage.Passed(row["row_id"], row, None)
             if row["query"]
-            else passing.reject(row["row_id"], "-", "examples", "not_json", "", "", "sts")
+            else driver_stage.reject(row["row_id"], "-", "examples", "not_json", "", "", "sts")
             for row in rows
         ]
         plan = Plan("examples", len(rows), shard_rows=2, variants=("",))
-        passing.publish(run.artifact("examples"), plan, EXAMPLE, iter(passed))
+        driver_stage.publish(run.artifact("examples"), plan, EXAMPLE, iter(passed))
         return run
 
     return publish
 
 
 def test_yield_and_reasons(published):
-    found = examples.quality(published(example(1), example(2, query=""), example(3, query="x"), example(4, query="")))
+    found = quality.quality(published(example(1), example(2, query=""), example(3, query="x"), example(4, query="")))
     assert (found.planned, found.records, found.yielded) == (4, 2, 0.5)
     assert found.counts.reasons == {"not_json": 2} and found.counts.kinds == {"sts": 2}
 
 
 def test_duplicates_differ_in_case_and_spaces_alone(published):
     rows = [example(1), example(2, query="A  Lamp"), example(3, positive="a torch"), example(4, query="a dog")]
-    found = examples.quality(published(*rows))
+    found = quality.quality(published(*rows))
     assert (found.same, found.same_query) == (1, 2)
 
 
 def test_lengths_are_counted_by_kind_and_side(published):
     rows = [example(1, query="one two", positive="w " * 8, negatives=["w " * 9]), example(2, positive="w " * 600)]
-    words = examples.quality(published(*rows)).words["sts"]
+    words = quality.quality(published(*rows)).words["sts"]
     assert words["query"] == [2, 0, 0, 0, 0, 0, 0, 0]
     assert words["positive"] == [1, 0, 0, 0, 0, 0, 0, 1] and words["negative"] == [0, 1, 0, 0, 0, 0, 0, 0]
 
@@ -61,32 +61,32 @@ def test_lengths_are_counted_by_kind_and_side(published):
 def test_languages_as_asked_for_and_as_written(published):
     german = "Die kleine Lampe auf dem Tisch summt die ganze Nacht, und niemand im Haus kann dabei schlafen."
     rows = [example(1), example(2, positive=german), example(3, positive=german, language="German")]
-    found = examples.quality(published(*rows))
+    found = quality.quality(published(*rows))
     assert found.languages == {"English": 2, "German": 1} and found.mistaken == pytest.approx(1 / 3)
 
 
 def test_the_sample_is_the_same_in_whatever_order_rows_come(published):
     rows = [example(number, query=f"query {number}") for number in (5, 3, 9, 1, 7)]
     artifact = published(*rows).artifact("examples")
-    assert [row["query"] for row in examples.sample(artifact, 3)] == ["query 1", "query 3", "query 5"]
+    assert [row["query"] for row in quality.sample(artifact, 3)] == ["query 1", "query 3", "query 5"]
 
 
 def test_distinct_counts_what_is_said_for_the_first_time():
-    assert examples.distinct([["a", "b"], ["a", "b", "c"]], 1) == pytest.approx(3 / 5)
-    assert examples.distinct([["a", "b"], ["a", "b", "c"]], 2) == pytest.approx(2 / 3)
-    assert examples.distinct([[], ["a"]], 2) == 0.0
+    assert quality.distinct([["a", "b"], ["a", "b", "c"]], 1) == pytest.approx(3 / 5)
+    assert quality.distinct([["a", "b"], ["a", "b", "c"]], 2) == pytest.approx(2 / 3)
+    assert quality.distinct([[], ["a"]], 2) == 0.0
 
 
 def test_self_bleu_of_texts_alike_and_unlike():
     text = ["the", "lamp", "on", "the", "table", "hums", "at", "night"]
-    assert examples.self_bleu([text, text]) == pytest.approx(1.0)
-    assert examples.self_bleu([text, ["nobody", "sleeps", "while", "dogs", "bark", "outside", "my", "house"]]) < 0.05
-    assert examples.self_bleu([text]) == 0.0 and examples.self_bleu([[], []]) == 0.0
+    assert quality.self_bleu([text, text]) == pytest.approx(1.0)
+    assert quality.self_bleu([text, ["nobody", "sleeps", "while", "dogs", "bark", "outside", "my", "house"]]) < 0.05
+    assert quality.self_bleu([text]) == 0.0 and quality.self_bleu([[], []]) == 0.0
 
 
 def test_self_bleu_is_bleu_by_its_formula():
     texts = [["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "x", "y", "z"], ["e", "f", "a", "b", "b"]]
-    assert examples.self_bleu(texts) == pytest.approx(np.mean([by_formula(texts, place) for place in range(3)]))
+    assert quality.self_bleu(texts) == pytest.approx(np.mean([by_formula(texts, place) for place in range(3)]))
 
 
 def by_formula(texts, place):
@@ -103,13 +103,13 @@ def by_formula(texts, place):
 
 def test_what_holds_no_examples_is_said(alignment, run):
     with pytest.raises(UserError, match="tasks holds no examples: its rows have no"):
-        examples.quality(alignment.run, TASKS)
+        quality.quality(alignment.run, TASKS)
     with pytest.raises(UserError, match="is not a run"):
-        examples.quality(run)
+        quality.quality(run)
 
 
 def test_examples_of_the_miniature_world(alignment):
-    found = examples.quality(alignment.run)
+    found = quality.quality(alignment.run)
     assert found.planned == 46 and found.records == found.counts.accepted == found.sample
     assert set(found.words) == {"classification", "sts", "retrieval", "matching_short", "matching_long"}
     assert sum(map(sum, (sides["query"] for sides in found.words.values()))) == found.records

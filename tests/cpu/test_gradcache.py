@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from speed_ray.training import gradcache, infonce
-from speed_ray.training.infonce import Texts
+from speed_ray.training.contrastive import gradcache, infonce
+from speed_ray.training.contrastive.infonce import Texts
 
 QUERIES, WIDTH = 8, 16
 TEXTS = Texts(

@@ -14,27 +14,14 @@ PACKAGE = Path(__file__).parents[2] / "speed_ray"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline", "status", "watch", "verify", "show", "serving", "report"),
+    ("pipeline", "console", "serving"),
     ("stages", "training", "evaluation"),
     ("curation",),
-    ("stage", "worker", "journal", "preflight", "progress", "spending", "on_ray"),
-    ("prompts", "replies", "engines", "models", "miniature"),
-    (
-        "run",
-        "inputs",
-        "shards",
-        "parquet",
-        "store",
-        "identity",
-        "recipe",
-        "recipes",
-        "kinds",
-        "checks",
-        "language",
-        "records",
-        "disarm",
-        "errors",
-    ),
+    ("executor", "on_ray"),
+    ("prompts", "engines", "miniature"),
+    ("storage",),
+    ("recipes", "kinds"),
+    ("text", "records", "errors"),
 )
 
 KNOW_RAY = ("on_ray", "serving")
@@ -43,7 +30,7 @@ HEAVY = ("ray", "torch", "transformers", "vllm")
 
 def depth(module: str) -> int:
     """Which layer a module below speed_ray belongs to: its own name's, else that of the folder that it lies in."""
-    if module == "engines.engine":  # the protocol: as plain as a record
+    if module == "engines.base":  # the protocol: as plain as a record
         return len(LAYERS) - 1
     for level, names in enumerate(LAYERS):
         if module.split(".")[0] in names:

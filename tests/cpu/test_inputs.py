@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from speed_ray.errors import UserError
-from speed_ray.inputs import Inputs, pattern, turn_of
 from speed_ray.records import TASK, content_id
-from speed_ray.run import TASKS
-from speed_ray.shards import Artifact, Plan
-from speed_ray.stages import passing
-from speed_ray.store import ObjectStore
+from speed_ray.stages import driver_stage
+from speed_ray.storage.planned_rows import Inputs, pattern, turn_of
+from speed_ray.storage.run import TASKS
+from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.store import ObjectStore
 
 KINDS = ("classification", "sts", "retrieval")
 MIXES = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 12), min_size=1, max_size=7)
@@ -71,15 +71,15 @@ def tasks(kinds: list[str | None], shard_rows: int) -> Counting:
     """Publish tasks of the kinds given; None is a reject."""
     artifact = Counting(ObjectStore(MemoryStore(), "memory://"))
 
-    def passed(number: int, kind: str | None) -> passing.Passed:
+    def passed(number: int, kind: str | None) -> driver_stage.Passed:
         name = content_id(str(number))
         if kind is None:
-            return passing.reject(name, "", TASKS, "bad", "", "")
+            return driver_stage.reject(name, "", TASKS, "bad", "", "")
         row = {"row_id": "r", "parent_id": "p", "kind": kind, "topic": "t", "task": f"task {number}", "model": "m"}
-        return passing.Passed(name, {"id": name, **row}, None)
+        return driver_stage.Passed(name, {"id": name, **row}, None)
 
     plan = Plan(TASKS, rows=len(kinds), shard_rows=shard_rows)
-    passing.publish(artifact, plan, TASK, (passed(*pair) for pair in enumerate(kinds)))
+    driver_stage.publish(artifact, plan, TASK, (passed(*pair) for pair in enumerate(kinds)))
     return artifact
 
 

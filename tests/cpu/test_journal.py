@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from speed_ray.engines.engine import Reply, Sample
-from speed_ray.journal import EVERY, Journal, replay
-from speed_ray.shards import Artifact
-from speed_ray.store import ObjectStore
+from speed_ray.engines.base import Reply, Sample
+from speed_ray.executor.reply_journal import EVERY, Journal, replay
+from speed_ray.storage.shards import Artifact
+from speed_ray.storage.store import ObjectStore
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates and newlines included
 SAMPLES = st.lists(

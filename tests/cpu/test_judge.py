@@ -5,16 +5,16 @@ import random
 
 import pytest
 
-from speed_ray import status
-from speed_ray.engines.engine import Reply, Sample
-from speed_ray.engines.invention import invent
-from speed_ray.evaluation import position
-from speed_ray.inputs import Inputs, PlannedRow
+from speed_ray.console import status
+from speed_ray.engines.base import Reply, Sample
+from speed_ray.engines.fake_text import invent
+from speed_ray.evaluation import position_bias
 from speed_ray.miniature import teacher
+from speed_ray.prompts.parse import verdict, verdict_schema
 from speed_ray.records import Rejected
-from speed_ray.replies import verdict, verdict_schema
-from speed_ray.run import CANDIDATES, VERDICTS
 from speed_ray.stages import judge, propose
+from speed_ray.storage.planned_rows import Inputs, PlannedRow
+from speed_ray.storage.run import CANDIDATES, VERDICTS
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_judge_that_always_says_the_first_is_caught_by_status(begin_alignment,
     junior = made.recipe.generator
     made.make(propose.plan(made.run, made.recipe, junior), propose.stage(made.recipe, junior), weak)
     made.make(judge.plan(made.run, made.recipe), judge.stage(made.recipe), AlwaysFirst())
-    found = position.places(made.run.artifact(VERDICTS))
+    found = position_bias.places(made.run.artifact(VERDICTS))
     assert found.bias == 1.0 and found.favourite == 1
     said = "\n".join(status.lines(made.run))
     assert "best by place shown: 1: 100% 2: 0%" in said and "WARNING: the judge prefers place 1" in said
@@ -135,13 +135,13 @@ def test_chance_is_what_a_judge_by_lot_comes_to():
     for seed in range(50):
         rng = random.Random(seed)
         shown = [rng.choice((2, 3, 4, 5)) for _ in range(200)]
-        found = position.counted(shown, [rng.randint(1, n) for n in shown])
+        found = position_bias.counted(shown, [rng.randint(1, n) for n in shown])
         assert not found.is_biased and found.bias < 0.15
         assert sum(found.chance) == pytest.approx(200) and sum(found.shares) == pytest.approx(1)
 
 
 def test_few_verdicts_accuse_nobody():
-    assert not position.counted([2, 2, 2], [1, 1, 1]).is_biased
+    assert not position_bias.counted([2, 2, 2], [1, 1, 1]).is_biased
 
 
 def test_a_row_of_one_candidate_asks_nothing(alignment):

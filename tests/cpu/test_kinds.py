@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from speed_ray import checks, kinds, language, replies
+from speed_ray import kinds
 from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
+from speed_ray.prompts import parse
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes import load
 from speed_ray.records import Rejected
 from speed_ray.stages import synthesize
+from speed_ray.text import language, rules
 
 FIVE = ["classification", "matching_long", "matching_short", "retrieval", "sts"]
 DATA = Path(__file__).parents[3] / "shared" / "data"  # lies beside the checkout, where there is one
@@ -116,9 +118,9 @@ def test_adding_a_kind_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Match a limerick" in prompts.brainstorm(kind, "Bees", 5, "English", rng)[0]["content"]
 
     five = {"limerick": "a\nb\nc\nd\ne", "sentence": "Bees hum."}
-    assert replies.example_fields(json.dumps(five), kind, slots, "English") == five
+    assert parse.example_fields(json.dumps(five), kind, slots, "English") == five
     with pytest.raises(Rejected, match="not_five_lines"):
-        replies.example_fields(json.dumps(five | {"limerick": "a"}), kind, slots, "English")
+        parse.example_fields(json.dumps(five | {"limerick": "a"}), kind, slots, "English")
 
 
 def test_a_kind_that_no_run_asks_for_changes_no_plan(
@@ -165,8 +167,8 @@ def test_classification_refuses(changed: dict[str, str], why: str | None) -> Non
 
 
 def test_a_label_is_found_in_a_script_without_spaces() -> None:
-    assert checks.not_naming(("input_text", "我想申请退款因为坏了"), {"label": "退款"})
-    assert not checks.not_naming(("input_text", "我想申请换货因为坏了"), {"label": "退款"})
+    assert rules.not_naming(("input_text", "我想申请退款因为坏了"), {"label": "退款"})
+    assert not rules.not_naming(("input_text", "我想申请换货因为坏了"), {"label": "退款"})
 
 
 @pytest.mark.parametrize(
@@ -195,8 +197,8 @@ def test_retrieval_refuses(query: str, positive: str, why: str | None) -> None:
 
 def test_a_document_is_long_enough_before_the_reply_would_be_cut() -> None:
     """Two documents of half of 500 words and a query would fill a reply of 800 tokens."""
-    assert checks.length("x", words(100), 500, None) is None
-    assert checks.length("x", words(99), 500, None)
+    assert rules.length("x", words(100), 500, None) is None
+    assert rules.length("x", words(99), 500, None)
 
 
 def test_sts_lets_texts_share_words_but_not_all() -> None:
@@ -221,10 +223,10 @@ def test_matching_keeps_its_lengths() -> None:
 
 
 def test_words_are_counted_in_any_script() -> None:
-    assert checks.words("It's a “Lamp”—twice.") == ["it", "s", "a", "lamp", "twice"]
-    assert len(checks.words("保险公司拒绝赔付。")) == 8
-    assert checks.words("हिन्दी भाषा।") == ["हिन्दी", "भाषा"]
-    assert checks.words("Straße") == checks.words("STRASSE")
+    assert rules.words("It's a “Lamp”—twice.") == ["it", "s", "a", "lamp", "twice"]
+    assert len(rules.words("保险公司拒绝赔付。")) == 8
+    assert rules.words("हिन्दी भाषा।") == ["हिन्दी", "भाषा"]
+    assert rules.words("Straße") == rules.words("STRASSE")
 
 
 def test_english_is_not_taken_for_another_language() -> None:

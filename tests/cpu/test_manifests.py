@@ -21,8 +21,8 @@ from typer.exceptions import TyperException
 
 from speed_ray import cli, pipeline, recipes
 from speed_ray.errors import UserError
-from speed_ray.on_ray import ingress
-from speed_ray.recipe import Recipe
+from speed_ray.on_ray import serve_env
+from speed_ray.recipes.schema import Recipe
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "cluster" / "kuberay"
@@ -63,7 +63,7 @@ def test_every_manifest_would_be_taken(what: str) -> None:
 @pytest.mark.parametrize("what", ["overlays/volume", *CLUSTERS])
 def test_every_node_serves_as_speed_ray_does(what: str) -> None:
     program = "/opt/speed_ray/.venv/bin/speed-ray-haproxy"  # where the images have it
-    expected = ingress.environment() | {"RAY_SERVE_HAPROXY_BINARY_PATH": program}
+    expected = serve_env.environment() | {"RAY_SERVE_HAPROXY_BINARY_PATH": program}
     nodes = [pod["spec"]["containers"][0] for manifest in ray(what) for _, pod in pods(manifest)]
     assert nodes
     for node in nodes:

@@ -12,11 +12,11 @@ from tiny_endpoint import mock
 from tiny_training import TEMPLATE, tiny_model
 
 from speed_ray import pipeline
-from speed_ray.on_ray import exported, fit, pool
-from speed_ray.on_ray.meters import COUNTERS, GAUGES, HISTOGRAMS
+from speed_ray.on_ray import exported, pool, train
 from speed_ray.on_ray.pool import Step
-from speed_ray.run import PROPOSED_TASKS
+from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
 from speed_ray.stages import draft
+from speed_ray.storage.run import PROPOSED_TASKS
 from speed_ray.training import plan
 
 pytest.importorskip("vllm")
@@ -76,7 +76,7 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     pipeline.brainstorm(job.run, job.recipe)
     pipeline.synthesize(job.run, job.recipe)
     pool.execute(job.run, Step(draft.plan(job.run, job.recipe), partial(draft.stage, job.recipe)))
-    fit.fit(plan.junior(job.run, job.recipe))
+    train.fit(plan.junior(job.run, job.recipe))
     time.sleep(3)
     over.set()
     looking.join()

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Request
+from speed_ray.engines.base import Request
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import UserError
-from speed_ray.miniature import corpus, models, teacher, truth, words, world
-from speed_ray.recipe import ScriptedEngine
-from speed_ray.replies import example_fields, tasks
+from speed_ray.miniature import base_model, corpus, teacher, truth, words, world
+from speed_ray.prompts.parse import example_fields, tasks
+from speed_ray.recipes.schema import ScriptedEngine
 
 OUTSIDE = "Automotive/Auto Shows"
 ALL_KINDS = ("classification", "sts", "retrieval", "matching_short", "matching_long")
@@ -203,16 +203,16 @@ def test_the_base_model_never_reads_the_fields_of_a_kind() -> None:
 
 QUICK = """
 import pathlib
-from speed_ray.miniature import models
-models.STEPS, models.TOKENIZER_PAGES = 2, 200
-build = models._build
+from speed_ray.miniature import base_model
+base_model.STEPS, base_model.TOKENIZER_PAGES = 2, 200
+build = base_model._build
 def counted(folder):
-    with open(models.cache() / "builds", "a") as builds:
+    with open(base_model.cache() / "builds", "a") as builds:
         builds.write("built\\n")
     build(folder)
-models._build = counted
-print("\\nFOLDER", models.ensure("base"))
-print("\\nFOLDER", models.ensure("base"))
+base_model._build = counted
+print("\\nFOLDER", base_model.ensure("base"))
+print("\\nFOLDER", base_model.ensure("base"))
 """
 
 
@@ -260,7 +260,7 @@ def test_the_folder_is_an_ordinary_one_that_transformers_loads(quick: Path) -> N
 def test_the_base_model_speaks_of_the_topic_that_a_page_is_headed_with() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = models.ensure("base")
+    folder = base_model.ensure("base")
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     on_topic = []
     for path in world.topics():
@@ -273,4 +273,4 @@ def test_the_base_model_speaks_of_the_topic_that_a_page_is_headed_with() -> None
 
 def test_an_unknown_miniature_model_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match="miniature://base"):
-        models.ensure("huge")
+        base_model.ensure("huge")

@@ -1,11 +1,11 @@
 """The miniature world's own retrieval set: each question has one answer, which its words do not give away."""
 
-from speed_ray.evaluation import bm25, sets
-from speed_ray.evaluation.embeddings import Ranking
-from speed_ray.miniature import retrieval, truth
+from speed_ray.evaluation import bm25, datasets
+from speed_ray.evaluation.metrics import Ranking
+from speed_ray.miniature import retrieval_set, truth
 
-DOCUMENTS, QUERIES, RELEVANT = retrieval.drawn()
-LOADED = sets.load("retrieval", (sets.MINIATURE,))
+DOCUMENTS, QUERIES, RELEVANT = retrieval_set.drawn()
+LOADED = datasets.load("retrieval", (datasets.MINIATURE,))
 
 
 def topic_of(name):
@@ -16,7 +16,7 @@ def test_every_topic_has_its_documents_and_every_document_its_questions():
     assert len(DOCUMENTS) == len(set(DOCUMENTS.values())) == 24 * 12
     assert len(QUERIES) == len(set(QUERIES.values())) == 24 * 12 * 2
     assert sorted(RELEVANT) == sorted(QUERIES)
-    assert retrieval.drawn() == (DOCUMENTS, QUERIES, RELEVANT)
+    assert retrieval_set.drawn() == (DOCUMENTS, QUERIES, RELEVANT)
 
 
 def test_one_document_alone_has_all_that_a_question_asks_for():

@@ -8,10 +8,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from speed_ray import models
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.models import Model
-from speed_ray.run import Run
+from speed_ray.storage import trained_models
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
 
 
 def trained(folder: Path, weights: bytes = b"weights") -> Path:
@@ -64,7 +64,7 @@ def test_the_first_publication_counts(model, tmp_path):
 
 def test_a_local_model_is_its_own_folder(model, tmp_path):
     model.publish(trained(tmp_path / "a"), {})
-    assert models.fetch(f"{tmp_path}/run/models/junior").is_relative_to(tmp_path / "run" / "models" / "junior")
+    assert trained_models.fetch(f"{tmp_path}/run/models/junior").is_relative_to(tmp_path / "run" / "models" / "junior")
 
 
 @pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"weighty"), Path.unlink])
@@ -104,7 +104,7 @@ def test_a_damaged_remote_model_is_not_cached(bucket, tmp_path):
 @pytest.mark.parametrize("uri", ["junior", "run/junior", "/models/junior", "run/models/junior/deep"])
 def test_an_address_that_names_no_model(uri):
     with pytest.raises(UserError, match="does not name a trained model"):
-        models.fetch(uri)
+        trained_models.fetch(uri)
 
 
 def test_the_digest_is_of_the_weights_not_of_the_facts(tmp_path):

@@ -10,7 +10,7 @@ import kuberay
 import pytest
 from kustomize import Manifest, render
 
-from speed_ray.on_ray.meters import COUNTERS, GAUGES, HISTOGRAMS
+from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))

@@ -6,10 +6,10 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from speed_ray.errors import UserError
-from speed_ray.on_ray import nodes
-from speed_ray.on_ray.nodes import need
-from speed_ray.recipe import Pool, TrainingWorkers
-from speed_ray.run import Run
+from speed_ray.on_ray import capacity
+from speed_ray.on_ray.capacity import need
+from speed_ray.recipes.schema import Pool, TrainingWorkers
+from speed_ray.storage.run import Run
 
 HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
 
@@ -68,13 +68,13 @@ def test_nodes_of_a_cluster_are_looked_at(make_job, drive):
 
 
 def answer(**changed):
-    return {"versions": nodes._versions(), "time": time.time(), "seen": b"token", "fault": "", **changed}
+    return {"versions": capacity._versions(), "time": time.time(), "seen": b"token", "fault": "", **changed}
 
 
 def test_a_node_with_other_packages_is_named(tmp_path):
-    versions = {**nodes._versions(), "pyarrow": "1.0", "speed_ray": "0.0"}
+    versions = {**capacity._versions(), "pyarrow": "1.0", "speed_ray": "0.0"}
     with pytest.raises(UserError, match=r"10\.0\.0\.7 has other packages.*speed_ray 0\.0 .*pyarrow 1\.0 \(here "):
-        nodes._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(versions=versions))
+        capacity._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(versions=versions))
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_a_node_with_other_packages_is_named(tmp_path):
 )
 def test_a_node_that_does_not_see_the_run_is_named(tmp_path, changed, said):
     with pytest.raises(UserError, match=f"node 10.0.0.7 does not see the run's folder {tmp_path}") as error:
-        nodes._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(**changed))
+        capacity._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(**changed))
     assert said in str(error.value)
 
 
 def test_a_clock_that_is_off_is_told_and_harms_nothing(tmp_path, caplog):
     run = Run(str(tmp_path))
-    nodes._compare(run, "10.0.0.7", b"token", answer(time=time.time() - 3600))
+    capacity._compare(run, "10.0.0.7", b"token", answer(time=time.time() - 3600))
     assert "clock of node 10.0.0.7 is -3600 s off" in caplog.text
-    nodes._compare(run, "10.0.0.8", b"token", answer())
-    nodes._compare(run, "10.0.0.9", b"token", None)
+    capacity._compare(run, "10.0.0.8", b"token", answer())
+    capacity._compare(run, "10.0.0.9", b"token", None)
     assert "10.0.0.8" not in caplog.text
 
 

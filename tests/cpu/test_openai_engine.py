@@ -24,11 +24,11 @@ from tiny_endpoint import (
 )
 
 from speed_ray.engines import openai
+from speed_ray.engines.base import EngineRefused, PromptTooLong
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import EngineRefused, PromptTooLong
 from speed_ray.engines.openai import OpenAI
 from speed_ray.errors import UserError
-from speed_ray.recipe import OpenAIEngine
+from speed_ray.recipes.schema import OpenAIEngine
 
 # What is sent and what is read
 

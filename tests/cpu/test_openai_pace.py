@@ -10,7 +10,7 @@ from tiny_endpoint import all_of, answers, good, prompt, refusing, texts
 
 from speed_ray.engines import openai
 from speed_ray.engines.throttle import Throttle
-from speed_ray.recipe import Budget
+from speed_ray.recipes.schema import Budget
 
 
 async def test_retry_after_is_waited_for_without_holding_a_slot(endpoint, connect) -> None:

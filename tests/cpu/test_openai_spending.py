@@ -8,10 +8,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tiny_endpoint import KEY, Endpoint, all_of, answers, completion, cut, refusing, texts
 
+from speed_ray.engines.base import EngineRefused
 from speed_ray.engines.budget import Spent
-from speed_ray.engines.engine import EngineRefused
 from speed_ray.errors import UserError
-from speed_ray.recipe import Budget, Price
+from speed_ray.recipes.schema import Budget, Price
 
 
 async def test_the_budget_of_calls_is_exact_over_a_restart(endpoint, connect) -> None:

@@ -14,10 +14,10 @@ import ray
 
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipe import SimulatedEngine
-from speed_ray.shards import RECORDS, REPLIES
+from speed_ray.recipes.schema import SimulatedEngine
 from speed_ray.stages import revise, synthesize
-from speed_ray.verify import verify
+from speed_ray.storage.shards import RECORDS, REPLIES
+from speed_ray.storage.verify import verify
 
 LOG = ".shards-of-actors"  # a file in the run's folder where each shard's begin and end are noted, by process id
 CREW = ".actors-to-wait-for"  # another: how many processes must have begun a shard before one may end
@@ -42,7 +42,7 @@ def note_shards():
     def hook() -> None:
         import asyncio
 
-        from speed_ray.worker import Worker
+        from speed_ray.executor.shard_worker import Worker
 
         work = Worker.work
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from speed_ray.progress import Tally
-from speed_ray.recipe import ScriptedEngine
-from speed_ray.run import EXAMPLES, Run
-from speed_ray.shards import Counts, Plan
+from speed_ray.on_ray.progress import Tally
+from speed_ray.recipes.schema import ScriptedEngine
+from speed_ray.storage.run import EXAMPLES, Run
+from speed_ray.storage.shards import Counts, Plan
 
 
 @pytest.fixture

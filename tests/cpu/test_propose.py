@@ -5,13 +5,13 @@ import contextlib
 import pytest
 
 from speed_ray import kinds
-from speed_ray.engines.engine import Reply, Sample
-from speed_ray.inputs import PlannedRow
+from speed_ray.engines.base import Reply, Sample
+from speed_ray.prompts.parse import example_fields
 from speed_ray.records import Rejected
-from speed_ray.replies import example_fields
-from speed_ray.run import CANDIDATES
-from speed_ray.shards import REPLIES
-from speed_ray.stages import propose, writing
+from speed_ray.stages import example_request, propose
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import CANDIDATES
+from speed_ray.storage.shards import REPLIES
 
 FIT = '{"S1": "the lamp hums at night", "S2": "at night the lamp hums", "S3": "the lamp hums at noon"}'
 OTHER = FIT.replace("lamp", "kettle")
@@ -46,11 +46,11 @@ def test_candidates_are_the_fit_samples_in_the_order_they_came(alignment):
     assert len({len(row["candidates"]) for row in lists}) > 1, "the weak model wrote no unfit sample"
     for row in lists:
         kind = kinds.load(row["kind"])
-        slots, language, _ = writing.draw(alignment.recipe, kind, row["row_id"], writing.PROPOSE)
+        slots, language, _ = example_request.draw(alignment.recipe, kind, row["row_id"], example_request.PROPOSE)
         fit = []
         for text in last[row["row_id"]]:
             with contextlib.suppress(Rejected):
-                fit.append(writing.as_reply(example_fields(text, kind, slots, language)))
+                fit.append(example_request.as_reply(example_fields(text, kind, slots, language)))
         assert row["candidates"] == fit
 
 

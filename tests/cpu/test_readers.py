@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from speed_ray.records import EXAMPLE
-from speed_ray.shards import RECORDS
 from speed_ray.stages import synthesize
+from speed_ray.storage.shards import RECORDS
 
 COLUMNS = EXAMPLE.names
 

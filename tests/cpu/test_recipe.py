@@ -5,7 +5,7 @@ import yaml
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.identity import what_decides
+from speed_ray.storage.fingerprint import what_decides
 
 MINIMAL = "topics: {source: t.txt}\nteacher: {engine: scripted}\ngenerator: {engine: simulated}"
 OPENAI = "generator={engine: openai, model: m, base_url: http://localhost/v1}"

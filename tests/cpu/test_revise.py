@@ -6,15 +6,16 @@ from itertools import count
 
 import pytest
 
-from speed_ray import kinds, status
-from speed_ray.engines.engine import PromptTooLong, Reply, Sample
+from speed_ray import kinds
+from speed_ray.console import status
+from speed_ray.engines.base import PromptTooLong, Reply, Sample
 from speed_ray.errors import Interrupted
-from speed_ray.inputs import FollowedInputs
 from speed_ray.records import EXAMPLE, LESSON, REVISION
-from speed_ray.run import EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES, REVISION_PAIRS, REVISIONS
-from speed_ray.shards import REJECTS, REPLIES, Plan
-from speed_ray.stages import passing, revise, revision_pairs, synthesize, writing
-from speed_ray.verify import verify
+from speed_ray.stages import driver_stage, example_request, pair_revisions, revise, synthesize
+from speed_ray.storage.planned_rows import FollowedInputs
+from speed_ray.storage.run import EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES, REVISION_PAIRS, REVISIONS
+from speed_ray.storage.shards import REJECTS, REPLIES, Plan
+from speed_ray.storage.verify import verify
 
 
 class Answers:
@@ -30,7 +31,7 @@ class Answers:
         self.asked.append(request.row_id)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Reply([Sample(self.answer or writing.as_reply(request.facts["fields"]), "stop", 1)], 1, 0.0)
+        return Reply([Sample(self.answer or example_request.as_reply(request.facts["fields"]), "stop", 1)], 1, 0.0)
 
 
 @pytest.fixture
@@ -124,7 +125,9 @@ def test_an_example_is_written_back_as_the_fields_it_came_from(alignment):
     raw = {row["row_id"]: row["text"] for row in alignment.rows(EXAMPLES, REPLIES)}  # the last trial's
     for row in alignment.rows(EXAMPLES):
         kind = kinds.load(row["kind"])
-        assert writing.as_reply(writing.fields_of(kind, row)) == writing.as_reply(json.loads(raw[row["id"]]))
+        assert example_request.as_reply(example_request.fields_of(kind, row)) == example_request.as_reply(
+            json.loads(raw[row["id"]])
+        )
 
 
 def test_the_revisors_own_revisions_answer_the_very_prompts_of_the_teachers(alignment):
@@ -148,14 +151,14 @@ def pair_up(run, begin_alignment):
         for number, (example, reply, own) in zip(count(), given, strict=False):
             ids = {"id": f"r{number}", "row_id": f"r{number}", "parent_id": "list"}
             row = {**base, **ids, **remarks, "example": example, "reply": reply}
-            passed[REVISIONS].append(passing.Passed(row["id"], row, None))
+            passed[REVISIONS].append(driver_stage.Passed(row["id"], row, None))
             if own is not None:
                 row = {**base, "id": f"o{number}", "row_id": f"o{number}", "parent_id": ids["id"], "reply": own}
-                passed[OWN_REVISIONS].append(passing.Passed(row["id"], row, None))
+                passed[OWN_REVISIONS].append(driver_stage.Passed(row["id"], row, None))
         for name, schema in ((REVISIONS, REVISION), (OWN_REVISIONS, LESSON)):
             plan = Plan(name, rows=len(passed[name]), shard_rows=2)
-            passing.publish(run.artifact(name), plan, schema, iter(passed[name]))
-        artifact = revision_pairs.pair(run, recipe)
+            driver_stage.publish(run.artifact(name), plan, schema, iter(passed[name]))
+        artifact = pair_revisions.pair(run, recipe)
         rows = [row for c in artifact.commits() if "records" in c.files
                 for row in artifact.read(c.files["records"].path).to_pylist()]  # fmt: skip
         return rows, artifact.manifest()["counts"]
@@ -183,7 +186,7 @@ def test_the_teachers_revision_is_preferred_to_what_the_revisor_would_do(pair_up
 
 
 def test_pairs_are_made_once_and_verified(alignment):
-    again = revision_pairs.pair(alignment.run, alignment.recipe)
+    again = pair_revisions.pair(alignment.run, alignment.recipe)
     assert len(list(again.commits())) == 5
     rows, rejects = alignment.rows(REVISION_PAIRS), alignment.rows(REVISION_PAIRS, REJECTS)
     assert len(rows) + len(rejects) == 46 and {row["reason"] for row in rejects} <= {"nothing_to_prefer"}

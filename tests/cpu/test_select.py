@@ -11,12 +11,12 @@ from obstore.store import MemoryStore
 
 from speed_ray import recipes
 from speed_ray.records import TASK, Row, content_id
-from speed_ray.run import PROPOSED_TASKS, TASKS, Run
-from speed_ray.shards import RECORDS, REJECTS, Plan
-from speed_ray.stages import passing
-from speed_ray.stages.select import Seen, select
-from speed_ray.store import ObjectStore
-from speed_ray.verify import verify
+from speed_ray.stages import driver_stage
+from speed_ray.stages.select_tasks import Seen, select
+from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, Plan
+from speed_ray.storage.store import ObjectStore
+from speed_ray.storage.verify import verify
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "topics.txt"
 
@@ -32,7 +32,9 @@ def propose(run: Run, proposals: list[Proposal]) -> None:
 
     rows = (row(number, *proposal) for number, proposal in enumerate(proposals))
     plan = Plan(PROPOSED_TASKS, rows=len(proposals), shard_rows=3)
-    passing.publish(run.artifact(PROPOSED_TASKS), plan, TASK, (passing.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish(
+        run.artifact(PROPOSED_TASKS), plan, TASK, (driver_stage.Passed(row["id"], row, None) for row in rows)
+    )
 
 
 def selected(run: Run, proposals: list[Proposal], *overrides: str) -> tuple[list[Row], list[Row]]:

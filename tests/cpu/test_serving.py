@@ -21,13 +21,13 @@ from starlette.requests import Request
 from tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
 
 from speed_ray.cli import main
-from speed_ray.models import Model
-from speed_ray.on_ray import ingress
-from speed_ray.run import Run
-from speed_ray.serving import asked, haproxy, proxy
-from speed_ray.serving.embed import Embed
-from speed_ray.serving.rounds import FORWARDS, Rounds
-from speed_ray.serving.served import EMBEDDER, find
+from speed_ray.on_ray import serve_env
+from speed_ray.serving import embedding_request, haproxy, proxy
+from speed_ray.serving.batcher import FORWARDS, Rounds
+from speed_ray.serving.replica import Embed
+from speed_ray.serving.resolve_model import EMBEDDER, find
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
 
 TEXTS = ["a lamp", "the lamp hums at night", "b", "nobody sleeps", "🦆 ducks, 灯 and \x00 and e\u0301"]
 
@@ -225,7 +225,7 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
 def test_haproxy_is_told_to_say_what_the_proxy_says_of_a_lost_replica():
     head, _, body = haproxy.error_page().partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
-    expected = asked.Refused(503, haproxy.LOST).response()
+    expected = embedding_request.Refused(503, haproxy.LOST).response()
     assert status.split()[:2] == ["HTTP/1.1", "503"] and orjson.loads(body) == orjson.loads(expected.body)
     headers = dict(line.split(": ") for line in lines)
     assert headers.pop("content-length") == str(len(body))
@@ -242,13 +242,13 @@ def test_haproxy_opens_no_port_but_the_one_that_is_served():
 
 
 def test_two_rays_on_one_machine_share_no_port():
-    first = ingress.ports()
+    first = serve_env.ports()
     low, high, fallback = map(int, first.values())
     assert low < high < fallback
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", low))
         taken.listen()
-        assert not set(ingress.ports().values()) & set(first.values())
+        assert not set(serve_env.ports().values()) & set(first.values())
 
 
 class Counted:
@@ -402,7 +402,7 @@ def test_a_served_model_under_64_clients(folder, reference, drive):
         return worst
 
     assert asyncio.run(ask()) < 1e-4
-    large = httpx.post(f"{endpoint.url}/v1/embeddings", content=b"a" * (asked.MOST_BYTES + 1), timeout=60)
+    large = httpx.post(f"{endpoint.url}/v1/embeddings", content=b"a" * (embedding_request.MOST_BYTES + 1), timeout=60)
     assert large.status_code == 413
     driver.process.send_signal(signal.SIGTERM)
     assert driver.ended() == 0, driver.said()

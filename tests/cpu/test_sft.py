@@ -11,9 +11,9 @@ from tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speed_ray.errors import UserError
-from speed_ray.models import Model
-from speed_ray.run import DRAFTS, Run
-from speed_ray.training import plan, rows, train
+from speed_ray.storage.run import DRAFTS, Run
+from speed_ray.storage.trained_models import Model
+from speed_ray.training import plan, tokenize, train
 
 pytestmark = pytest.mark.slow
 
@@ -54,10 +54,10 @@ def test_loss_is_on_the_replies_alone(run, base):
     train(training, ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    trained = rows.read(training, tokenizer, window=256).trained
+    trained = tokenize.read(training, tokenizer, window=256).trained
     network = AutoModelForCausalLM.from_pretrained(base)
     log_probs = []
-    for place in rows.order(len(trained), 8, training.seed):
+    for place in tokenize.order(len(trained), 8, training.seed):
         prompt, reply = trained[place]["prompt_ids"], trained[place]["reply_ids"]
         logits = network(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
         log_probs += logits.log_softmax(-1)[range(len(reply)), reply].tolist()
@@ -160,8 +160,8 @@ def test_a_diverged_training_says_where(run, base):
     with pytest.raises(UserError) as told:
         train(training, ignore)
     said = str(told.value)
-    trained = rows.read(training, AutoTokenizer.from_pretrained(base), window=256).trained
-    places = rows.laid_out(rows.order(len(trained), 16, training.seed), trained, batch=8)
+    trained = tokenize.read(training, AutoTokenizer.from_pretrained(base), window=256).trained
+    places = tokenize.laid_out(tokenize.order(len(trained), 16, training.seed), trained, batch=8)
     second = [trained[place]["row_id"] for place in places[8:]]
     assert "the loss of step 2 is" in said
     assert f"Its rows: {', '.join(second)}\n" in said

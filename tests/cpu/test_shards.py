@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from speed_ray import recipe
-from speed_ray.engines.engine import Reply, Request, Sample
+from speed_ray.engines.base import Reply, Request, Sample
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.inputs import Inputs, PlannedRow
+from speed_ray.executor.shard_worker import Worker
+from speed_ray.executor.stage import Stage
+from speed_ray.recipes import schema
 from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, seed_of
-from speed_ray.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.shards import RECORDS, REJECTS, Attempt, Counts, Plan
-from speed_ray.stage import Stage
-from speed_ray.stages import passing
-from speed_ray.store import ObjectStore
-from speed_ray.verify import repair, verify
-from speed_ray.worker import Worker
+from speed_ray.stages import driver_stage
+from speed_ray.storage.planned_rows import Inputs, PlannedRow
+from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Counts, Plan
+from speed_ray.storage.store import ObjectStore
+from speed_ray.storage.verify import repair, verify
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,15 @@ def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list
     ]
 
 
-def topics_of(world: World) -> Iterator[passing.Passed]:
+def topics_of(world: World) -> Iterator[driver_stage.Passed]:
     for number, good in enumerate(world.topics):
         row_id = content_id(str(number))
         record = {"id": row_id, "topic": f"topic {number}", "source": ""}
-        yield passing.Passed(row_id, record, None) if good else passing.reject(row_id, "", TOPICS, "bad", "", "")
+        yield (
+            driver_stage.Passed(row_id, record, None)
+            if good
+            else driver_stage.reject(row_id, "", TOPICS, "bad", "", "")
+        )
 
 
 def plans_of(world: World) -> tuple[Plan, Plan]:
@@ -105,13 +109,13 @@ def plans_of(world: World) -> tuple[Plan, Plan]:
 def drive(run: Run, world: World) -> None:
     """What a job does: topics, then the work on every pending shard, then publication."""
     topics, tasks = plans_of(world)
-    passing.publish(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
+    driver_stage.publish(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
     artifact = run.artifact(PROPOSED_TASKS)
     artifact.ensure_plan(tasks)
     if artifact.manifest() is not None:
         return
-    settings = recipe.Stage(retries=world.retries)
-    engine = recipe.ScriptedEngine(engine="scripted")
+    settings = schema.Stage(retries=world.retries)
+    engine = schema.ScriptedEngine(engine="scripted")
     stage = Stage(PROPOSED_TASKS, TASK, "teacher", engine, settings, 0, request_of, parse)
     worker = Worker(stage, artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
     while (pending := artifact.pending(tasks)) or not artifact.publish(tasks):
@@ -273,7 +277,7 @@ def test_a_flipped_bit_is_never_read_as_another_row(run):
     plan = Plan(TOPICS, rows=50, shard_rows=50)
     rows = [{"id": str(i), "topic": content_id(str(i)), "source": content_id(f"s{i}")} for i in range(50)]
     artifact = run.artifact(TOPICS)
-    passing.publish(artifact, plan, TOPIC, (passing.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish(artifact, plan, TOPIC, (driver_stage.Passed(row["id"], row, None) for row in rows))
     path = next(artifact.commits()).files[RECORDS].path
     data = artifact.get(path)
     noticed = 0
@@ -383,7 +387,7 @@ def test_an_attempt_that_lost_or_doubled_a_row_cannot_commit(run):
     plan = Plan("topics", rows=2, shard_rows=2)
     artifact = run.artifact(TOPICS)
     row = {"id": "a", "topic": "t", "source": ""}
-    reject = passing.reject("a", "", TOPICS, "bad", "", "").reject
+    reject = driver_stage.reject("a", "", TOPICS, "bad", "", "").reject
     for records, rejects in [([row], []), ([row], [reject]), ([], [])]:
         attempt = Attempt(artifact, plan, 0, 0)
         attempt.write(RECORDS, records, TOPIC)
@@ -405,7 +409,7 @@ def test_another_plan_is_refused_and_the_difference_names_the_key(run):
 
 
 def test_an_empty_plan_is_published(run):
-    passing.publish(run.artifact(TOPICS), Plan(TOPICS, rows=0, shard_rows=4), TOPIC, iter(()))
+    driver_stage.publish(run.artifact(TOPICS), Plan(TOPICS, rows=0, shard_rows=4), TOPIC, iter(()))
     (verdict,) = verify(run)
     assert verdict.holds and verdict.planned == 0
 

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from speed_ray.console.show import show
 from speed_ray.errors import UserError
-from speed_ray.run import EXAMPLES, REVISED_EXAMPLES, TASKS, TOPICS
-from speed_ray.shards import REPLIES
-from speed_ray.show import show
+from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, TASKS, TOPICS
+from speed_ray.storage.shards import REPLIES
 
 
 def test_a_row_is_shown_with_all_that_it_came_from(alignment):

@@ -6,12 +6,12 @@ import random
 import pytest
 
 from speed_ray import kinds
-from speed_ray.engines.engine import EngineDead, Request
+from speed_ray.engines.base import EngineDead, Request
 from speed_ray.engines.simulated import DEATHS, Simulated
 from speed_ray.errors import UserError
-from speed_ray.recipe import Faults, SimulatedEngine
+from speed_ray.prompts.parse import example_fields, tasks, tasks_schema
+from speed_ray.recipes.schema import Faults, SimulatedEngine
 from speed_ray.records import Rejected
-from speed_ray.replies import example_fields, tasks, tasks_schema
 
 INSTANT = {"prefill": 1e12, "decode": 1e12, "one_stream": 1e12}
 

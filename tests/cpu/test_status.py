@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from speed_ray import status
+from speed_ray.console import status
 from speed_ray.engines.budget import Spent
-from speed_ray.evaluation import raw_replies
-from speed_ray.recipe import OpenAIEngine, Price
-from speed_ray.run import CANDIDATES, DRAFTS
-from speed_ray.shards import REPLIES
-from speed_ray.spending import by_artifact, spent
+from speed_ray.evaluation import parse_rate
+from speed_ray.executor.usage import by_artifact, spent
+from speed_ray.recipes.schema import OpenAIEngine, Price
 from speed_ray.stages import draft
+from speed_ray.storage.run import CANDIDATES, DRAFTS
+from speed_ray.storage.shards import REPLIES
 
 
 def said(run) -> dict[str, str]:
@@ -47,11 +47,11 @@ def test_the_paper_is_compared_without_brainstorming_and_dollars_come_from_the_r
 
 
 def test_raw_replies_are_counted_by_their_form_alone(alignment):
-    [weak] = raw_replies.parsed(alignment.run.artifact(CANDIDATES))
+    [weak] = parse_rate.parsed(alignment.run.artifact(CANDIDATES))
     first = [row["text"] for row in alignment.rows(CANDIDATES, REPLIES) if row["trial"] == 0]
     assert (weak.model, weak.looked_at, weak.held_to_schema) == ("the generator", 230, False)
     assert weak.parsed == sum(text.startswith("{") for text in first) < 230
-    [teacher] = raw_replies.parsed(alignment.run.artifact(DRAFTS))
+    [teacher] = parse_rate.parsed(alignment.run.artifact(DRAFTS))
     assert teacher.parsed == teacher.looked_at == 46
     assert f"  the generator: {weak.parsed / 230:.1%} of 230 raw replies parsed" in status.lines(alignment.run)
 

@@ -16,7 +16,7 @@ from obstore.store import GCSStore, MemoryStore
 from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3, speak_gcs
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.store import LocalFolder, ObjectStore, find, open_store
+from speed_ray.storage.store import LocalFolder, ObjectStore, find, open_store
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_missing_credentials_are_called_that(monkeypatch):
     """Without any, obstore asks the cloud machine's metadata service, which is nowhere near a laptop."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("speed_ray.store.RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=2)})
+    monkeypatch.setattr("speed_ray.storage.store.RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=2)})
     with pytest.raises(UserError, match="no credentials were found, neither in the environment"):
         open_store("s3://some-bucket/runs/first").create("recipe.yaml", b"seed: 1")
 
@@ -207,7 +207,7 @@ def test_an_unfinished_write_is_not_listed(tmp_path):
 FULL = """
 import resource, signal, sys
 from speed_ray.errors import Interrupted
-from speed_ray.store import open_store
+from speed_ray.storage.store import open_store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 store = open_store(sys.argv[1])

@@ -9,10 +9,10 @@ import pytest
 
 from speed_ray.errors import UserError
 from speed_ray.records import Row
-from speed_ray.run import TOPICS, Run
-from speed_ray.shards import RECORDS, REJECTS
 from speed_ray.stages.topics import collect, read, truncate
-from speed_ray.verify import verify
+from speed_ray.storage.run import TOPICS, Run
+from speed_ray.storage.shards import RECORDS, REJECTS
+from speed_ray.storage.verify import verify
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "topics.txt"
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.training import plan, start
+from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
+from speed_ray.training import load_model, plan
 from speed_ray.training.__main__ import app
 
 
@@ -146,13 +146,13 @@ def test_a_base_without_chat_template(run, tmp_path):
         plan.junior(run, tiny_recipe(bare))
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     training = plan.junior(run, changed(tiny_recipe(bare), generator__chat_template=template))
-    assert start.tokenizer(training).chat_template == template
+    assert load_model.tokenizer(training).chat_template == template
 
 
 def test_a_tokenizer_without_an_end(run, tmp_path):
     endless = tiny_model(tmp_path / "endless", end=None)
     with pytest.raises(UserError, match=r"generator\.model: .* no end-of-sequence token"):
-        start.tokenizer(plan.junior(run, tiny_recipe(endless)))
+        load_model.tokenizer(plan.junior(run, tiny_recipe(endless)))
 
 
 def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
@@ -160,7 +160,7 @@ def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     del config["pad_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = start.tokenizer(plan.junior(run, tiny_recipe(folder)))
+    tokenizer = load_model.tokenizer(plan.junior(run, tiny_recipe(folder)))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
 
 

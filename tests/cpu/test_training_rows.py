@@ -5,9 +5,9 @@ from tiny_training import TEMPLATE, tiny_model, tiny_recipe, tiny_rows, write_ro
 from transformers import AutoTokenizer
 
 from speed_ray.errors import UserError
-from speed_ray.run import DRAFTS, VERDICTS, Run
-from speed_ray.training import plan, rows
-from speed_ray.training.rows import LeftOut, Writer
+from speed_ray.storage.run import DRAFTS, VERDICTS, Run
+from speed_ray.training import plan, tokenize
+from speed_ray.training.tokenize import LeftOut, Writer
 
 QUESTION = [{"role": "user", "content": "What is 1 and 2?"}]
 
@@ -81,7 +81,7 @@ def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, VERDICTS, stored)
 
-    read = rows.read(plan.senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, window=256)
+    read = tokenize.read(plan.senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, window=256)
 
     assert read.left_out == {"chosen_is_rejected": 1, "too_long": 1, "special_token": 1}
     assert len(read.trained) + len(read.held_out) == 77
@@ -92,30 +92,34 @@ def test_the_model_window_limits_a_longer_max_length(folder, tokenizer, tmp_path
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(40))
     training = plan.junior(run, tiny_recipe(folder, max_length=10_000))
-    assert not rows.read(training, tokenizer, window=256).left_out
-    lengths = [len(row["prompt_ids"] + row["reply_ids"]) for row in rows.read(training, tokenizer, window=70).trained]
+    assert not tokenize.read(training, tokenizer, window=256).left_out
+    lengths = [
+        len(row["prompt_ids"] + row["reply_ids"]) for row in tokenize.read(training, tokenizer, window=70).trained
+    ]
     assert max(lengths) <= 70
 
 
 def test_a_rows_own_id_decides_whether_it_is_held_out():
     ids = [f"{number:032x}" for number in range(4000)]
-    held_out = {row_id for row_id in ids if rows.is_held_out(row_id, 0.1)}
+    held_out = {row_id for row_id in ids if tokenize.is_held_out(row_id, 0.1)}
     assert 0.08 < len(held_out) / len(ids) < 0.12
-    assert held_out < {row_id for row_id in ids if rows.is_held_out(row_id, 0.2)}, "a larger share keeps the smaller"
-    assert not any(rows.is_held_out(row_id, 0.0) for row_id in ids)
+    assert held_out < {row_id for row_id in ids if tokenize.is_held_out(row_id, 0.2)}, (
+        "a larger share keeps the smaller"
+    )
+    assert not any(tokenize.is_held_out(row_id, 0.0) for row_id in ids)
 
 
 def test_order_is_epoch_after_epoch_and_the_seeds_alone():
-    places = rows.order(7, 20, seed=3)
+    places = tokenize.order(7, 20, seed=3)
     assert sorted(places[:7]) == sorted(places[7:14]) == list(range(7))
     assert places[:7] != places[7:14]
-    assert rows.order(7, 12, seed=3) == places[:12], "a longer training begins as a shorter one"
-    assert rows.order(7, 20, seed=4) != places
+    assert tokenize.order(7, 12, seed=3) == places[:12], "a longer training begins as a shorter one"
+    assert tokenize.order(7, 20, seed=4) != places
 
 
 def test_rows_of_like_length_lie_together_within_their_batch():
     written = [{"row_id": "0", "prompt_ids": [1] * n, "reply_ids": [2]} for n in (9, 4, 7, 1, 8, 2)]
-    assert rows.laid_out([0, 1, 2, 3, 4, 5, 0, 3], written, batch=4) == [3, 1, 2, 0, 3, 5, 4, 0]
+    assert tokenize.laid_out([0, 1, 2, 3, 4, 5, 0, 3], written, batch=4) == [3, 1, 2, 0, 3, 5, 4, 0]
 
 
 def test_too_few_rows(folder, tokenizer, tmp_path):
@@ -125,7 +129,7 @@ def test_too_few_rows(folder, tokenizer, tmp_path):
     with pytest.raises(
         UserError, match=r"drafts has 12 rows to train junior on, and one step needs 16 \(junior.batch"
     ):
-        rows.read(training, tokenizer, window=256)
+        tokenize.read(training, tokenizer, window=256)
 
 
 def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
@@ -133,4 +137,4 @@ def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
     write_rows(run, DRAFTS, tiny_rows(12))
     training = plan.junior(run, tiny_recipe(folder, batch=8, evaluation=0.0, epochs=0.5))
     with pytest.raises(UserError, match=r"one step needs 16"):
-        rows.read(training, tokenizer, window=256)
+        tokenize.read(training, tokenizer, window=256)

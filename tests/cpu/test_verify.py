@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from speed_ray.errors import UserError
-from speed_ray.inputs import Inputs
 from speed_ray.records import REJECT, TASK, TOPIC, Row, content_id
-from speed_ray.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.shards import RECORDS, REJECTS, Attempt, Commit, Counts, Plan
-from speed_ray.stages import passing
-from speed_ray.verify import Verdict, repair, verify
+from speed_ray.stages import driver_stage
+from speed_ray.storage.planned_rows import Inputs
+from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Commit, Counts, Plan
+from speed_ray.storage.verify import Verdict, repair, verify
 
 TOPIC_ROWS = [{"id": content_id(name), "topic": name, "source": name} for name in "abcdefg"]
 PLAN = Plan(PROPOSED_TASKS, rows=14, shard_rows=4, input=TOPICS, variants=("retrieval", "sts"))
@@ -26,8 +26,8 @@ def task(row_id: str, parent: str, index: int = 0) -> Row:
 @pytest.fixture
 def begun(run: Run) -> Run:
     """A run with topics published and nothing made of them yet."""
-    rows = (passing.Passed(row["id"], row, None) for row in TOPIC_ROWS)
-    passing.publish(run.artifact(TOPICS), Plan(TOPICS, rows=7, shard_rows=3), TOPIC, rows)
+    rows = (driver_stage.Passed(row["id"], row, None) for row in TOPIC_ROWS)
+    driver_stage.publish(run.artifact(TOPICS), Plan(TOPICS, rows=7, shard_rows=3), TOPIC, rows)
     run.artifact(PROPOSED_TASKS).ensure_plan(PLAN)
     return run
 
@@ -54,7 +54,7 @@ def finish(run: Run, spoil: Spoil = lambda records, rejects: (records, rejects))
         records, rejects = [], []
         for number, row in enumerate(inputs.of_shard(shard)):
             if number % 3 == 2:
-                rejects.append(passing.reject(row.row_id, row.parent["id"], "s", "bad", "", "").reject)
+                rejects.append(driver_stage.reject(row.row_id, row.parent["id"], "s", "bad", "", "").reject)
             else:
                 records += [task(row.row_id, row.parent["id"], index) for index in range(2)]
         commit(run, shard, *(spoil(records, rejects) if shard == 0 else (records, rejects)))

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from speed_ray.engines.engine import EngineDead, EngineRefused, PromptTooLong, Request
+from speed_ray.engines.base import EngineDead, EngineRefused, PromptTooLong, Request
 from speed_ray.errors import UserError
-from speed_ray.recipe import VllmEngine
+from speed_ray.recipes.schema import VllmEngine
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -296,7 +296,7 @@ async def test_a_killed_parent_leaves_no_process_behind(tiny: Path) -> None:
     script = f"""
 import asyncio
 from speed_ray.engines.vllm import Vllm
-from speed_ray.recipe import VllmEngine
+from speed_ray.recipes.schema import VllmEngine
 
 async def main():
     engine = Vllm(VllmEngine(engine="vllm", model={str(tiny)!r}, args={{"max_model_len": {WINDOW}}}))

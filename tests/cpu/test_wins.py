@@ -2,10 +2,11 @@
 
 import pytest
 
+from speed_ray.console import quality_report
 from speed_ray.errors import UserError
-from speed_ray.evaluation import quality, wins
-from speed_ray.run import EXAMPLES, TASKS
+from speed_ray.evaluation import win_rate
 from speed_ray.stages import synthesize
+from speed_ray.storage.run import EXAMPLES, TASKS
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def better(begin_alignment):
 
 
 def test_the_better_run_wins_from_both_sides(alignment, better):
-    ahead, behind = wins.wins(better, alignment.run, EXAMPLES), wins.wins(alignment.run, better, EXAMPLES)
+    ahead, behind = win_rate.wins(better, alignment.run, EXAMPLES), win_rate.wins(alignment.run, better, EXAMPLES)
     rows = {row["id"] for row in alignment.rows(EXAMPLES)}
     assert ahead.compared == len(rows) > 30 and ahead.unread == 0
     assert ahead.rate > 0.9 and behind.rate == pytest.approx(1 - ahead.rate)
@@ -25,25 +26,27 @@ def test_the_better_run_wins_from_both_sides(alignment, better):
 
 def test_no_place_is_shown_first_more_often(alignment, better):
     recipe = better.recipe()
-    shown = [wins._request(recipe, pair).facts["order"][0] for pair in wins._pairs(better, alignment.run, EXAMPLES)]
+    shown = [
+        win_rate._request(recipe, pair).facts["order"][0] for pair in win_rate._pairs(better, alignment.run, EXAMPLES)
+    ]
     assert 0.25 < sum(shown) / len(shown) < 0.75
 
 
 def test_of_the_same_text_twice_nobody_is_asked(better):
-    found = wins.wins(better, better, EXAMPLES)
+    found = win_rate.wins(better, better, EXAMPLES)
     assert (found.compared, found.unread) == (0, 0) and found.alike == 46
-    assert "no example of this run could be compared" in str(quality.shown_wins(found, "the other"))
+    assert "no example of this run could be compared" in str(quality_report.shown_wins(found, "the other"))
 
 
 def test_what_was_compared_is_not_asked_again(alignment, better, monkeypatch):
-    first = wins.wins(better, alignment.run, EXAMPLES)
+    first = win_rate.wins(better, alignment.run, EXAMPLES)
     monkeypatch.setattr("speed_ray.engines.build", None)
-    assert wins.wins(better, alignment.run, EXAMPLES) == first
+    assert win_rate.wins(better, alignment.run, EXAMPLES) == first
 
 
 def test_a_verdict_that_cannot_be_read_counts_for_nobody(alignment, better):
-    request = wins._request(better.recipe(), next(wins._pairs(better, alignment.run, EXAMPLES)))
-    assert wins._won(request, None) is None
+    request = win_rate._request(better.recipe(), next(win_rate._pairs(better, alignment.run, EXAMPLES)))
+    assert win_rate._won(request, None) is None
 
 
 def test_runs_without_a_common_prompt_are_not_compared(alignment, begin_alignment, tmp_path):
@@ -52,11 +55,11 @@ def test_runs_without_a_common_prompt_are_not_compared(alignment, begin_alignmen
     other = begin_alignment(f"topics.source={source}")
     other.make(synthesize.plan(other.run, other.recipe), synthesize.stage(other.recipe))
     with pytest.raises(UserError, match="have no prompt in common"):
-        wins.wins(alignment.run, other.run, EXAMPLES)
+        win_rate.wins(alignment.run, other.run, EXAMPLES)
 
 
 def test_both_runs_must_be_finished(alignment, run):
     with pytest.raises(UserError, match="examples is not finished"):
-        wins.wins(alignment.run, run, EXAMPLES)
+        win_rate.wins(alignment.run, run, EXAMPLES)
     with pytest.raises(UserError, match="holds no examples"):
-        wins.wins(alignment.run, alignment.run, TASKS)
+        win_rate.wins(alignment.run, alignment.run, TASKS)

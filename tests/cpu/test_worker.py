@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from speed_ray import recipe
-from speed_ray.engines.engine import EngineDead, PromptTooLong, Reply, Request, Sample
-from speed_ray.inputs import Inputs, PlannedRow
-from speed_ray.journal import EVERY, replay
+from speed_ray.engines.base import EngineDead, PromptTooLong, Reply, Request, Sample
+from speed_ray.executor.reply_journal import EVERY, replay
+from speed_ray.executor.shard_worker import Worker
+from speed_ray.executor.stage import Stage
+from speed_ray.executor.usage import spent
+from speed_ray.recipes import schema
 from speed_ray.records import TASK, TOPIC, Rejected, Row, seed_of
-from speed_ray.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts, Plan
-from speed_ray.spending import spent
-from speed_ray.stage import Stage
-from speed_ray.stages import passing
-from speed_ray.verify import verify
-from speed_ray.worker import Worker
+from speed_ray.stages import driver_stage
+from speed_ray.storage.planned_rows import Inputs, PlannedRow
+from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts, Plan
+from speed_ray.storage.verify import verify
 
 ROWS = 100
 RETRIES = 2
@@ -66,13 +66,13 @@ def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list
 def work(run: Run) -> Callable[..., Counts | None]:
     """Work on the one shard of a plan of 100 rows, about the topics "0" to "99"; "0" asks no model."""
     topics = ({"id": f"id{number}", "topic": str(number), "source": ""} for number in range(ROWS))
-    passed: Iterator[passing.Passed] = (passing.Passed(topic["id"], topic, None) for topic in topics)
-    passing.publish(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
+    passed: Iterator[driver_stage.Passed] = (driver_stage.Passed(topic["id"], topic, None) for topic in topics)
+    driver_stage.publish(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
     plan = Plan(PROPOSED_TASKS, rows=ROWS, shard_rows=ROWS, input=TOPICS, variants=("sts",))
     artifact = run.artifact(PROPOSED_TASKS)
     artifact.ensure_plan(plan)
-    config = recipe.ScriptedEngine(engine="scripted")
-    settings = recipe.Stage(retries=RETRIES)
+    config = schema.ScriptedEngine(engine="scripted")
+    settings = schema.Stage(retries=RETRIES)
     stage = Stage(PROPOSED_TASKS, TASK, "teacher", config, settings, 0, request_of, parse)
 
     def do(engine: Scripted) -> Counts | None:

@@ -97,7 +97,7 @@ def _die_as_told() -> Callable[[], None]:
         import os
         import signal
 
-        from speed_ray.store import LocalFolder
+        from speed_ray.storage.store import LocalFolder
 
         def die_if(store: LocalFolder, moment: str) -> None:
             try:

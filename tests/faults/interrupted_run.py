@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from speed_ray import cli, pipeline
-from speed_ray.models import Model
-from speed_ray.on_ray import fit, pool
-from speed_ray.progress import Progress
-from speed_ray.recipe import Recipe, SimulatedEngine
-from speed_ray.run import Run
-from speed_ray.shards import Artifact
-from speed_ray.stages import passing
+from speed_ray.on_ray import pool, train
+from speed_ray.on_ray.progress import Progress
+from speed_ray.recipes.schema import Recipe, SimulatedEngine
+from speed_ray.stages import driver_stage
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Artifact
+from speed_ray.storage.trained_models import Model
 
 SLOW = {"prefill": 1e9, "decode": 1e9, "one_stream": 2500.0, "in_flight": 4}  # 0.14 s an answer
 
@@ -50,13 +50,13 @@ class Moments:
             self.file.write_text("\n".join(others))
             os.kill(os.getpid(), signal.SIGINT)
 
-    def training_begins(self, training: fit.Training) -> None:
+    def training_begins(self, training: train.Training) -> None:
         """Press Ctrl-C now, or once it has a complete checkpoint."""
         self.reached(f"before {training.name}")
         if f"inside {training.name}" in self.left()[:1]:
             threading.Thread(target=self._watch, args=(training,), daemon=True).start()
 
-    def _watch(self, training: fit.Training) -> None:
+    def _watch(self, training: train.Training) -> None:
         model = Model(Run(training.run), training.name)
         while not any(name.endswith("/rank-0.json") for name in model.store.names(f"{model.path}/checkpoints")):
             time.sleep(0.02)  # its one worker is still at its first steps
@@ -74,9 +74,9 @@ def interrupt(moments: Moments) -> None:
     """Put the moments where the pipeline begins to make something, and where it has begun."""
     first(pool, "execute", lambda run, *steps: moments.reached(f"before {steps[0].plan.stage}"))
     first(Progress, "add", lambda progress, counts: moments.reached(f"inside {next(iter(counts), None)}"))
-    first(passing, "publish", lambda artifact, *work: moments.reached(f"before {artifact.name}"))
+    first(driver_stage, "publish", lambda artifact, *work: moments.reached(f"before {artifact.name}"))
     first(Artifact, "publish", lambda artifact, plan: moments.reached(f"inside {artifact.name}"))
-    first(fit, "fit", moments.training_begins)
+    first(train, "fit", moments.training_begins)
 
 
 def first(owner: Any, name: str, act: Callable[..., None]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from speed_ray.models import Model
-from speed_ray.recipe import SimulatedEngine
-from speed_ray.run import ARTIFACTS
-from speed_ray.shards import RECORDS, REJECTS
+from speed_ray.recipes.schema import SimulatedEngine
 from speed_ray.stages import critique, judge, propose
-from speed_ray.verify import verify
+from speed_ray.storage.run import ARTIFACTS
+from speed_ray.storage.shards import RECORDS, REJECTS
+from speed_ray.storage.trained_models import Model
+from speed_ray.storage.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -27,7 +27,7 @@ from functools import partial
 from importlib import import_module
 from speed_ray import recipes
 from speed_ray.on_ray import pool
-from speed_ray.run import Run
+from speed_ray.storage.run import Run
 name, _, _, _, _, uri, *overrides = sys.argv[1:]
 run, recipe = Run(uri), recipes.load("miniature", [each.removeprefix("--set=") for each in overrides])
 stage = import_module(f"speed_ray.stages.{name}")

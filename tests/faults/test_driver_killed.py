@@ -13,7 +13,7 @@ AT_ONCE = 5  # shards that the engine holds: twice its 16 requests in flight ove
 DIES_BEFORE = """
 import os, signal, sys
 from speed_ray.cli import main
-from speed_ray.shards import Artifact
+from speed_ray.storage.shards import Artifact
 create, last = Artifact.create, sys.argv.pop(1)
 def dying(self, path, data):
     if path == last:

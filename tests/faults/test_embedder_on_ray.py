@@ -9,9 +9,9 @@ from sentence_transformers import SentenceTransformer
 from tiny_training import ignore, tiny_model
 
 from speed_ray import pipeline
-from speed_ray.models import Model
-from speed_ray.run import Run
 from speed_ray.stages import synthesize
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_training import tiny_model
 
-from speed_ray.models import Model
-from speed_ray.training import encoder
+from speed_ray.storage.trained_models import Model
+from speed_ray.training.contrastive import encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TASKS = 6

@@ -7,7 +7,7 @@ import pytest
 from tiny_training import ignore, tiny_model
 
 from speed_ray.errors import UserError
-from speed_ray.models import Model
+from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

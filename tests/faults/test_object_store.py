@@ -9,8 +9,8 @@ import pytest
 from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3
 from sentence_transformers import SentenceTransformer
 
-from speed_ray.models import Model
-from speed_ray.verify import verify
+from speed_ray.storage.trained_models import Model
+from speed_ray.storage.verify import verify
 
 pytestmark = pytest.mark.slow
 SHARDS = 46

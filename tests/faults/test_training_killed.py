@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tiny_serving import free_port
 from tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
-from speed_ray.models import Model
-from speed_ray.run import DRAFTS, Run
+from speed_ray.storage.run import DRAFTS, Run
+from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -23,7 +23,7 @@ SETTINGS = {"checkpoint_every": EVERY, "most_steps": STEPS, "epochs": 10.0, "mic
 
 DIES_AT_ITS_SECOND_LIST = """
 import os, signal, sys
-from speed_ray.store import LocalFolder
+from speed_ray.storage.store import LocalFolder
 put = LocalFolder.put
 def dying(self, path, data):
     if "00000020-" in path and path.endswith("rank-0.json"):

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_training import tiny_model
 
-from speed_ray.models import Model
 from speed_ray.stages import draft
+from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

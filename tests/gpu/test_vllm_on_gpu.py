@@ -11,9 +11,9 @@ pytest.importorskip("vllm")
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-from speed_ray.engines.engine import PromptTooLong, Request  # noqa: E402
+from speed_ray.engines.base import PromptTooLong, Request  # noqa: E402
 from speed_ray.engines.vllm import Vllm  # noqa: E402
-from speed_ray.recipe import VllmEngine  # noqa: E402
+from speed_ray.recipes.schema import VllmEngine  # noqa: E402
 
 ASK = Request("row", [{"role": "user", "content": "Write one sentence."}], max_tokens=32, seed=1)
 

@@ -1,0 +1,1 @@
+"""Commands that look at a run: its status, its rows, the quality of its examples."""

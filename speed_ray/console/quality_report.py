@@ -1,0 +1,67 @@
+"""What `speed-ray quality` prints of a run's examples: numbers as tables, and nothing that a model wrote."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from speed_ray.evaluation.quality import BUCKETS, Quality
+
+if TYPE_CHECKING:  # they bring torch, and the prompts
+    from speed_ray.evaluation.margins import Margins
+    from speed_ray.evaluation.win_rate import Wins
+
+
+def shown(quality: Quality) -> Iterator[RenderableType]:
+    """The numbers, then how long texts are."""
+    counts = quality.counts
+    yield Text(
+        f"{quality.artifact}: {counts.accepted:,} of {quality.planned:,} planned rows accepted ({quality.yielded:.1%})"
+        f", {quality.records:,} examples"
+    )
+    for reason, count in sorted(counts.reasons.items(), key=lambda each: -each[1]):
+        yield Text(f"  rejected, {reason}: {count:,}")
+    parts = {
+        "the same query and positive as another": f"{quality.same:,}",
+        "the same query as another": f"{quality.same_query:,}",
+        "languages": ", ".join(f"{name} {count:,}" for name, count in sorted(quality.languages.items())),
+        "clearly in another language": f"{quality.mistaken:.1%}",
+        "distinct words, pairs of words": f"{quality.distinct[1]:.3f}, {quality.distinct[2]:.3f}",
+        "self-BLEU": f"{quality.self_bleu:.3f}",
+    }
+    for name, value in parts.items():
+        yield Text(f"  {name}: {value}")
+    yield Text(f"  (the last three of {quality.sample:,} examples, those with the lowest ids)")
+    yield _lengths(quality)
+
+
+def shown_margins(margins: "Margins") -> Text:
+    """One line on positives and negatives."""
+    return Text(
+        f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
+        f"{margins.lowest:.3f}, a tenth above {margins.highest:.3f}; {margins.right:.1%} of the positives are nearer; "
+        f"queries' diversity {margins.diversity:.3f}"
+    )
+
+
+def shown_wins(wins: "Wins", against: str) -> Text:
+    """One line on the comparison."""
+    left_out = {"verdicts could not be read": wins.unread, "pairs were one text twice": wins.alike}
+    rest = "".join(f"; {count:,} {what}" for what, count in left_out.items() if count)
+    if not wins.compared:
+        return Text(f"no example of this run could be compared with one of {against}{rest}")
+    share = f"{wins.rate:.1%} ± {wins.error:.1%}"
+    return Text(f"{wins.judge} prefers this run to {against} in {share} of {wins.compared:,} pairs{rest}")
+
+
+def _lengths(quality: Quality) -> Table:
+    heads = [f"≤{most}" for most in BUCKETS] + [f">{BUCKETS[-1]}"]
+    table = Table("kind", "text", *heads, title="Words")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for kind, sides in sorted(quality.words.items()):
+        for side, histogram in sides.items():
+            table.add_row(kind, side, *(f"{count:,}" if count else "" for count in histogram))
+    return table

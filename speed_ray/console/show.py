@@ -1,0 +1,161 @@
+"""A record made readable, with its whole lineage: topic, task, prompt, raw reply, model, seed.
+
+Everything printed here was written by a model or a stranger. It is shown as plain text: no terminal escape codes, no
+markup.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from speed_ray import kinds
+from speed_ray.errors import UserError, nearest
+from speed_ray.records import Row
+from speed_ray.storage.run import (
+    ARTIFACTS,
+    CANDIDATES,
+    CURATED_EXAMPLES,
+    DRAFTS,
+    EXAMPLES,
+    OWN_REVISIONS,
+    PROPOSED_TASKS,
+    REVISED_EXAMPLES,
+    REVISION_PAIRS,
+    REVISIONS,
+    TASKS,
+    TOPICS,
+    VERDICTS,
+    Run,
+)
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact
+from speed_ray.text.terminal import disarmed
+
+FEW = 3
+OF_TASK = (TASKS, TOPICS)
+OF_LIST = (CANDIDATES, *OF_TASK)
+ABOVE = {
+    PROPOSED_TASKS: (TOPICS,),
+    TASKS: (TOPICS,),
+    **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES), OF_TASK),
+    **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
+    OWN_REVISIONS: (REVISIONS, *OF_LIST),
+}
+# Where the replies are that made a record, first to last, if not in its own artifact: their rows have one id.
+ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES), (EXAMPLES, REVISED_EXAMPLES))
+
+
+def show(
+    run: Run, name: str, console: Console, row: str | None = None, rejects: bool = False, kind: str | None = None
+) -> None:
+    """Print one row with its whole lineage, or three: of a kind each, or the first of one kind or of the rejects."""
+    if name not in ARTIFACTS:
+        raise UserError(f"there is no artifact {name!r}; a run has: {', '.join(ARTIFACTS)}")
+    if row and (rejects or kind):
+        raise UserError("--row shows one row, whatever it is: leave --rejects and --kind away.")
+    artifact = run.artifact(name)
+    if artifact.plan() is None:
+        run.recipe()  # says so where the folder is no run
+        raise UserError(f"{artifact.where} was not begun yet. See what there is with: speed-ray status {run.uri}")
+    chosen = _by_id(artifact, row) if row else _few(_rows(artifact, REJECTS if rejects else RECORDS), kind, rejects)
+    if not chosen:
+        what = f"row {row}" if row else "rejects" if rejects else "records"
+        of_kind = f" of kind {kind}" if kind else ""
+        if kind and kind not in kinds.names():
+            of_kind += nearest(kind, kinds.names())
+        raise UserError(f"{artifact.where} holds no {what}{of_kind}.{_instead(artifact, row, rejects)}")
+    for record in chosen:
+        console.print(_panel(run, artifact, record, whole=row is not None))
+    if row is None:
+        hint = f"Prompt, raw reply and seed of one: speed-ray show {run.uri} {name} --row ID"
+        console.print(hint, markup=False, soft_wrap=True)
+
+
+def _instead(artifact: Artifact, row: str | None, rejects: bool) -> str:
+    if row:
+        return "\nA row's id is what its panel's title shows; see some without --row."
+    turned_away = any(REJECTS in commit.files for commit in artifact.commits())
+    return "\nSee what was turned away with --rejects." if turned_away and not rejects else ""
+
+
+def _rows(artifact: Artifact, role: str) -> Iterator[Row]:
+    for commit in artifact.commits():
+        if role in commit.files:
+            yield from artifact.read(commit.files[role].path).to_pylist()
+
+
+def _by_id(artifact: Artifact, row: str) -> list[Row]:
+    for role in (RECORDS, REJECTS):
+        if found := _found(artifact, role, row, "id", "row_id"):
+            return found
+    return []
+
+
+def _found(artifact: Artifact, role: str, value: str, *columns: str) -> list[Row]:
+    """The rows of the first shard that has any with this value in one of the columns."""
+    for commit in artifact.commits():
+        if role in commit.files:
+            table = artifact.read(commit.files[role].path)
+            ids = zip(*(table[column].to_pylist() for column in columns if column in table.column_names), strict=True)
+            if places := [place for place, of_row in enumerate(ids) if value in of_row]:
+                return [row for place in places for row in table.slice(place, 1).to_pylist()]
+    return []
+
+
+def _few(rows: Iterator[Row], kind: str | None, rejects: bool) -> list[Row]:
+    chosen: list[Row] = []
+    for row in rows:
+        fresh = kind is not None or "kind" not in row or row["kind"] not in {r["kind"] for r in chosen}
+        if kind in (None, row.get("kind")) and (fresh or rejects):
+            chosen.append(row)
+        if len(chosen) == FEW:
+            break
+    return chosen
+
+
+def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:
+    row_id = record.get("row_id", record.get("id"))
+    parts: list[RenderableType] = [_fields(record)]
+    if whole:
+        parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
+        for name in ASKED.get(artifact.name, (artifact.name,)):
+            parts += [_reply(name, reply) for reply in _found(run.artifact(name), REPLIES, str(row_id), "row_id")]
+    return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
+
+
+def _fields(record: Row, prefix: str = "") -> Text:
+    text = Text()
+    for key, value in record.items():
+        if key not in ("id", "row_id", "parent_id"):
+            text.append(f"{prefix}{key}: ", style="bold")
+            text.append_text(disarmed(_words(value)))
+            text.append("\n")
+    return text
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return "\n".join(str(item["content"] if isinstance(item, dict) else item) for item in value)  # or of messages
+
+
+def _reply(name: str, reply: Row) -> Text:
+    model = reply["model"] + (f" with adapter {reply['adapter']}" if reply["adapter"] else "")
+    text = Text(f"prompt of {name} (trial {reply['trial']}, seed {reply['seed']}, model {model}):\n", style="bold")
+    for message in reply["messages"]:
+        text.append_text(disarmed(message["content"].strip() + "\n"))
+    text.append(f"raw reply ({reply['finish_reason']}, {reply['output_tokens']} tokens):\n", style="bold")
+    text.append_text(disarmed(reply["text"] + "\n"))
+    return text
+
+
+def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
+    parent_id = record.get("parent_id")
+    for name in ABOVE.get(artifact.name, ()):
+        found = _found(run.artifact(name), RECORDS, str(parent_id), "id")
+        if not found:
+            return
+        yield name, found[0]
+        parent_id = found[0].get("parent_id")

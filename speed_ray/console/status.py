@@ -1,0 +1,184 @@
+"""Where a run stands: read from storage alone, while it runs or after a crash."""
+
+import json
+import time
+from dataclasses import dataclass
+
+from speed_ray.engines.budget import Spent
+from speed_ray.errors import UserError
+from speed_ray.evaluation import parse_rate, position_bias, revisions
+from speed_ray.executor.usage import ARTIFACTS_OF, by_artifact
+from speed_ray.on_ray.progress import cost
+from speed_ray.recipes.schema import OpenAIEngine, Recipe
+from speed_ray.storage.run import ARTIFACTS, MAKES, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
+from speed_ray.storage.shards import Artifact, Counts
+from speed_ray.storage.store import find
+from speed_ray.storage.trained_models import Model
+
+# What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
+PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
+
+MODELS = [name for name in MAKES if name not in ARTIFACTS]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One artifact: how much of it there is, and when the last of that came."""
+
+    artifact: str
+    planned: int
+    shards: int
+    committed: int
+    counts: Counts
+    published: bool
+    idle: float | None  # seconds since the last commit, by the committing machine's clock
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if self.published:
+            return "published"
+        if self.idle is None:
+            return "planned"
+        return f"last commit {self.idle:,.0f} s ago"
+
+
+def standings(run: Run) -> list[Standing]:
+    """Every artifact that was begun. Raises UserError where there is none."""
+    found = [_standing(run.artifact(name)) for name in ARTIFACTS]
+    begun = [standing for standing in found if standing]
+    if not begun:
+        run.recipe()  # says so, when the folder is no run at all
+        raise UserError(f"{run.uri} was begun, but nothing is planned in it yet. Run its job again.")
+    return begun
+
+
+def _standing(artifact: Artifact) -> Standing | None:
+    plan = artifact.plan()
+    if plan is None:
+        return None
+    commits = list(artifact.commits())
+    return Standing(
+        artifact=artifact.name,
+        planned=plan.rows,
+        shards=plan.shards,
+        committed=len(commits),
+        counts=sum((commit.counts for commit in commits), Counts()),
+        published=artifact.manifest() is not None,
+        idle=max(0.0, time.time() - max(commit.finished for commit in commits)) if commits else None,
+    )
+
+
+def lines(run: Run) -> list[str]:
+    """One line an artifact, below it what its records are and why rows were rejected; then what the teacher took."""
+    recipe = run.recipe()
+    found = []
+    for standing in standings(run):
+        artifact = run.artifact(standing.artifact)
+        found += [
+            _line(recipe, standing),
+            *breakdown(standing),
+            *_parsed(artifact),
+            *_places(artifact),
+            *_kept(artifact),
+        ]
+    return [*found, *_trained(run), *_teacher(recipe, by_artifact(run, "teacher"))]
+
+
+def _line(recipe: Recipe, standing: Standing) -> str:
+    counts = standing.counts
+    parts = [
+        f"{standing.artifact}: {standing.state}",
+        f"{standing.committed:,} of {standing.shards:,} shards",
+        f"{standing.planned:,} rows planned, {counts.accepted:,} accepted, {counts.rejected:,} rejected",
+        f"{counts.records:,} records",
+    ]
+    if counts.calls:
+        parts.append(f"{counts.calls:,} calls, {counts.prompt_tokens:,} + {counts.output_tokens:,} tokens")
+    if dollars := _dollars(recipe, standing):
+        parts.append(dollars)
+    return " · ".join(parts)
+
+
+def breakdown(standing: Standing) -> list[str]:
+    """Lines that say what the records are and why rows were rejected."""
+    kinds, reasons = standing.counts.kinds, standing.counts.reasons
+    lines = [f"  {kind}: {count:,}" for kind, count in sorted(kinds.items())]
+    lines += [f"  rejected, {reason}: {count:,}" for reason, count in sorted(reasons.items(), key=lambda r: -r[1])]
+    return lines
+
+
+def _parsed(artifact: Artifact) -> list[str]:
+    """Lines that say what share of each model's raw replies has the form of an example."""
+    if artifact.name not in parse_rate.OF_EXAMPLES:
+        return []
+    return [
+        f"  {each.model}: {each.parsed / each.looked_at:.1%} of {each.looked_at:,} raw replies parsed"
+        + (", held to a JSON schema: this says nothing about the model" if each.held_to_schema else "")
+        for each in parse_rate.parsed(artifact)
+    ]
+
+
+def _places(artifact: Artifact) -> list[str]:
+    """Lines that say whether a judge looks at the place where it is shown a candidate."""
+    found = position_bias.places(artifact) if artifact.name == VERDICTS else None
+    if found is None:
+        return []
+    shares = " ".join(f"{place}: {share:.0%}" for place, share in enumerate(found.shares, 1))
+    lines = [f"  best by place shown: {shares} · position bias {found.bias:.2f} of 1"]
+    if found.is_biased:
+        lines.append(
+            f"  WARNING: the judge prefers place {found.favourite}, whatever is there: its verdicts teach little.\n"
+            "  Take another teacher or word its prompt otherwise (prompts/judge.jinja), in another --run folder."
+        )
+    return lines
+
+
+def _kept(artifact: Artifact) -> list[str]:
+    """Lines that say how many examples their revisor bettered, and why the others stayed as they were."""
+    if artifact.name != REVISED_EXAMPLES:
+        return []
+    reasons = revisions.kept_because(artifact)
+    revised, others = reasons.pop("", 0), reasons.total()
+    lines = [f"  revised: {revised:,} of the first {revised + others:,}"] if revised + others else []
+    return lines + [f"  kept as it was, {reason}: {count:,}" for reason, count in reasons.most_common()]
+
+
+def _trained(run: Run) -> list[str]:
+    """Lines that say what was trained, and how far what is in training has come."""
+    found = []
+    for model in (Model(run, name) for name in MODELS):
+        manifest = model.manifest()
+        logged = find(run.store, f"{model.path}/metrics.jsonl")
+        last = json.loads(logged.splitlines()[-1]) if logged else {}
+        step = f" · step {last['step']:,}" if "step" in last else ""
+        if manifest is not None:
+            found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
+        elif logged is not None or find(run.store, f"{model.path}/plan.json") is not None:
+            found.append(f"{model.name}: in training{step}, as stored with its last checkpoint")
+    return found
+
+
+def _teacher(recipe: Recipe, spent: dict[str, Spent]) -> list[str]:
+    """Lines that say what the teacher was asked for, stage by stage, and against the paper."""
+    asked = {name: each for name, each in spent.items() if each.calls}
+    if not asked:
+        return []
+    price = recipe.teacher.price if isinstance(recipe.teacher, OpenAIEngine) else None
+    total = sum(asked.values(), Spent())
+    lines = [f"teacher ({recipe.teacher.model}):"]
+    for name, each in {**asked, "in all": total}.items():
+        line = f"  {name:<15}{each.calls:>9,} calls {each.prompt_tokens:>13,} + {each.output_tokens:>11,} tokens"
+        lines.append(line + (f" {'$' + format(each.dollars(price), ',.2f'):>11}" if price else ""))
+    counted = total - asked.get(PROPOSED_TASKS, Spent())
+    tokens = counted.prompt_tokens + counted.output_tokens
+    shares = f"{counted.calls / PAPERS_CALLS:.1%} of its 45K calls, {tokens / PAPERS_TOKENS:.1%} of its 32M tokens"
+    return [*lines, f"  against the paper, which leaves brainstorming out: {shares}"]
+
+
+def _dollars(recipe: Recipe, standing: Standing) -> str:
+    for role, artifacts in ARTIFACTS_OF.items():
+        engine = getattr(recipe, role)
+        if standing.artifact in artifacts and isinstance(engine, OpenAIEngine) and engine.price:
+            return f"${cost(standing.counts, engine.price.input, engine.price.output):,.2f}"
+    return ""

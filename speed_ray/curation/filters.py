@@ -1,0 +1,83 @@
+"""What one example must be, whatever the others are: long enough, in its language, no copy, no test set's text."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from speed_ray import kinds
+from speed_ray.curation.contamination import Seen
+from speed_ray.recipes.schema import Curate
+from speed_ray.records import Row
+from speed_ray.text import language
+from speed_ray.text.rules import FEWEST_TO_COPY, Broken
+from speed_ray.text.token_hashes import Words
+
+
+@cache
+def labelled() -> frozenset[str]:
+    """The kinds whose positive is a label."""
+    return frozenset(name for name in kinds.names() if kinds.load(name).positive_is_label)
+
+
+@cache
+def alike() -> frozenset[str]:
+    """The kinds whose query and positive are to share words."""
+    return frozenset(name for name in kinds.names() if kinds.load(name).shares_words)
+
+
+def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) -> dict[int, tuple[str, str]]:
+    """The rows that break a rule, by place, each with (reason, detail) of the first.
+
+    `texts` holds the words of each row's query and positive, in turn.
+    """
+    found = _lengths(texts, settings)
+    for place, share in _copied(rows, texts, settings):
+        found.setdefault(place, ("copied_query", f"query and positive share {share:.0%} of one's word triples"))
+    for text, name in sorted(seen.find(texts).items()):
+        place, side = divmod(text, 2)
+        if not (side and rows[place]["kind"] in labelled()):
+            what = ("query", "positive")[side]
+            found.setdefault(place, ("contaminated", f"the {what}, or 13 words of it, stands in {name}"))
+    if settings.check_language:
+        for place, row in enumerate(rows):
+            if place not in found and (broken := _language(row)):
+                found[place] = broken
+    return found
+
+
+def _lengths(texts: Words, settings: Curate) -> dict[int, tuple[str, str]]:
+    totals = texts.counts().reshape(-1, 2).sum(1)
+    found = {}
+    if settings.min_words is not None:
+        for place in np.flatnonzero(totals < settings.min_words).tolist():
+            words = f"query and positive have {totals[place]} words"
+            found[place] = "too_short", f"{words}, wanted at least {settings.min_words}"
+    if settings.max_words is not None:
+        for place in np.flatnonzero(totals > settings.max_words).tolist():
+            words = f"query and positive have {totals[place]} words"
+            found[place] = "too_long", f"{words}, wanted at most {settings.max_words}"
+    return found
+
+
+def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[int, float]]:
+    """Rows of which one text holds the other, all or most of it, and how much."""
+    if settings.copied is None:
+        return []
+    triples = texts.grams(3)
+    tagged = (triples.owners >> 1) << 33 | (triples.hashes >> np.uint64(32)).astype(np.int64) << 1 | triples.owners & 1
+    tagged.sort()
+    tagged = tagged[np.diff(tagged, prepend=-1) > 0]
+    shared = np.bincount(tagged[1:][tagged[1:] >> 1 == tagged[:-1] >> 1] >> 33, minlength=len(rows))
+    sizes = np.bincount((tagged >> 33) * 2 + (tagged & 1), minlength=2 * len(rows)).reshape(-1, 2)
+    long_enough = texts.counts().reshape(-1, 2) >= FEWEST_TO_COPY
+    shares = np.where(long_enough, shared[:, None] / np.maximum(sizes, 1), 0).max(1)
+    places = np.flatnonzero(shares >= settings.copied).tolist()
+    return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in alike()]
+
+
+def _language(row: Row) -> Broken:
+    for name in ("query", "positive"):
+        if other := language.mistaken(row[name], row["language"]):
+            return "other_language", f"{name} is in {other!r}, wanted {row['language']}"
+    return None

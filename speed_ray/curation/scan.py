@@ -1,0 +1,142 @@
+"""The first pass over a set: what is to be known of every row before any can be kept, in a few bytes each.
+
+Each input shard is looked at alone, in processes of this machine where there are many. A million rows are looked at in
+well under a minute, sketches and all, so this needs no cluster; what needs one is an embedder.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from speed_ray.curation import filters
+from speed_ray.curation.contamination import Seen
+from speed_ray.curation.near_duplicates import Flags, Sketches, sketch
+from speed_ray.curation.quotas import held_out
+from speed_ray.engines import parent_watchdog
+from speed_ray.errors import Interrupted
+from speed_ray.recipes.schema import Curate
+from speed_ray.records import Row
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Artifact
+from speed_ray.text import token_hashes
+from speed_ray.text.rules import plain
+from speed_ray.text.token_hashes import Hashes, Words
+
+MANY = 20_000  # rows from which processes pay: each takes a second to start
+
+
+@dataclass(frozen=True)
+class Look:
+    """Some rows in order."""
+
+    passed: Flags  # the gates
+    held_out: Flags
+    texts: Hashes  # of query and positive, letter for letter
+    labels: Hashes  # 0 where the row has none
+    sketches: Sketches
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a row is looked at by; it travels to the processes once."""
+
+    settings: Curate
+    seen: Seen
+
+    def refusals(self, rows: list[Row]) -> dict[int, tuple[str, str]]:
+        """The rows that pass no gate, by place, and why."""
+        return filters.refusals(rows, _read(rows), self.settings, self.seen)
+
+    def look(self, rows: list[Row]) -> Look:
+        """Look at the rows of one shard."""
+        read = _read(rows)
+        refused = filters.refusals(rows, read, self.settings, self.seen)
+        tasks = {task: held_out(task, self.settings.held_out) for task in {row["parent_id"] for row in rows}}
+        return Look(
+            passed=np.array([place not in refused for place in range(len(rows))], bool),
+            held_out=np.array([tasks[row["parent_id"]] for row in rows], bool),
+            texts=_numbers([f"{row['query']}\0{row['positive']}" for row in rows]),
+            labels=_labels(rows),
+            sketches=sketch(Words(read.hashes, read.owners >> 1, len(rows))),
+        )
+
+
+def _labels(rows: list[Row]) -> Hashes:
+    labelled = [place for place, row in enumerate(rows) if row["kind"] in filters.labelled()]
+    labels = np.zeros(len(rows), np.uint64)
+    labels[labelled] = _numbers([plain(rows[place]["positive"]) for place in labelled])
+    return labels
+
+
+def looks(source: Artifact, rules: Rules) -> Iterator[Look]:
+    """Look at all records of a published artifact, in order."""
+    files = list(source.record_files().values())
+    paths = [file.path for file in files]
+    if sum(file.rows for file in files) < MANY:
+        yield from (rules.look(rows_of(source, path)) for path in paths)
+        return
+    workers = len(os.sched_getaffinity(0))
+    start = (source.store.uri, source.name, rules, os.getpid())
+    context = multiprocessing.get_context("spawn")  # obstore has threads, which a fork does not take along
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=start) as pool:
+        yield from _in_order(pool, iter(paths), 2 * workers)
+
+
+def rows_of(source: Artifact, path: str) -> list[Row]:
+    """The records of one file, by the columns that are looked at."""
+    columns = ["parent_id", "kind", "language", "query", "positive"]
+    rows: list[Row] = source.read(path).select(columns).to_pylist()
+    return rows
+
+
+def _in_order(pool: ProcessPoolExecutor, paths: Iterator[str], at_once: int) -> Iterator[Look]:
+    waiting: deque[Future[Look]] = deque(pool.submit(_look, path) for path in islice(paths, at_once))
+    try:
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(_look, path) for path in islice(paths, 1))
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, multiprocessing.ProcessError | RuntimeError):  # BrokenProcessPool is one of these
+            raise Interrupted(
+                f"a process that looked at examples was lost: {error}\nRun the same command again."
+            ) from None
+        raise
+
+
+_LOOK: Any = None  # of a worker process: what it is there for
+
+
+def _begin(uri: str, name: str, rules: Rules, parent: int) -> None:
+    global _LOOK
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    parent_watchdog.watch(parent)
+    _LOOK = partial(_look_at, Run(uri).artifact(name), rules)
+
+
+def _look(path: str) -> Look:
+    found: Look = _LOOK(path)
+    return found
+
+
+def _look_at(source: Artifact, rules: Rules, path: str) -> Look:
+    return rules.look(rows_of(source, path))
+
+
+def _read(rows: list[Row]) -> Words:
+    return token_hashes.read([text for row in rows for text in (row["query"], row["positive"])])
+
+
+def _numbers(texts: list[str]) -> Hashes:
+    """One number for each text, by all its letters: among a million texts two share one with a chance of 3e-8."""
+    return np.frombuffer(b"".join([blake2b(text.encode(), digest_size=8).digest() for text in texts]), np.uint64)

@@ -1,0 +1,135 @@
+"""Which of two runs writes the better examples: a teacher compares them pair by pair, and is not told whose is whose.
+
+A pair is what two runs made of one planned prompt: the same task in the same variant, which their ids tell. The order
+in which a pair is shown is drawn from its id. What was compared once is kept in the run, so that it is paid once.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from speed_ray import engines, kinds
+from speed_ray.engines.base import Engine, EngineDead, EngineRefused, PromptTooLong, Reply, Request
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.evaluation import quality
+from speed_ray.executor.stage import content
+from speed_ray.executor.usage import spent
+from speed_ray.prompts.parse import verdict, verdict_schema
+from speed_ray.prompts.render import Prompts
+from speed_ray.recipes.schema import Recipe
+from speed_ray.records import Rejected, Row, content_id, seed_of
+from speed_ray.stages.example_request import SYNTHESIZE, as_reply, draw, facts_of, fields_of
+from speed_ray.storage.fingerprint import label
+from speed_ray.storage.run import Run
+from speed_ray.storage.store import find
+
+PAIRS = 200  # a teacher may cost money: they give the share to about 3.5 percent
+
+
+@dataclass(frozen=True)
+class Wins:
+    """How often the teacher preferred the first run's example. A verdict that cannot be read counts for nobody."""
+
+    judge: str
+    compared: int
+    won: int
+    unread: int
+    alike: int  # pairs of one text twice, which nobody was asked about
+
+    @property
+    def rate(self) -> float:
+        """Share of the verdicts that could be read."""
+        return self.won / self.compared if self.compared else 0.5
+
+    @property
+    def error(self) -> float:
+        """Its standard error."""
+        return (self.rate * (1 - self.rate) / self.compared) ** 0.5 if self.compared else 0.5
+
+
+def wins(run: Run, against: Run, name: str) -> Wins:
+    """Have the first run's teacher compare two runs' artifacts of one name.
+
+    Raises UserError before both are finished, where they have no prompt in common, and where the teacher refuses.
+    """
+    recipe = run.recipe()
+    contents = [content(each.artifact(name))["sha256"] for each in (run, against)]
+    path = f"evaluation/against-{content_id(*contents, label(recipe.teacher))[:16]}.json"
+    if kept := find(run.store, path):
+        return Wins(**json.loads(kept))
+    pairs = list(_pairs(run, against, name))[:PAIRS]
+    if not pairs:
+        raise UserError(
+            f"{run.uri} and {against.uri} have no prompt in common: nothing of {name} can be compared.\n"
+            "Runs share prompts when they have the same tasks and the same seed."
+        )
+    differing = [pair for pair in pairs if _texts(pair[0]) != _texts(pair[1])]
+    requests = [_request(recipe, pair) for pair in differing]
+    engine = engines.build([recipe.teacher], spent(run, "teacher"), "teacher")
+    replies = asyncio.run(_answers(engine, requests))
+    won = [_won(request, reply) for request, reply in zip(requests, replies, strict=True)]
+    read = [each for each in won if each is not None]
+    found = Wins(label(recipe.teacher), len(read), sum(read), len(won) - len(read), len(pairs) - len(won))
+    run.store.put(path, json.dumps(asdict(found)).encode())
+    return found
+
+
+def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[Row, Row]]:
+    first = {row["id"]: row for row in quality.sample(run.artifact(name))}
+    others = {row["id"]: row for row in quality.rows(against.artifact(name)) if row["id"] in first}
+    for row_id, row in first.items():
+        if row_id in others and others[row_id]["language"] == row["language"]:
+            yield row, others[row_id]
+
+
+def _texts(row: Row) -> list[str]:
+    return [row["query"], row["positive"], *row["negatives"]]
+
+
+def _request(recipe: Recipe, pair: tuple[Row, Row]) -> Request:
+    row = pair[0]
+    kind, topic = kinds.load(row["kind"]), row["topic"]
+    task = topic if kind.instruction else row["instruction"]
+    slots, language, _ = draw(recipe, kind, row["id"], SYNTHESIZE)
+    rng = random.Random(seed_of(recipe.seed, row["id"], "against"))
+    order = rng.sample((0, 1), 2)
+    shown = [fields_of(kind, pair[place]) for place in order]
+    facts = facts_of("judge", kind, topic, task, slots, language)
+    return Request(
+        row_id=row["id"],
+        messages=Prompts(recipe.prompts).judge(kind, slots, topic, task, language, list(map(as_reply, shown)), rng),
+        **recipe.judge.sampling.model_dump(),
+        schema=verdict_schema(len(shown)),
+        facts={**facts, "candidates": shown, "order": order},
+    )
+
+
+async def _answers(engine: Engine, requests: Sequence[Request]) -> list[Reply | None]:
+    turn = asyncio.Semaphore(engine.in_flight)
+
+    async def answer(request: Request) -> Reply | None:
+        async with turn:
+            try:
+                return await engine.generate(request)
+            except PromptTooLong:
+                return None
+
+    try:
+        await engine.start()
+        return await asyncio.gather(*map(answer, requests))
+    except EngineRefused as error:
+        raise UserError(f"teacher: {error}") from error
+    except EngineDead as error:
+        raise Interrupted(f"teacher: the engine ended: {error}\nRun the same command again.") from error
+    finally:
+        await engine.close()
+
+
+def _won(request: Request, reply: Reply | None) -> bool | None:
+    try:
+        best, _, _ = verdict(reply.samples[0].text if reply else "", 2)
+    except Rejected:
+        return None
+    return bool(request.facts["order"][best - 1] == 0)

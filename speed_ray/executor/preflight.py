@@ -1,0 +1,77 @@
+"""What can be known to fail is said before anything is started: templates, engines, the length of prompts."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from speed_ray.engines import model_folder, openai, vllm_arguments
+from speed_ray.engines.base import Request
+from speed_ray.errors import UserError
+from speed_ray.executor.stage import Stage
+from speed_ray.prompts.render import Prompts
+from speed_ray.recipes.schema import OpenAIEngine, Recipe, VllmEngine
+from speed_ray.recipes.schema import Stage as StageConfig
+from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.run import EXAMPLES
+
+SAMPLE = 32  # prompts that are measured
+
+
+def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
+    """Raise UserError for a template or an engine that could never work, before the recipe is frozen into a run.
+
+    The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`.
+    """
+    Prompts(recipe.prompts)
+    for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
+        if isinstance(config, OpenAIEngine):
+            openai.check(config, role)
+        if isinstance(config, VllmEngine):
+            vllm_arguments.check(config.args, role)
+            if not config.model.startswith("miniature://"):  # that would train it
+                folder = _checked_folder(config, role)
+                if folder and role == "generator":
+                    _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
+
+
+def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
+    """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the prompts of `rows`."""
+    config, pool = stage.engine, stage.settings.pool
+    if isinstance(config, OpenAIEngine) and pool.max > 1:
+        raise UserError(
+            f"{stage.name}: pool.max is {pool.max}, but an endpoint is asked by one actor, which holds its budget.\n"
+            f"Leave pool.max at 1 and raise {stage.role}.in_flight (now {config.in_flight}) instead."
+        )
+    if not isinstance(config, VllmEngine):
+        return
+    folder = _checked_folder(config, stage.role)
+    if folder is None:
+        return
+    requests = [request for row in rows[:SAMPLE] if (request := stage.request(row))]
+    _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
+
+
+def _checked_folder(config: VllmEngine, role: str) -> Path | None:
+    folder = model_folder.find_model(config.model, f"{role}.model")
+    if folder:
+        model_folder.check_model_folder(folder, config.chat_template, role)
+    return folder
+
+
+def _check_window(
+    config: VllmEngine, folder: Path, role: str, name: str, settings: StageConfig, requests: Iterable[Request]
+) -> None:
+    window, texts = config.args.get("max_model_len"), [_text(request) for request in requests]
+    if not window or not texts:
+        return
+    lengths = model_folder.count_tokens(folder, texts)
+    fitting = sum(length < window for length in lengths)
+    if fitting < len(lengths) / 2:
+        raise UserError(
+            f"{role}.args.max_model_len: {window} tokens cannot hold the prompts of {name}: of "
+            f"{len(lengths)} measured, {len(lengths) - fitting} do not fit (the longest has {max(lengths)} tokens).\n"
+            f"Set it to {max(lengths) + settings.sampling.max_tokens} or more, if the model allows that."
+        )
+
+
+def _text(request: Request) -> str:
+    return "\n".join(message["content"] for message in request.messages)

@@ -1,0 +1,164 @@
+"""What one engine does with one shard: ask about every row, understand the replies, write the attempt, commit it."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from speed_ray.engines.base import Engine, PromptTooLong, Reply, Request
+from speed_ray.executor.reply_journal import Answer, Journal, replay
+from speed_ray.executor.stage import Stage
+from speed_ray.recipes.schema import VllmEngine
+from speed_ray.records import REJECT, REPLY, Rejected, Row, seed_of
+from speed_ray.storage.fingerprint import label, without_adapter
+from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
+
+
+@dataclass
+class Outcome:
+    """What became of one planned row: all its replies, and either its records or its reject."""
+
+    replies: list[Row] = field(default_factory=list)
+    records: list[Row] = field(default_factory=list)
+    reject: Row | None = None
+
+
+class Worker:
+    """Works on any number of shards at once with one engine; the engine decides how many requests run."""
+
+    def __init__(
+        self, stage: Stage, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs, engine: Engine
+    ) -> None:
+        self.stage = stage
+        self.artifact = artifact
+        self.plan = plan
+        self.inputs = inputs
+        self.engine = engine
+        self.model = label(without_adapter(stage.engine))
+        self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
+        # Rows are begun as others end, twice what the engine answers at once: rendering a whole shard's prompts in one
+        # go would hold up the answers that come in meanwhile (an endpoint with 64 in flight lost a fifth to that).
+        self.room = asyncio.Semaphore(2 * engine.in_flight)
+
+    async def work(self, shard: int, generation: int) -> Counts | None:
+        """Finish one shard. Returns None when somebody else had committed it before or during this attempt."""
+        if await asyncio.to_thread(self.artifact.is_committed, shard, generation):
+            return None
+        attempt = Attempt(self.artifact, self.plan, shard, generation)
+        rows = await asyncio.to_thread(self.inputs.of_shard, shard)
+        journal = Journal(self.artifact, shard, attempt.id) if self.engine.paid else None
+        known = await asyncio.to_thread(replay, self.artifact, shard) if journal else {}
+        # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
+        ends = await asyncio.gather(*(self._turn(row, journal, known) for row in rows), return_exceptions=True)
+        outcomes = [end for end in ends if isinstance(end, Outcome)]
+        if len(outcomes) < len(rows):
+            if journal:
+                await journal.flush()
+            raise next(end for end in ends if isinstance(end, BaseException))
+        return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
+
+    async def _turn(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+        async with self.room:
+            return await self._answer(row, journal, known)
+
+    async def _answer(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+        request = self.stage.request(row)
+        if request is None:
+            return self._unasked(row)
+        outcome = Outcome()
+        for trial in range(self.stage.settings.retries + 1):
+            seed = seed_of(self.stage.seed, row.row_id, f"trial {trial}")
+            request = replace(request, seed=seed, adapter=request.adapter or self.adapter)
+            try:
+                reply = known.get((row.row_id, trial))
+                if reply is None:
+                    reply = await self.engine.generate(request)
+                    if journal:
+                        await journal.add(row.row_id, trial, reply)
+            except PromptTooLong as error:
+                self._give_up(outcome, row, Rejected("prompt_too_long", str(error)), "")
+                return outcome
+            outcome.replies += self._replies(request, reply, trial)
+            try:
+                outcome.records, outcome.reject = self.stage.parse(row, request, reply), None
+                return outcome
+            except Rejected as rejected:
+                self._give_up(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
+        return outcome
+
+    def _unasked(self, row: PlannedRow) -> Outcome:
+        try:
+            return Outcome(records=self.stage.parse(row, None, None))
+        except Rejected as rejected:
+            return Outcome(reject=self._reject(row, rejected, ""))
+
+    def _give_up(self, outcome: Outcome, row: PlannedRow, rejected: Rejected, text: str) -> None:
+        """End a row without a fit reply, for now or for good: as it was, where the stage keeps rows, else a reject."""
+        if self.stage.keep:
+            outcome.records = self.stage.keep(row, rejected)
+        else:
+            outcome.reject = self._reject(row, rejected, text)
+
+    def _replies(self, request: Request, reply: Reply, trial: int) -> list[Row]:
+        return [
+            {
+                "row_id": request.row_id,
+                "trial": trial,
+                "sample": number,
+                "messages": request.messages,
+                "text": _storable(sample.text),
+                "finish_reason": sample.finish_reason,
+                "prompt_tokens": reply.prompt_tokens if number == 0 else 0,  # one prompt, however many samples
+                "output_tokens": sample.output_tokens,
+                "seconds": reply.seconds,
+                "seed": request.seed,
+                "model": self.model,
+                "adapter": request.adapter and Path(request.adapter).name,  # the folder may move
+            }
+            for number, sample in enumerate(reply.samples)
+        ]
+
+    def _reject(self, row: PlannedRow, rejected: Rejected, text: str) -> Row:
+        return {
+            "row_id": row.row_id,
+            "parent_id": row.parent["id"],
+            "stage": self.stage.name,
+            "kind": row.parent.get("kind", row.variant),
+            "reason": rejected.reason,
+            "detail": _storable(rejected.detail),
+            "text": _storable(text),
+        }
+
+    def _commit(self, attempt: Attempt, rows: list[PlannedRow], outcomes: list[Outcome]) -> Counts | None:
+        replies = [reply for outcome in outcomes for reply in outcome.replies]
+        records = [record for outcome in outcomes for record in outcome.records]
+        rejects = [outcome.reject for outcome in outcomes if outcome.reject]
+        attempt.write(REPLIES, replies, REPLY)
+        attempt.write(RECORDS, records, self.stage.record)
+        attempt.write(REJECTS, rejects, REJECT)
+        calls = sum(reply["sample"] == 0 for reply in replies)
+        asked = sum(bool(outcome.replies) for outcome in outcomes)
+        counts = Counts(
+            accepted=len(outcomes) - len(rejects),
+            rejected=len(rejects),
+            records=len(records),
+            calls=calls,
+            retries=calls - asked,
+            prompt_tokens=sum(reply["prompt_tokens"] for reply in replies),
+            output_tokens=sum(reply["output_tokens"] for reply in replies),
+            kinds=dict(Counter(record["kind"] for record in records)),
+            reasons=dict(Counter(reject["reason"] for reject in rejects)),
+        )
+        return counts if attempt.commit([row.row_id for row in rows], counts) else None
+
+
+def _cut_off(rejected: Rejected, reply: Reply) -> Rejected:
+    if reply.samples[0].finish_reason != "length":
+        return rejected
+    return Rejected("cut_off", f"the reply reached max_tokens; read as it is: {rejected}")
+
+
+def _storable(text: str) -> str:
+    """Replace lone surrogates, which neither Parquet nor UTF-8 can hold. Everything else is kept as it came."""
+    return text.encode("utf-8", "replace").decode()

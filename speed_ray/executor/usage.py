@@ -1,0 +1,49 @@
+"""What was asked of an engine so far, over all stages and all drives of a run, read from storage alone."""
+
+from speed_ray.engines.budget import Spent
+from speed_ray.executor.reply_journal import replay
+from speed_ray.storage.run import (
+    CANDIDATES,
+    DRAFTS,
+    EXAMPLES,
+    OWN_REVISIONS,
+    PROPOSED_TASKS,
+    REVISED_EXAMPLES,
+    REVISIONS,
+    VERDICTS,
+    Run,
+)
+from speed_ray.storage.shards import Artifact
+
+ARTIFACTS_OF = {
+    "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS),
+    "generator": (CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES),
+}
+
+
+def spent(run: Run, role: str) -> Spent:
+    """Add up the calls and tokens of every artifact that a role ("teacher", "generator") answers for.
+
+    Replies that a killed drive left in journals count: they were paid for, and the next attempt uses them. Calls that
+    were in flight when it was killed are not known to anybody here.
+    """
+    return sum(by_artifact(run, role).values(), Spent())
+
+
+def by_artifact(run: Run, role: str) -> dict[str, Spent]:
+    """The same, artifact by artifact, those included that were not begun."""
+    return {name: _of(run.artifact(name)) for name in ARTIFACTS_OF[role]}
+
+
+def _of(artifact: Artifact) -> Spent:
+    plan = artifact.plan()
+    if plan is None:
+        return Spent()
+    committed = [commit.counts for commit in artifact.commits()]
+    journalled = [reply for shard, _ in artifact.pending(plan) for reply in replay(artifact, shard).values()]
+    return Spent(
+        calls=sum(counts.calls for counts in committed) + len(journalled),
+        prompt_tokens=sum(counts.prompt_tokens for counts in committed) + sum(r.prompt_tokens for r in journalled),
+        output_tokens=sum(counts.output_tokens for counts in committed)
+        + sum(sample.output_tokens for reply in journalled for sample in reply.samples),
+    )

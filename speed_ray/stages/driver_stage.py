@@ -1,0 +1,72 @@
+"""Stages that ask no model: each input row is passed on or rejected, in order, by the driver alone."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from speed_ray.errors import Interrupted
+from speed_ray.records import REJECT, Row
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts, Plan
+
+
+class Passed(NamedTuple):
+    """What became of one planned row: a record, or a reject."""
+
+    row_id: str
+    record: Row | None
+    reject: Row | None
+
+
+def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, text: str, kind: str = "") -> Passed:
+    """Turn a row away, with its reason for the funnel and its text kept."""
+    row = {"row_id": row_id, "parent_id": parent_id, "stage": stage, "kind": kind}
+    return Passed(row_id, None, {**row, "reason": reason, "detail": detail, "text": text})
+
+
+def publish(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[Passed]) -> None:
+    """Commit all rows, shard by shard, and publish. `rows` starts at the first row, whatever is committed already.
+
+    Raises Interrupted where a committed file was damaged before publication.
+    """
+    artifact.ensure_plan(plan)
+    if artifact.manifest() is not None:
+        return
+    pending = dict(artifact.pending(plan))
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1, "write") as writer:  # one shard is written, and stored, while the next is made
+        for shard in range(plan.shards):
+            passed = list(islice(rows, len(plan.rows_of(shard))))
+            if writing is not None:
+                writing.result()
+                writing = None
+            if shard in pending:
+                writing = writer.submit(_commit, artifact, plan, shard, pending[shard], record, passed)
+        if writing is not None:
+            writing.result()
+    if not artifact.publish(plan):
+        raise Interrupted(
+            f"{artifact.where}: a committed file was damaged, and its shard was withdrawn.\n"
+            "Run the same command again: it makes only that shard anew."
+        )
+
+
+def _commit(
+    artifact: Artifact, plan: Plan, shard: int, generation: int, record: pa.Schema, passed: list[Passed]
+) -> None:
+    records = [row.record for row in passed if row.record]
+    rejects = [row.reject for row in passed if row.reject]
+    attempt = Attempt(artifact, plan, shard, generation)
+    attempt.write(RECORDS, records, record)
+    attempt.write(REJECTS, rejects, REJECT)
+    counts = Counts(
+        accepted=len(records),
+        rejected=len(rejects),
+        records=len(records),
+        kinds=dict(Counter(row["kind"] for row in records if "kind" in row)),
+        reasons=dict(Counter(row["reason"] for row in rejects)),
+    )
+    attempt.commit([row.row_id for row in passed], counts)

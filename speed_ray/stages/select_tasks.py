@@ -1,0 +1,99 @@
+"""Proposed tasks become `tasks`: a few for each topic and kind (one by default), none that nearly repeats another.
+
+SPEED, table 3: one task a topic gives 62.6 MTEB, three 61.6, five 60.9. Diversity is what counts.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+from rensa import RMinHash, RMinHashLSH
+
+from speed_ray import kinds
+from speed_ray.recipes.schema import Recipe
+from speed_ray.records import TASK, Row
+from speed_ray.stages import driver_stage
+from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
+from speed_ray.storage.shards import Artifact, Plan
+
+PERMUTATIONS = 128
+BANDS = 32  # of 4 rows: finds a pair of Jaccard 0.5 with 87%; the exact Jaccard then decides
+WORD = re.compile(r"\w+")
+
+
+def select(run: Run, recipe: Recipe) -> Artifact:
+    """Publish the tasks that examples are written for; every other proposal is a reject with its reason."""
+    source = run.artifact(PROPOSED_TASKS)
+    manifest = source.manifest()
+    assert manifest is not None, "select follows the proposals"
+    settings = recipe.brainstorm
+    plan = Plan(
+        stage=TASKS,
+        rows=manifest["counts"]["records"],
+        shard_rows=settings.shard_rows * settings.ask,
+        input=PROPOSED_TASKS,
+        identity={
+            "input": manifest["plan"],
+            "keep": settings.keep,
+            "duplicate_similarity": settings.duplicate_similarity,
+        },
+    )
+    artifact = run.artifact(TASKS)
+    driver_stage.publish(artifact, plan, TASK, _chosen(source.records(), settings.keep, settings.duplicate_similarity))
+    return artifact
+
+
+def _chosen(proposals: Iterator[Row], keep: int, similarity: float) -> Iterator[driver_stage.Passed]:
+    kept: Counter[tuple[str, str]] = Counter()
+    seen: dict[str, Seen] = {}
+    for row in proposals:
+        own_task = kinds.load(row["kind"]).instruction is None
+        repeats = seen.setdefault(row["kind"], Seen(similarity)).find(row["task"]) if own_task else None
+        if kept[row["parent_id"], row["kind"]] >= keep:
+            yield _reject(row, "surplus", f"{keep} kept for this topic and kind")
+        elif repeats:
+            yield _reject(row, "near_duplicate", f"repeats: {repeats}")
+        else:
+            kept[row["parent_id"], row["kind"]] += 1
+            if own_task:
+                seen[row["kind"]].add(row["task"])
+            yield driver_stage.Passed(row["id"], row, None)
+
+
+def _reject(row: Row, reason: str, detail: str) -> driver_stage.Passed:
+    return driver_stage.reject(row["id"], row["parent_id"], TASKS, reason, detail, row["task"], row["kind"])
+
+
+class Seen:
+    """The tasks kept so far of one kind: MinHash finds candidates, the exact Jaccard of word pairs decides."""
+
+    def __init__(self, similarity: float) -> None:
+        self.similarity = similarity
+        self.index = RMinHashLSH(threshold=0.5, num_perm=PERMUTATIONS, num_bands=BANDS)
+        self.tasks: list[str] = []
+
+    def find(self, task: str) -> str | None:
+        """Return a kept task that this one nearly repeats."""
+        pairs = _word_pairs(task)
+        for key in self.index.query(_sketch(pairs)):
+            other = _word_pairs(self.tasks[key])
+            if len(pairs & other) >= self.similarity * len(pairs | other):
+                return self.tasks[key]
+        return None
+
+    def add(self, task: str) -> None:
+        """Remember a task."""
+        self.index.insert(len(self.tasks), _sketch(_word_pairs(task)))
+        self.tasks.append(task)
+
+
+def _word_pairs(task: str) -> set[str]:
+    words = WORD.findall(task.casefold())
+    return {f"{first} {second}" for first, second in pairwise(words)} or set(words)
+
+
+def _sketch(pairs: set[str]) -> RMinHash:
+    sketch = RMinHash(num_perm=PERMUTATIONS, seed=0)
+    sketch.update(sorted(pairs))
+    return sketch

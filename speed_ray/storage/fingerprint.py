@@ -1,0 +1,75 @@
+"""What decides a run's rows: the part of a recipe that may not change between two drives of it, and a model's name."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from speed_ray.recipes.schema import EngineConfig, VllmEngine
+
+# What may change between two drives of one run: where and how fast, never what. What lies at a path (topics, prompts,
+# weights) is in the plans by its digest, so the path itself is not: folders move, and nodes mount them elsewhere.
+_WHERE_AND_HOW_FAST = {
+    "api_key_env",
+    "asked",
+    "base_url",
+    "budget",
+    "busy",
+    "checkpoint_every",
+    "decontaminate",
+    "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes
+    "faults",
+    "gradient_checkpointing",
+    "in_flight",
+    "micro_batch",
+    "offload_optimizer",
+    "offload_weights",
+    "pool",
+    "price",
+    "prompts",
+    "source",
+    "timeout",
+    "workers",
+    "zero",
+}
+_PATHS = ("/", "./", "../", "~")
+_VLLM_RESOURCES = {
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "kv_cache_memory_bytes",
+    "download_dir",
+}
+
+
+def what_decides(model: BaseModel) -> dict[str, Any]:
+    """The part of a recipe, or of one engine in it, that decides its rows."""
+    tree = model.model_dump(mode="json", exclude=_WHERE_AND_HOW_FAST)
+    return {key: _decides(key, value) for key, value in tree.items()}
+
+
+def _decides(key: str, value: Any) -> Any:
+    if isinstance(value, str) and _is_path(value):
+        return "(a path)"
+    if not isinstance(value, dict):
+        return value
+    dropped = _VLLM_RESOURCES if key == "args" else _WHERE_AND_HOW_FAST
+    return {name: _decides(name, below) for name, below in value.items() if name not in dropped}
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith(_PATHS) or "/models/" in value  # the second: a run's own model, on any storage
+
+
+def without_adapter(config: EngineConfig) -> EngineConfig:
+    """Return what engines must have in common to be one engine: everything but the adapter."""
+    return config.model_copy(update={"adapter": None}) if isinstance(config, VllmEngine) else config
+
+
+def label(config: EngineConfig) -> str:
+    """Name a model as records do: "junior" for a run's own, wherever that run's folder is, else by its full name."""
+    model = (config.adapter if isinstance(config, VllmEngine) else None) or config.model
+    return Path(model).name if _is_path(model) else model

@@ -1,0 +1,131 @@
+"""Which input row, in which variant, is planned row i: a pure function of the plan and of the input's manifest.
+
+Two orders exist. With `variants`, planned rows are input rows in manifest order times the variants. With `mix`, kinds
+alternate in a fixed pattern by their weights and each kind cycles through its own input rows, a new variant each time
+around. Either way a worker reads only the input files that its shard touches.
+
+A plan with neither takes its input's rows as they are, under their own ids; then a shard needs only the same shard of
+the input, and can be worked on while the rest of that is still being written.
+"""
+
+import bisect
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.records import Row, content_id
+from speed_ray.storage.run import MAKES
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Plan
+
+NOT_WRITTEN = "not_written"  # the variant of a row that has no record, because the stage before rejected it
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One prompt to be answered: the input row it is about, and which of several prompts about it this is."""
+
+    row_id: str
+    parent: Row
+    variant: str
+
+
+class Inputs:
+    """The planned rows of an artifact, by shard. Holds the input's file index and a few files, never all rows."""
+
+    def __init__(self, source: Artifact, plan: Plan) -> None:
+        manifest = source.manifest()
+        if manifest is None:
+            raise UserError(f"{source.where} is not finished: run the job that makes {source.name!r} first.")
+        self.source = source
+        self.plan = plan
+        self.shards: list[dict[str, Any]] = [shard for shard in manifest["shards"] if RECORDS in shard["files"]]
+        self.rows = lru_cache(maxsize=32)(self._rows)
+        # Where each file's rows begin, over all rows (key "") and among the rows of one kind.
+        self.starts = {kind: self._starts(kind) for kind in ("", *plan.mix)}
+
+    def of_shard(self, shard: int) -> list[PlannedRow]:
+        """The planned rows of one shard, in order."""
+        return [self._row(i) for i in self.plan.rows_of(shard)]
+
+    def _row(self, i: int) -> PlannedRow:
+        if self.plan.mix:
+            kind, turn = turn_of(self.plan.mix, i)
+            index, variant = turn % self.starts[kind][-1], str(turn // self.starts[kind][-1])
+        else:
+            kind = ""
+            index, variant = i // len(self.plan.variants), self.plan.variants[i % len(self.plan.variants)]
+        file = bisect.bisect_right(self.starts[kind], index) - 1
+        parent = self.rows(file, kind)[index - self.starts[kind][file]]
+        return PlannedRow(row_id=content_id(parent["id"], variant), parent=parent, variant=variant)
+
+    def _rows(self, file: int, kind: str) -> list[Row]:
+        if kind:
+            return [row for row in self.rows(file, "") if row["kind"] == kind]
+        rows: list[Row] = self.source.read(self.shards[file]["files"][RECORDS]["path"]).to_pylist()
+        return rows
+
+    def _starts(self, kind: str) -> list[int]:
+        counts = [shard["counts"] for shard in self.shards]
+        rows = [count["kinds"].get(kind, 0) if kind else count["records"] for count in counts]
+        return [0, *accumulate(rows)]
+
+
+class FollowedInputs:
+    """The planned rows of an artifact whose shard k is shard k of its input, committed but perhaps not published."""
+
+    def __init__(self, source: Artifact) -> None:
+        self.source = source
+
+    def of_shard(self, shard: int) -> list[PlannedRow]:
+        """Each record, then each reject of the shard as a row of variant `NOT_WRITTEN` that has only id and kind.
+
+        Raises Interrupted where the shard has no commit yet.
+        """
+        commit = self.source.commit_of(shard)
+        if commit is None:
+            raise Interrupted(
+                f"shard {shard} of {self.source.where} is not written yet, and this job works on it.\n"
+                f"Run `speed-ray {MAKES[self.source.name]}` as well; then run the same command again."
+            )
+        records, rejects = (
+            self.source.read(commit.files[role].path).to_pylist() if role in commit.files else []
+            for role in (RECORDS, REJECTS)
+        )
+        written = [PlannedRow(row_id=row["id"], parent=row, variant="") for row in records]
+        missing = [
+            PlannedRow(row_id=row["row_id"], parent={"id": row["row_id"], "kind": row["kind"]}, variant=NOT_WRITTEN)
+            for row in rejects
+        ]
+        return written + missing
+
+
+def pattern(mix: dict[str, int]) -> list[str]:
+    """Spread the kinds evenly over one cycle of `sum(weights)` rows (smooth weighted round-robin)."""
+    # In the order of their names: a plan that was read back from storage has lost the one it was written in.
+    credit = dict.fromkeys(sorted(mix), 0)
+    cycle = []
+    for _ in range(sum(mix.values())):
+        credit = {kind: credit[kind] + mix[kind] for kind in credit}
+        chosen = max(credit, key=lambda kind: credit[kind])
+        credit[chosen] -= sum(mix.values())
+        cycle.append(chosen)
+    return cycle
+
+
+@lru_cache(maxsize=8)
+def _cycle(mix: tuple[tuple[str, int], ...]) -> tuple[list[tuple[str, int]], dict[str, int]]:
+    seen: dict[str, int] = dict.fromkeys(dict(mix), 0)
+    places = []
+    for kind in pattern(dict(mix)):
+        places.append((kind, seen[kind]))
+        seen[kind] += 1
+    return places, seen
+
+
+def turn_of(mix: dict[str, int], i: int) -> tuple[str, int]:
+    """Return the kind of planned row i and how many rows of that kind come before it."""
+    places, per_cycle = _cycle(tuple(mix.items()))
+    kind, place = places[i % len(places)]
+    return kind, (i // len(places)) * per_cycle[kind] + place

@@ -1,0 +1,174 @@
+"""A trained model of a run: planned like an artifact, published once and whole, fetched by whoever serves it.
+
+`<run>/models/<name>/` holds
+
+    plan.json           what decides the weights, created only if absent
+    checkpoints/...     states to resume from (training/checkpoints.py)
+    metrics.jsonl       one JSON object for each logged step
+    logs/               the same for TensorBoard
+    weights/<digest>/   a plain Hugging Face folder, or a PEFT adapter; two trainings at once never write one folder
+    _MANIFEST.json      names the folder that counts, its files and their sha256; created only if absent, last
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.recipes.schema import Recipe, VllmEngine
+from speed_ray.storage.run import MAKES, Run
+from speed_ray.storage.shards import difference
+from speed_ray.storage.store import LocalFolder, cache, find
+
+FOLDER = "models"
+
+
+class Model:
+    """One model of a run, by name: "junior", "senior", "revisor". Opening it touches nothing."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.store = run.store
+        self.name = name
+        self.path = f"{FOLDER}/{name}"
+        self.where = f"{run.store.uri}/{self.path}"
+
+    def ensure_plan(self, identity: dict[str, Any]) -> str:
+        """Write the plan, or find the same one there; return its digest. Raises UserError with the difference."""
+        data = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False).encode()
+        if not self.store.create(f"{self.path}/plan.json", data):
+            there = json.loads(self.store.get(f"{self.path}/plan.json"))
+            raise UserError(
+                f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now:\n"
+                + difference(there, json.loads(data))
+                + "\nUse another --run folder, or go back to the recipe and inputs that this one was begun with."
+            )
+        return hashlib.sha256(data).hexdigest()
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The published files and facts, or None before publication."""
+        data = find(self.store, f"{self.path}/_MANIFEST.json")
+        if data is None:
+            return None
+        try:
+            tree: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise Interrupted(
+                f"{self.where}/_MANIFEST.json is damaged ({error}).\n"
+                "Delete that one file and train the model again: it goes on from its last checkpoint."
+            ) from None
+        return tree
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether its weights are a LoRA's alone. Raises UserError before publication."""
+        return any(entry["path"] == "adapter_config.json" for entry in self.published()["files"])
+
+    def published(self) -> dict[str, Any]:
+        """The manifest. Raises UserError before publication."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise UserError(f"{self.where} is not trained yet: run `speed-ray {MAKES[self.name]}` first.")
+        return manifest
+
+    def publish(self, folder: Path, facts: dict[str, Any]) -> bool:
+        """Store every file of a local folder, then the manifest. Returns False where another training was first."""
+        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        entries = [{"path": name, **fingerprint(path)} for name, path in files.items()]
+        digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+        weights = f"weights/{digest[:16]}"
+        for name, path in files.items():
+            self.store.upload(f"{self.path}/{weights}/{name}", path)
+        manifest = {"model": self.name, "digest": digest, "weights": weights, "files": entries, "facts": facts}
+        return self.store.create(f"{self.path}/_MANIFEST.json", json.dumps(manifest, sort_keys=True).encode())
+
+    def fetch(self) -> Path:
+        """Return a local folder with the published weights, every file checked by its sha256.
+
+        Of a local run it is the folder itself; of a remote one a copy in the cache, named by digest, which processes
+        that want it at once download once. Raises UserError before publication, Interrupted where a file is damaged.
+        """
+        manifest = self.published()
+        if isinstance(self.store, LocalFolder):
+            folder = self.store.root / self.path / manifest["weights"]
+            self._check(folder, manifest)
+            return folder
+        folder = cache() / FOLDER / manifest["digest"]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                self._download(folder, manifest)
+        return folder
+
+    def _download(self, folder: Path, manifest: dict[str, Any]) -> None:
+        unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+        try:
+            for entry in manifest["files"]:
+                file = unfinished / entry["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self.store.download(f"{self.path}/{manifest['weights']}/{entry['path']}", file)
+            self._check(unfinished, manifest)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _check(self, folder: Path, manifest: dict[str, Any]) -> None:
+        for entry in manifest["files"]:
+            file = folder / entry["path"]
+            if not file.is_file() or {"path": entry["path"], **fingerprint(file)} != entry:
+                raise Interrupted(
+                    f"{self.where}/{manifest['weights']}/{entry['path']} is missing or damaged (sha256 differs).\n"
+                    f"Delete {self.where}/_MANIFEST.json and train the model again: it goes on from its checkpoint."
+                )
+
+
+@functools.cache  # a large model takes a minute to check, and is asked for by plan, preflight and engine
+def fetch(uri: str) -> Path:
+    """Return a local folder with the weights of `<run>/models/<name>`, wherever the run is: an engine's adapter."""
+    run, separator, name = uri.rstrip("/").rpartition(f"/{FOLDER}/")
+    if not separator or not run or "/" in name:
+        raise UserError(f"{uri} does not name a trained model: write it as <run>/{FOLDER}/<name>.")
+    return Model(Run(run), name).fetch()
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Return the size and the sha256 of a file of any size."""
+    with file.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def served(run: Run, recipe: Recipe, name: str) -> VllmEngine:
+    """Return the recipe's generator with the weights that this run trained: as a model of its own, or as an adapter
+    on the generator or on another model of the run.
+
+    Raises UserError before that model is published.
+    """
+    generator = recipe.generator
+    if not isinstance(generator, VllmEngine):
+        raise UserError(
+            f"generator.engine is {generator.engine}, which cannot load what this run trained.\n"
+            "Set generator.engine: vllm and generator.model to the model that training began with."
+        )
+    model, whole = Model(run, name), ground(run, name)
+    loaded = {"model": whole.where} if whole else {}
+    return generator.model_copy(update=loaded | ({"adapter": model.where} if model.is_adapter else {}))
+
+
+def ground(run: Run, name: str | None) -> Model | None:
+    """Return the model of a run that holds a model's whole weights: itself or, for an adapter, what it was put on.
+
+    None where those are the weights of the recipe's generator. Raises UserError before publication.
+    """
+    while name is not None:
+        model = Model(run, name)
+        if not model.is_adapter:
+            return model
+        start = model.published()["facts"]["start"]
+        name = start and start["model"]
+    return None

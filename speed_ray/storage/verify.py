@@ -1,0 +1,129 @@
+"""Proof, from storage alone, that a run kept its promise: every planned row once, as accepted or as rejected."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from speed_ray.errors import UserError
+from speed_ray.storage.planned_rows import FollowedInputs, Inputs
+from speed_ray.storage.run import ARTIFACTS, REVISED_EXAMPLES, Run
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, Plan, manifest_of
+
+
+@dataclass
+class Verdict:
+    """What was found in one artifact. `problems` are sentences for a person, each with the file it is about."""
+
+    artifact: str
+    planned: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    missing: int = 0
+    published: bool = False
+    problems: list[str] = field(default_factory=list)
+    damaged: list[Commit] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the promise is kept."""
+        whole = self.planned == self.accepted + self.rejected and not self.duplicates and not self.missing
+        return whole and self.published and not self.problems
+
+    def __str__(self) -> str:
+        return (
+            f"planned {self.planned:,} = accepted {self.accepted:,} + rejected {self.rejected:,} · "
+            f"duplicates {self.duplicates:,} · missing {self.missing:,}"
+        )
+
+
+def verify(run: Run) -> list[Verdict]:
+    """Check every artifact of a run that was begun. Reads every committed file; memory stays that of one shard."""
+    verdicts: list[Verdict] = []
+    for name in ARTIFACTS:
+        artifact = run.artifact(name)
+        plan = artifact.plan()
+        if plan is not None:
+            verdicts.append(_verify(run, artifact, plan, verdicts))
+        elif artifact.has_commits():
+            lost = f"{artifact.where}/plan.json is missing. Run the same job again: it writes it anew."
+            verdicts.append(Verdict(name, problems=[lost]))
+    if not verdicts:
+        raise UserError(f"{run.uri} holds nothing to verify: no job was begun there. Check the folder's name.")
+    return verdicts
+
+
+def repair(run: Run, verdicts: list[Verdict]) -> int:
+    """Withdraw every damaged commit, so that the next drive makes its shard anew. Only while nobody drives the run.
+
+    A publication that does not hold goes too: the next drive publishes what its commits say by then.
+    """
+    for verdict in verdicts:
+        artifact = run.artifact(verdict.artifact)
+        if not verdict.holds:
+            artifact.unpublish()
+        for commit in verdict.damaged:
+            artifact.withdraw(commit)
+    return sum(len(verdict.damaged) for verdict in verdicts)
+
+
+def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[Verdict]) -> Verdict:
+    verdict = Verdict(artifact.name, planned=plan.rows, published=artifact.manifest() is not None)
+    inputs = _inputs(run, plan, verdict, before)
+    commits = list(artifact.commits())
+    seen = 0
+    for commit in commits:
+        if commit.plan != plan.digest or commit.shard >= plan.shards:
+            verdict.problems.append(f"{artifact.where}: the commit of shard {commit.shard} belongs to another plan")
+            continue
+        seen += len(plan.rows_of(commit.shard))
+        if damage := _damage(artifact, commit):
+            verdict.damaged.append(commit)
+            verdict.problems += damage
+        else:
+            _count(verdict, artifact, plan, inputs, commit)
+    verdict.missing += plan.rows - seen
+    if verdict.published and artifact.get("_MANIFEST.json") != manifest_of(plan, commits):
+        verdict.problems.append(f"{artifact.where}/_MANIFEST.json does not say what the commits say")
+    if not verdict.published and not verdict.problems:
+        verdict.problems.append(f"{artifact.where} is not published yet: run its job again to finish it")
+    return verdict
+
+
+def _inputs(run: Run, plan: Plan, verdict: Verdict, before: list[Verdict]) -> Inputs | FollowedInputs | None:
+    """The planned rows to hold the committed ones against; None where each input row is only passed on."""
+    follows = plan.stage == REVISED_EXAMPLES
+    if not plan.input or not (plan.variants or plan.mix or follows):
+        return None
+    source = run.artifact(plan.input)
+    if any(not other.holds for other in before if other.artifact == source.name):
+        verdict.problems.append(f"{verdict.artifact} cannot be held against {source.where}, which is not whole")
+        return None
+    return FollowedInputs(source) if follows else Inputs(source, plan)
+
+
+def _damage(artifact: Artifact, commit: Commit) -> list[str]:
+    found = ((entry.path, artifact.damage(entry)) for entry in commit.files.values())
+    return [f"{artifact.where}/{path}: {damage}" for path, damage in found if damage]
+
+
+def _count(
+    verdict: Verdict, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs | None, commit: Commit
+) -> None:
+    accepted = set(_column(artifact, commit, RECORDS, plan.key))
+    rejected = _column(artifact, commit, REJECTS, "row_id")
+    ids = Counter([*accepted, *rejected])
+    # Planned ids of two shards never meet: an id is a hash of (parent, variant), and parents are verified themselves.
+    rows = len(plan.rows_of(commit.shard))
+    expected = Counter(row.row_id for row in inputs.of_shard(commit.shard)) if inputs else Counter(set(ids))
+    records = Counter(_column(artifact, commit, RECORDS, "id"))
+    verdict.accepted += len(accepted)
+    verdict.rejected += len(rejected)
+    verdict.duplicates += (ids - expected).total() + (records - Counter(set(records))).total()
+    verdict.missing += (expected - ids).total() if inputs else max(0, rows - len(ids))
+
+
+def _column(artifact: Artifact, commit: Commit, role: str, column: str) -> list[str]:
+    if role not in commit.files:
+        return []
+    values: list[str] = artifact.read(commit.files[role].path)[column].to_pylist()
+    return values

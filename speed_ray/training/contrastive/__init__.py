@@ -1,0 +1,1 @@
+"""Contrastive training of the embedder: loader, batches, InfoNCE, GradCache, the training loop."""

@@ -1,0 +1,88 @@
+"""The workers of one training, as torch.distributed knows them: torchrun's or Ray Train's, or this process alone."""
+
+import os
+import socket
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from speed_ray.errors import UserError
+from speed_ray.recipes.schema import Training
+
+
+def prepare(settings: Training) -> None:
+    """Set what DeepSpeed takes from the environment alone: the device, and a group even of one. Raises UserError."""
+    if settings.workers.gpus and not torch.cuda.is_available():
+        raise UserError(
+            f"workers.gpus is {settings.workers.gpus:g}, but this machine has no GPU that PyTorch sees.\n"
+            "Set the training's workers.gpus to 0 to train on CPUs, or run it where there are GPUs."
+        )
+    if not settings.workers.gpus:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if settings.zero and "RANK" not in os.environ:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in alone.items()})
+
+
+def rank() -> int:
+    """This worker's number."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many workers there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_of_node() -> int:
+    """The number of the first worker of this node: launchers number a node's workers in a row."""
+    return rank() - int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_first_of_node() -> bool:
+    """Whether this worker does what is done once on every node."""
+    return first_of_node() == rank()
+
+
+def share(value: Any) -> Any:
+    """Return rank 0's value on every worker."""
+    if not dist.is_initialized():
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared)
+    return shared[0]
+
+
+def all_agree(flag: bool) -> bool:
+    """Whether the flag is true on every worker."""
+    if not dist.is_initialized():
+        return flag
+    flags = [False] * world()
+    dist.all_gather_object(flags, flag)
+    return all(flags)
+
+
+def wait() -> None:
+    """Go on when every worker is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def join(gpus: float) -> None:
+    """Meet the other workers, where no launcher has brought them together yet."""
+    if world() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if gpus else "gloo")
+
+
+def device(gpus: float) -> torch.device:
+    """Where this worker computes."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
+
+
+def leave() -> None:
+    """End what torch.distributed started: its threads, left running, may abort a process that has done its work."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

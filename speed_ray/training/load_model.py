@@ -1,0 +1,78 @@
+"""The model that a training begins with: base weights, and an adapter on them, fresh or trained on."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+
+from speed_ray.engines.model_folder import find_model
+from speed_ray.errors import UserError
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
+from speed_ray.training import lora
+from speed_ray.training.plan import Training
+
+
+def tokenizer(training: Training) -> PreTrainedTokenizerBase:
+    """Load the base's tokenizer with the chat template that training and serving write prompts by.
+
+    Without a pad token it pads with the end-of-sequence token: labels and masks are made from lengths, never from
+    pad ids, so no end is taken for padding. Raises UserError where a template or an end-of-sequence token is missing.
+    """
+    loaded = AutoTokenizer.from_pretrained(_base(training), revision=training.revision, trust_remote_code=False)
+    loaded.chat_template = training.chat_template or loaded.chat_template
+    if not loaded.chat_template:
+        raise UserError(
+            f"generator.chat_template: {training.base} has no chat template, as is usual for a base model.\n"
+            f"Set this key to Jinja text or to a file with it, so that prompts can be written for the model."
+        )
+    if loaded.eos_token_id is None:
+        raise UserError(
+            f"generator.model: the tokenizer of {training.base} has no end-of-sequence token, so the model could not "
+            f"learn to stop.\nName one as eos_token in the folder's tokenizer_config.json."
+        )
+    if loaded.pad_token_id is None:
+        loaded.pad_token = loaded.eos_token
+    loaded.padding_side = "right"
+    return loaded
+
+
+def window(training: Training) -> int:
+    """The most tokens that the base can read."""
+    config = AutoConfig.from_pretrained(_base(training), revision=training.revision, trust_remote_code=False)
+    return int(getattr(config.get_text_config(), "max_position_embeddings", training.settings.max_length))
+
+
+def network(training: Training, sharded: bool) -> Any:
+    """Load the weights to train, a PreTrainedModel or a PeftModel, in the precision that training needs.
+
+    `sharded` says that DeepSpeed keeps fp32 copies of the weights itself. Without it, bf16 is computed by autocast
+    over fp32 weights where all are trained, and over frozen bf16 ones with fp32 adapters where LoRA is.
+    """
+    settings = training.settings
+    bf16 = settings.precision == "bf16" and (sharded or settings.lora is not None)
+    start = Model(Run(training.run), training.start) if training.start else None
+    whole = training.whole
+    model = AutoModelForCausalLM.from_pretrained(
+        whole.fetch() if whole else _base(training),
+        revision=None if whole else training.revision,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    if settings.lora is None:
+        return model
+    # DeepSpeed turns all weights to bf16; doing it now lets the reference be computed by the very same numbers.
+    upcast = not (bf16 and sharded)
+    if start is not None and start.is_adapter:
+        adapted = PeftModel.from_pretrained(model, start.fetch(), is_trainable=True, autocast_adapter_dtype=upcast)
+        adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT looks there when it saves
+        return adapted
+    set_seed(training.seed)  # an adapter begins with random numbers
+    return get_peft_model(model, lora.config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
+
+
+def _base(training: Training) -> str | Path:
+    return find_model(training.base) or training.base
