@@ -26,7 +26,7 @@ from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.stages import revise, synthesize
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Plan
-from speed_ray.storage.trained_models import served
+from speed_ray.storage.trained_models import generator_with_trained_weights
 
 ORDER = ("junior", "senior", "senior + revisor")  # what alignment is for: each better than the one before
 TEACHER, BASE = "scripted teacher", "base, held to the schema"
@@ -34,15 +34,15 @@ TEACHER, BASE = "scripted teacher", "base, held to the schema"
 
 def measure(folder: Path, seed: int, examples: int) -> dict[str, float]:
     """Train all models with one seed; return the mean truth of what each writes, rejects counted as 0."""
-    recipe = recipes.load("miniature", [f"seed={seed}", f"synthesize.examples={examples}"])
+    recipe = recipes.load_recipe("miniature", [f"seed={seed}", f"synthesize.examples={examples}"])
     run = Run(str(folder / f"seed-{seed}"))
     for job in pipeline.up_to("align_revisor", recipe):
         job(run, recipe)
     writers = {
         BASE: recipe.generator.model_copy(update={"structured": True}),
         TEACHER: recipe.teacher,
-        "junior": served(run, recipe, "junior"),
-        "senior": served(run, recipe, "senior"),
+        "junior": generator_with_trained_weights(run, recipe, "junior"),
+        "senior": generator_with_trained_weights(run, recipe, "senior"),
     }
     artifacts: dict[str, str] = {}
     for name, engine in writers.items():
@@ -56,7 +56,7 @@ def _steps(run: Run, recipe: Recipe, name: str, engine: EngineConfig, artifacts:
     written = _named(synthesize.plan(run, recipe, engine), name, artifacts)
     steps = [Step(written, partial(synthesize.stage, recipe, engine))]
     if name in ("junior", "senior"):
-        revisor = served(run, recipe, "revisor")
+        revisor = generator_with_trained_weights(run, recipe, "revisor")
         plan = replace(revise.plan(written, recipe, revisor), input=written.stage)
         steps.append(Step(_named(plan, f"{name} + revisor", artifacts), partial(revise.stage, recipe, revisor)))
     return steps

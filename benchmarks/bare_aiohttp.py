@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from speed_ray.engines.base import Request
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.engines.openai import OpenAI
 from speed_ray.recipes.schema import OpenAIEngine
 
@@ -56,7 +56,7 @@ async def bare(url: str, in_flight: int) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def engine(url: str, in_flight: int) -> AsyncIterator[Ask]:
     """Our engine, nothing around it."""
-    client = OpenAI(OpenAIEngine(engine="openai", model="mock", base_url=url, in_flight=in_flight), Spent())
+    client = OpenAI(OpenAIEngine(engine="openai", model="mock", base_url=url, in_flight=in_flight), Usage())
     await client.start()
     yield client.generate
     await client.close()

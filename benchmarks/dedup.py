@@ -85,11 +85,11 @@ def example(number: int, words: list[str]) -> Row:
 
 def write(run: Run, count: int) -> None:
     """Publish the documents as a run's examples."""
-    run.freeze(recipes.load("miniature", OVERRIDES))
+    run.freeze(recipes.load_recipe("miniature", OVERRIDES))
     rows = (example(number, words) for number, (words, _) in enumerate(documents(count)))
     plan = Plan(EXAMPLES, rows=count, shard_rows=2_048)
-    driver_stage.publish(
-        run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.Passed(row["id"], row, None) for row in rows)
+    driver_stage.publish_rows(
+        run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.RowResult(row["id"], row, None) for row in rows)
     )
 
 
@@ -107,7 +107,7 @@ def ours(uri: str) -> dict[str, Any]:
     """Curate; this process does nothing else, so that its peak of memory is that of curating."""
     run = Run(uri)
     started = time.perf_counter()
-    artifact = curate.publish(run, curate.prepare(run, recipes.load("miniature", OVERRIDES)))
+    artifact = curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", OVERRIDES)))
     seconds = time.perf_counter() - started
     peak = report.peak()  # before the ids, of which there are many
     kept = {row["id"] for row in artifact.records()}

@@ -12,7 +12,7 @@ from benchmarks.corpus import Section, sections
 from speed_ray import recipes
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row, content_id
-from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.training import plan, train
@@ -33,7 +33,7 @@ def recipe(**embedder: Any) -> Recipe:
         "generator": {"engine": "scripted"},
         "embedder": settings,
     }
-    return recipes.check(tree, "the benchmark")
+    return recipes.validate(tree, "the benchmark")
 
 
 def example(section: Section, negatives: Sequence[str] = ()) -> Row:
@@ -62,14 +62,14 @@ def examples(count: int) -> list[Row]:
 
 def write_examples(run: Run, rows: Sequence[Row], shard_rows: int = 512) -> None:
     """Publish rows as the run's examples."""
-    passed = (Passed(row["row_id"], row, None) for row in rows)
-    publish(run.artifact(EXAMPLES), Plan(EXAMPLES, len(rows), shard_rows, variants=("",)), EXAMPLE, passed)
+    passed = (RowResult(row["row_id"], row, None) for row in rows)
+    publish_rows(run.artifact(EXAMPLES), Plan(EXAMPLES, len(rows), shard_rows, variants=("",)), EXAMPLE, passed)
 
 
 def write_curated(run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2_048) -> None:
     """Publish rows as the run's curated examples, all to be trained on."""
-    passed = (Passed(row["id"], {**row, "split": "train"}, None) for row in rows)
-    publish(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, count, shard_rows), CURATED, passed)
+    passed = (RowResult(row["id"], {**row, "split": "train"}, None) for row in rows)
+    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, count, shard_rows), CURATED, passed)
 
 
 def seconds_a_step(run: Run, recipe: Recipe, first: int) -> float:

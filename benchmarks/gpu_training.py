@@ -24,13 +24,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Pretr
 
 from benchmarks import report
 from speed_ray import recipes
-from speed_ray.engines.model_folder import find_model
-from speed_ray.records import CURATED, LESSON, VERDICT, Row, content_id
-from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.engines.model_folder import resolve_model
+from speed_ray.records import CURATED, SFT_EXAMPLE, VERDICT, Row, content_id
+from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.training import distributed, plan, train
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 PEAK = 989e12  # bf16 FLOP a second of an H100 or H200, dense
 WARM = 3  # steps that are not timed
@@ -53,7 +53,7 @@ def base(folder: Path, config: PretrainedConfig, device: str) -> Path:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    small = find_model("miniature://base")
+    small = resolve_model("miniature://base")
     assert small
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).write_bytes((small / name).read_bytes())
@@ -83,7 +83,7 @@ def rows(method: str, count: int, scale: float) -> list[Row]:
     return made
 
 
-def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> Training:
+def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> TrainingPlan:
     """The training to be timed; what it learns from and begins with is made first."""
     scale, batch = (0.1, 8) if tiny else (1.0, 2_048 if method == "contrastive" else 16)
     common: dict[str, Any] = {
@@ -101,14 +101,16 @@ def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> Tra
         "senior": dpo,
         "embedder": embedder,
     }
-    recipe = recipes.check(tree, "the benchmark")
-    data, schema = {"sft": (DRAFTS, LESSON), "dpo": (VERDICTS, VERDICT), "contrastive": (CURATED_EXAMPLES, CURATED)}[
-        method
-    ]
+    recipe = recipes.validate(tree, "the benchmark")
+    data, schema = {
+        "sft": (DRAFTS, SFT_EXAMPLE),
+        "dpo": (VERDICTS, VERDICT),
+        "contrastive": (CURATED_EXAMPLES, CURATED),
+    }[method]
     made = rows(method, 2 * batch, scale)
-    for artifact, columns in {(data, schema), (DRAFTS, LESSON)}:
-        passed = (Passed(row["row_id"], {name: row[name] for name in columns.names}, None) for row in made)
-        publish(run.artifact(artifact), Plan(artifact, len(made), 512, variants=("",)), columns, passed)
+    for artifact, columns in {(data, schema), (DRAFTS, SFT_EXAMPLE)}:
+        passed = (RowResult(row["row_id"], {name: row[name] for name in columns.names}, None) for row in made)
+        publish_rows(run.artifact(artifact), Plan(artifact, len(made), 512, variants=("",)), columns, passed)
     if method == "contrastive":
         return plan.embedder(run, recipe)
     if method == "dpo":
@@ -138,7 +140,7 @@ def main() -> None:
         torch.cuda.empty_cache()
         asked = training(options.method, Run(f"{folder}/run"), model, options.steps, options.tiny)
         train(asked, lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
-    distributed.leave()
+    distributed.destroy_process_group()
     seconds = (times[options.steps] - times[WARM]) / (options.steps - WARM)
     length, texts = (TEXT, 3) if options.method == "contrastive" else (PAIR, 2 if options.method == "dpo" else 1)
     scale = 0.1 if options.tiny else 1.0

@@ -21,7 +21,7 @@ from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, infonce, loop, train_step
 from speed_ray.training.contrastive.encoder import Encoder, padded
 from speed_ray.training.contrastive.infonce import Texts
-from speed_ray.training.contrastive.train_step import Objective, Triple
+from speed_ray.training.contrastive.train_step import ContrastiveConfig, Triple
 
 DROPOUT = 0.1
 
@@ -35,7 +35,7 @@ class Descent(torch.optim.SGD):
 
 def rows(tokenizer: Any, count: int) -> list[Triple]:
     """Questions of the miniature world, each with its answer and another document."""
-    documents, queries, relevant = retrieval_set.drawn()
+    documents, queries, relevant = retrieval_set.draw_queries()
     names, rng = list(documents), random.Random(0)
     made = []
     for query in rng.sample(list(queries), count):
@@ -48,8 +48,8 @@ def rows(tokenizer: Any, count: int) -> list[Triple]:
 
 def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
     """The miniature base as an embedder, in the shape of the case."""
-    model = encoder.load(base_model.ensure("base"), "mean", 128)
-    tokenizer = encoder.tokenizer(model)
+    model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 128)
+    tokenizer = encoder.load_tokenizer(model)
     for layer in model[0].model.layers:
         layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
     if settings.lora:
@@ -69,14 +69,14 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
     net, tokenizer = network(case, settings)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters() if weight.requires_grad}
     states = loop.optimised(net, settings, 1)
-    each = case["rows"] // distributed.world()
+    each = case["rows"] // distributed.world_size()
     mine = rows(tokenizer, case["rows"])[distributed.rank() * each : (distributed.rank() + 1) * each]
     torch.manual_seed(distributed.rank())
-    train_step.step(
+    train_step.train_step(
         states.network,
         mine,
         False,
-        Objective(settings.temperature, settings.micro_batch),
+        ContrastiveConfig(settings.temperature, settings.micro_batch),
         tokenizer.pad_token_id,
         states.backward,
         states.unsynchronised,
@@ -108,7 +108,7 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         first = rank * (len(documents) // world)
         own = torch.arange(first, first + len(documents) // world).view(-1, each).T
         texts = Texts(mine[:, 0], mine[:, 1], hashes, own)
-        total = total + infonce.loss(vector[:each], documents, texts, settings.temperature, False)
+        total = total + infonce.infonce_loss(vector[:each], documents, texts, settings.temperature, False)
     (total / case["rows"]).backward()
     return {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
 
@@ -131,8 +131,8 @@ def main() -> None:
     case: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     settings = Embedder.model_validate({"model": "miniature://base", "schedule": "constant", **case["settings"]})
     torch.optim.AdamW = Descent  # type: ignore[misc]
-    distributed.prepare(settings)
-    distributed.join(0)
+    distributed.prepare_environment(settings)
+    distributed.init_process_group(0)
     gradient = by_graph(case, settings) if case["graph"] else by_step(case, settings)
     if distributed.rank() == 0:
         torch.save({name: part.cpu() for name, part in gradient.items()}, case["out"])

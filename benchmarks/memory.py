@@ -26,9 +26,9 @@ def step(rows: int) -> dict[str, Any]:
     from speed_ray.miniature import base_model
     from speed_ray.recipes.schema import Embedder
     from speed_ray.training.contrastive import encoder, loop, train_step
-    from speed_ray.training.contrastive.train_step import Objective, Triple
+    from speed_ray.training.contrastive.train_step import ContrastiveConfig, Triple
 
-    model = encoder.load(base_model.ensure("base"), "mean", 64)
+    model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 64)
     network = encoder.Encoder(model.train())
     settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch=MINI_BATCH)
     states = loop.optimised(network, settings, 2)
@@ -40,8 +40,8 @@ def step(rows: int) -> dict[str, Any]:
         ]
 
     def take(triples: list[Triple]) -> None:
-        objective = Objective(0.05, MINI_BATCH)
-        train_step.step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
+        objective = ContrastiveConfig(0.05, MINI_BATCH)
+        train_step.train_step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
         states.step()
 
     take(batch(MINI_BATCH))  # the optimizer's own states, and what libraries take at first

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from speed_ray import pipeline, recipes
-from speed_ray.engines.model_folder import find_model
+from speed_ray.engines.model_folder import resolve_model
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.session import session
 from speed_ray.records import VERDICT, Row
 from speed_ray.stages import draft
-from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import DRAFTS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.storage.trained_models import Model
@@ -28,13 +28,13 @@ WITH_ADAPTERS = ["junior.lora={rank: 8, alpha: 16}", "senior.lora={rank: 8, alph
 def with_tasks(folder: Path, overrides: list[str]) -> Run:
     """Begin a run: topics and tasks."""
     run = Run(str(folder))
-    pipeline.brainstorm(run, recipes.load("miniature", overrides))
+    pipeline.brainstorm(run, recipes.load_recipe("miniature", overrides))
     return run
 
 
 def with_drafts(folder: Path, overrides: list[str]) -> Run:
     """Begin a run and let the teacher draft: what SFT learns from."""
-    recipe = recipes.load("miniature", overrides)
+    recipe = recipes.load_recipe("miniature", overrides)
     with session():
         run = with_tasks(folder, overrides)
         pool.execute(run, Step(draft.plan(run, recipe), partial(draft.stage, recipe)))
@@ -46,7 +46,7 @@ def with_pairs(folder: Path, overrides: list[str]) -> Run:
     run = with_drafts(folder, overrides)
     pairs = list(_pairs(run))
     plan = Plan(stage=VERDICTS, rows=len(pairs), shard_rows=100, variants=("",))
-    publish(run.artifact(VERDICTS), plan, VERDICT, (Passed(pair["row_id"], pair, None) for pair in pairs))
+    publish_rows(run.artifact(VERDICTS), plan, VERDICT, (RowResult(pair["row_id"], pair, None) for pair in pairs))
     publish_adapter(run, "junior", overrides)
     return run
 
@@ -60,10 +60,10 @@ def publish_adapter(run: Run, name: str, overrides: list[str]) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    recipe = recipes.load("miniature", overrides)
+    recipe = recipes.load_recipe("miniature", overrides)
     lora = recipe.junior.lora
     assert lora is not None
-    base = AutoModelForCausalLM.from_pretrained(find_model(recipe.generator.model))
+    base = AutoModelForCausalLM.from_pretrained(resolve_model(recipe.generator.model))
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.modules, task_type="CAUSAL_LM")
     torch.manual_seed(len(name))
     model = get_peft_model(base, config)

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from speed_ray.engines.fake_text import invent
+from speed_ray.engines.fake_text import fake_reply
 
 PAGE = b"<html><body><h1>Bad gateway</h1></body></html>"
 LEAST = re.compile(r"at least (\d+) words")
@@ -147,7 +147,7 @@ def completion(request: dict[str, Any], prompt: str, tokens: int) -> bytes:
     rng = random.Random(zlib.crc32(prompt.encode()) ^ request.get("seed", 0))
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
     facts = {"slots": slots(prompt)}
-    texts = [invent(schema, rng, facts) for _ in range(request.get("n", 1))]
+    texts = [fake_reply(schema, rng, facts) for _ in range(request.get("n", 1))]
     choices = [
         {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         for index, text in enumerate(texts)

@@ -23,7 +23,7 @@ from speed_ray.on_ray.pool import Step
 from speed_ray.recipes.schema import Recipe
 from speed_ray.stages import revise, synthesize
 from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
-from speed_ray.storage.trained_models import served
+from speed_ray.storage.trained_models import generator_with_trained_weights
 
 ONE_CORE = "{cpus: 1}"
 CONTENDERS = {"one pool of two engines": "{min: 2, max: 2, cpus: 1}", "two pools of one engine": ONE_CORE}
@@ -45,7 +45,7 @@ def overrides(rows: int, engines: str) -> list[str]:
 def measure(ground: Run, folder: Path, contender: str, rows: int) -> dict[str, Any]:
     """Write and revise all rows in a fresh copy of the run."""
     shutil.copytree(ground.uri, folder)
-    run, recipe = Run(str(folder)), recipes.load("miniature", overrides(rows, CONTENDERS[contender]))
+    run, recipe = Run(str(folder)), recipes.load_recipe("miniature", overrides(rows, CONTENDERS[contender]))
     pool.execute(run, *steps(run, recipe, apart=contender.startswith("two pools")))
     written, revised = (process.commits(folder, name) for name in (EXAMPLES, REVISED_EXAMPLES))
     began = min(c.started for c in written)
@@ -62,7 +62,10 @@ def measure(ground: Run, folder: Path, contender: str, rows: int) -> dict[str, A
 
 def steps(run: Run, recipe: Recipe, apart: bool) -> tuple[Step, Step]:
     """Senior, then revisor. Engines that differ in any argument do not share a pool, and this one changes nothing."""
-    senior, revisor = served(run, recipe, "senior"), served(run, recipe, "revisor")
+    senior, revisor = (
+        generator_with_trained_weights(run, recipe, "senior"),
+        generator_with_trained_weights(run, recipe, "revisor"),
+    )
     if apart:
         revisor = revisor.model_copy(update={"args": {**revisor.args, "seed": 1}})
     examples = synthesize.plan(run, recipe, senior)

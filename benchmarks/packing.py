@@ -39,11 +39,13 @@ def trained(run: Run, changes: list[str], contender: str) -> dict[str, Any]:
 
 def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
     """What the rows are like, and what share of the unpacked batches is padding."""
-    junior = plan.junior(run, recipes.load("miniature", changes))
-    read = tokenize.read(junior, load_model.tokenizer(junior), load_model.window(junior)).trained
+    junior = plan.junior(run, recipes.load_recipe("miniature", changes))
+    read = tokenize.read_rows(junior, load_model.load_chat_tokenizer(junior), load_model.window(junior)).trained
     tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
     size = junior.settings.micro_batch
-    places = tokenize.laid_out(tokenize.order(len(read), len(read), junior.seed), read, junior.settings.batch)
+    places = tokenize.sort_by_length_within_batch(
+        tokenize.shuffled_order(len(read), len(read), junior.seed), read, junior.settings.batch
+    )
     ordered = [tokens[place] for place in places]
     batches = [ordered[first : first + size] for first in range(0, len(ordered), size)]
     return {

@@ -14,7 +14,7 @@ from speed_ray.storage.run import Run
 
 def planned(uri: str, overrides: list[str]) -> tuple[Recipe, list[Request]]:
     """Return the recipe and every first request of the plan, with its seed."""
-    recipe = recipes.load("miniature", [*UNALIGNED, *overrides])
+    recipe = recipes.load_recipe("miniature", [*UNALIGNED, *overrides])
     run = Run(uri)
     plan = synthesize.plan(run, recipe)
     inputs, stage = Inputs(run.artifact(str(plan.input)), plan), synthesize.stage(recipe)

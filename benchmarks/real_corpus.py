@@ -30,7 +30,7 @@ def recipe(beir: Path, sts: Path | None, epochs: float) -> Recipe:
     sets = {"retrieval": [{"path": str(beir), "instruction": ""}]}
     if sts:
         sets["sts"] = [{"path": str(sts), "instruction": ""}]
-    return recipes.check({**tree, "curate": curate, "evaluate": sets}, "the benchmark")
+    return recipes.validate({**tree, "curate": curate, "evaluate": sets}, "the benchmark")
 
 
 def write_beir(folder: Path, found: list[Section], asked: set[str]) -> None:
@@ -49,7 +49,7 @@ def scores(run: Run) -> list[dict[str, Any]]:
     """One row a model and set, from what the job stored."""
     found = []
     for model in ("base", "embedder", "bm25"):
-        for result in results.published(run, model):
+        for result in results.published_scores(run, model):
             found.append({"model": model, "set": result["kind"], **result["scores"]})
     return found
 

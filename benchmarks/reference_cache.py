@@ -38,7 +38,7 @@ def recomputed(run: Run, changes: list[str]) -> dict[str, Any]:
     """TRL's, by the copy of the junior that it keeps beside the senior."""
     began = time.time()
     speed = rival(run, changes, "recomputed")
-    senior = recipes.load("miniature", changes).senior
+    senior = recipes.load_recipe("miniature", changes).senior
     return {
         "contender": speed["contender"],
         "s/step": 1 / speed["steps/s"],

@@ -18,12 +18,12 @@ from trl import DPOConfig, DPOTrainer
 
 from benchmarks.training import FROM, rate
 from speed_ray import recipes
-from speed_ray.engines.model_folder import find_model
+from speed_ray.engines.model_folder import resolve_model
 from speed_ray.recipes.schema import Dpo
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import load_model, plan, tokenize
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 
 class Clock(TrainerCallback):
@@ -40,7 +40,7 @@ class Clock(TrainerCallback):
 
 
 def main() -> None:
-    training = plan.senior(Run(sys.argv[1]), recipes.load("miniature", json.loads(sys.argv[2])))
+    training = plan.senior(Run(sys.argv[1]), recipes.load_recipe("miniature", json.loads(sys.argv[2])))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer(training, folder, sys.argv[3] == "precomputed", clock).train()
@@ -48,17 +48,17 @@ def main() -> None:
     print(json.dumps({"contender": contender, "steps/s": rate(clock.points), "last loss": clock.loss}))
 
 
-def trainer(training: Training, folder: str, precomputed: bool, clock: Clock) -> DPOTrainer:
+def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock) -> DPOTrainer:
     """TRL as its documentation has it; what it is given is what speed_ray/training/trl_trainer.py gives it."""
-    settings, tokenizer = training.settings, load_model.tokenizer(training)
+    settings, tokenizer = training.settings, load_model.load_chat_tokenizer(training)
     assert isinstance(settings, Dpo)
-    read = tokenize.read(training, tokenizer, load_model.window(training)).trained
-    steps = plan.steps(training, len(read))
-    places = tokenize.laid_out(
-        tokenize.order(len(read), steps * settings.batch, training.seed), read, settings.batch
+    read = tokenize.read_rows(training, tokenizer, load_model.window(training)).trained
+    steps = plan.count_steps(training, len(read))
+    places = tokenize.sort_by_length_within_batch(
+        tokenize.shuffled_order(len(read), steps * settings.batch, training.seed), read, settings.batch
     )  # as ours: like is compared with like
     order = [read[place]["row_id"] for place in places]
-    base = AutoModelForCausalLM.from_pretrained(find_model(training.base))
+    base = AutoModelForCausalLM.from_pretrained(resolve_model(training.base))
     junior = Model(Run(training.run), str(training.start)).fetch()
     return DPOTrainer(
         model=PeftModel.from_pretrained(base, junior, is_trainable=True),
@@ -91,7 +91,7 @@ def trainer(training: Training, folder: str, precomputed: bool, clock: Clock) ->
     )
 
 
-def pairs(training: Training, order: list[str]) -> Dataset:
+def pairs(training: TrainingPlan, order: list[str]) -> Dataset:
     """The rows as conversations, in the order in which our own training takes them."""
     by_id = {row["row_id"]: row for row in plan.data(training).records()}
     return Dataset.from_list(

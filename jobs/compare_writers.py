@@ -62,7 +62,7 @@ def _sibling(run: Run, recipe: Recipe, writer: str, parts: tuple[str, ...]) -> R
 
 
 def _scores(run: Run, model: str) -> list[str]:
-    scores = next(result["scores"] for result in results.published(run, model) if result["kind"] == "retrieval")
+    scores = next(result["scores"] for result in results.published_scores(run, model) if result["kind"] == "retrieval")
     return [f"{scores[name]:.3f}" for name in SHOWN]
 
 

@@ -17,7 +17,7 @@ from speed_ray.console import status as standing
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage import verify as proving
-from speed_ray.storage.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, TOPICS, Run, written
+from speed_ray.storage.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, TOPICS, Run, finished_examples
 from speed_ray.storage.trained_models import Model
 
 app = typer.Typer(
@@ -130,9 +130,9 @@ def status(
         from speed_ray.console import watch as watching
 
         with contextlib.suppress(KeyboardInterrupt):
-            watching.watch(Run(run), Console())
+            watching.watch_status(Run(run), Console())
         _end(0)
-    print(*standing.lines(Run(run)), sep="\n")
+    print(*standing.status_lines(Run(run)), sep="\n")
 
 
 @app.command()
@@ -168,7 +168,7 @@ def show(
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of example.")] = None,
 ) -> None:
     """Print rows with their whole lineage: topic, task, prompt, raw reply, model, seed."""
-    showing.show(Run(run), artifact, Console(), row, rejects, kind)
+    showing.show_rows(Run(run), artifact, Console(), row, rejects, kind)
 
 
 @app.command()
@@ -189,19 +189,21 @@ def quality(
     if artifact not in ARTIFACTS:
         raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")
     opened, console = Run(run), Console()
-    for part in told.shown(quality.quality(opened, artifact)):
+    for part in told.quality_tables(quality.measure_quality(opened, artifact)):
         console.print(part)
     if embedder:
         from speed_ray.evaluation import eval_models, margins
 
-        subject = eval_models.named(embedder)
-        embed = eval_models.embed(eval_models.load(subject, "cpu"), subject.instructed, "")
-        found = margins.margins(embed, quality.sample(opened.artifact(artifact)), subject.instructed)
-        console.print(told.shown_margins(found), soft_wrap=True)
+        subject = eval_models.model_named(embedder)
+        embed = eval_models.embed(eval_models.load_model(subject, "cpu"), subject.instructed, "")
+        found = margins.measure_margins(embed, quality.sample_rows(opened.artifact(artifact)), subject.instructed)
+        console.print(told.margin_tables(found), soft_wrap=True)
     if against:
         from speed_ray.evaluation import win_rate
 
-        console.print(told.shown_wins(win_rate.wins(opened, Run(against), artifact), against), soft_wrap=True)
+        console.print(
+            told.win_rate_tables(win_rate.measure_win_rate(opened, Run(against), artifact), against), soft_wrap=True
+        )
 
 
 @app.command()
@@ -217,12 +219,12 @@ def serve(
     """Serve an embedder behind OpenAI's /v1/embeddings until Ctrl-C."""
     from speed_ray.serving import resolve_model as models
 
-    served = models.find(model)
+    served = models.resolve_served_model(model)
     served = served if name is None else dataclasses.replace(served, name=name)
     from speed_ray.serving import application  # imports Ray and torch
 
     signal.signal(signal.SIGTERM, _interrupt)
-    application.run(served, application.Replicas.read(replicas, cpus, gpus), host, port)
+    application.run_server(served, application.Replicas.read(replicas, cpus, gpus), host, port)
 
 
 @app.command()
@@ -273,7 +275,7 @@ def _do(
     """Do one job, or all that a recipe needs up to it, its last by default; say what it made and what comes next."""
     from speed_ray import pipeline
 
-    recipe, run = recipes.load(recipe_name, overrides or ()), Run(uri)
+    recipe, run = recipes.load_recipe(recipe_name, overrides or ()), Run(uri)
     needed = pipeline.needed(recipe)
     name = name or needed[-1]
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
@@ -293,7 +295,7 @@ def _do(
     if made in ARTIFACTS and not run.artifact(made).record_files():
         print(f"next: {_command()} show {where} {made} --rejects")
     elif following is None:
-        print(f"next: {_command()} verify {where} && {_command()} show {where} {written(recipe)}")
+        print(f"next: {_command()} verify {where} && {_command()} show {where} {finished_examples(recipe)}")
     else:
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         begun = f"--recipe {shlex.quote(recipe_name)} --run {where}{options}"
@@ -301,7 +303,7 @@ def _do(
 
 
 def _made(job: str, recipe: Recipe) -> str:
-    return written(recipe) if job == "synthesize" else MADE[job]
+    return finished_examples(recipe) if job == "synthesize" else MADE[job]
 
 
 def _following(run: Run, recipe: Recipe, job: str) -> str | None:
@@ -326,7 +328,7 @@ def _command() -> str:
 def _say_what_was_made(run: Run, made: str) -> None:
     if made not in ARTIFACTS:
         print(f"\n{made}: trained, in {Model(run, made).where}")
-    for part in standing.standings(run):
+    for part in standing.artifact_statuses(run):
         counts = part.counts
         if part.artifact == made:
             print(f"\n{made}: {counts.records:,} records in {run.uri}/{made}")

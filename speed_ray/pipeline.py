@@ -16,19 +16,19 @@ from speed_ray.stages import critique, draft, judge, pair_revisions, propose, re
 from speed_ray.stages import curate as curation
 from speed_ray.stages import synthesize as synthesis
 from speed_ray.storage.run import Run
-from speed_ray.storage.trained_models import served
+from speed_ray.storage.trained_models import generator_with_trained_weights
 from speed_ray.training import plan as trainings
 from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
     """Topics are truncated; a teacher proposes tasks for each topic and kind; the few that differ are kept."""
-    listed = topics.read(recipe.topics.source, recipe.topics.limit)
+    listed = topics.read_topics(recipe.topics.source, recipe.topics.limit)
     preflight.check_recipe(recipe, synthesis.shortest(recipe))
     run.freeze(recipe)
-    topics.collect(run, listed)
+    topics.collect_topics(run, listed)
     _ask(run, brainstorming, recipe)
-    select_tasks.select(run, recipe)
+    select_tasks.select_tasks(run, recipe)
 
 
 def align_junior(run: Run, recipe: Recipe) -> None:
@@ -40,15 +40,15 @@ def align_junior(run: Run, recipe: Recipe) -> None:
     if recipe.synthesize.revise:
         trainings.revisor(run, recipe)
     _ask(run, draft, recipe)
-    train.fit(training)
+    train.train_on_ray(training)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
     """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
-    junior, training = served(run, recipe, JUNIOR), trainings.senior(run, recipe)
+    junior, training = generator_with_trained_weights(run, recipe, JUNIOR), trainings.senior(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, judge, recipe)
-    train.fit(training)
+    train.train_on_ray(training)
 
 
 def align_revisor(run: Run, recipe: Recipe) -> None:
@@ -57,25 +57,25 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     The paper stops after SFT (`revisor.dpo: false`); here the revisor also learns to prefer the teacher's revision to
     its own, and may begin as the junior, which can write already (`revisor.start`).
     """
-    junior = served(run, recipe, JUNIOR)
+    junior = generator_with_trained_weights(run, recipe, JUNIOR)
     supervised, *preferring = trainings.revisor(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, critique, recipe)
-    train.fit(supervised)
+    train.train_on_ray(supervised)
     if preferring:
-        _ask(run, self_revise, recipe, served(run, recipe, REVISOR_SFT))
-        pair_revisions.pair(run, recipe)
-        train.fit(preferring[0])
+        _ask(run, self_revise, recipe, generator_with_trained_weights(run, recipe, REVISOR_SFT))
+        pair_revisions.pair_revisions(run, recipe)
+        train.train_on_ray(preferring[0])
 
 
 def synthesize(run: Run, recipe: Recipe) -> None:
     """A small generator writes one example for every planned prompt, and a revisor goes over each of them once."""
     name = recipe.synthesize.generator
-    writer = recipe.generator if name == "base" else served(run, recipe, name)
+    writer = recipe.generator if name == "base" else generator_with_trained_weights(run, recipe, name)
     examples = synthesis.plan(run, recipe, writer)
     steps = [Step(examples, partial(synthesis.stage, recipe, writer))]
     if recipe.synthesize.revise:
-        revisor = served(run, recipe, REVISOR)
+        revisor = generator_with_trained_weights(run, recipe, REVISOR)
         steps.append(Step(revise.plan(examples, recipe, revisor), partial(revise.stage, recipe, revisor)))
     run.freeze(recipe)
     pool.execute(run, *steps)
@@ -93,22 +93,22 @@ def train_embedder(run: Run, recipe: Recipe) -> None:
     training = trainings.embedder(run, recipe)
     trainings.data_identity(training)  # says so where there is nothing to learn from yet
     run.freeze(recipe)
-    train.fit(training)
+    train.train_on_ray(training)
 
 
 def evaluate(run: Run, recipe: Recipe) -> None:
     """The embedder is scored on every set, beside the model that its training began with, and beside BM25."""
     from speed_ray.evaluation import eval_models, results, scoring  # with what no other job needs: an extra, `train`
 
-    scored, tasks = eval_models.subjects(run, recipe), scoring.tasks(recipe.evaluate)
+    scored, tasks = eval_models.models_of(run, recipe), scoring.all_tasks(recipe.evaluate)
     workers = recipe.evaluate.workers
     run.freeze(recipe)
-    missing = scoring.missing(run, scored, tasks, "cuda" if workers.gpus else "cpu")
+    missing = scoring.missing_scores(run, scored, tasks, "cuda" if workers.gpus else "cpu")
     try:
-        map_tasks.spread("evaluate", missing, scoring.score, workers)
+        map_tasks.map_tasks("evaluate", missing, scoring.score_task, workers)
     finally:
-        results.publish(run, scored, tasks)
-        Console().print(results.table(run, scored, tasks))
+        results.publish_scores(run, scored, tasks)
+        Console().print(results.score_table(run, scored, tasks))
 
 
 ORDER = (brainstorm, align_junior, align_senior, align_revisor, synthesize, curate, train_embedder, evaluate)

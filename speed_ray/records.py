@@ -68,7 +68,7 @@ def _trainable(*answers: pa.Field) -> pa.Schema:
 
 
 # Answers are an example's fields as JSON text, in the order of their kind: the form that a model is to learn.
-LESSON = _trainable(pa.field("reply", pa.string(), nullable=False))
+SFT_EXAMPLE = _trainable(pa.field("reply", pa.string(), nullable=False))
 
 CANDIDATES = _trainable(
     pa.field("task", pa.string(), nullable=False),
@@ -76,13 +76,13 @@ CANDIDATES = _trainable(
     pa.field("candidates", _STRINGS, nullable=False),  # different from each other, each past its kind's checks
 )
 
-PAIR = _trainable(
+PREFERENCE_PAIR = _trainable(
     pa.field("chosen", pa.string(), nullable=False),
     pa.field("rejected", pa.string(), nullable=False),
 )
 
 VERDICT = _trainable(
-    *(PAIR.field(name) for name in ("chosen", "rejected")),
+    *(PREFERENCE_PAIR.field(name) for name in ("chosen", "rejected")),
     pa.field("order", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),  # as they were shown
     pa.field("best", pa.int32(), nullable=False),  # place as shown, from 1
     pa.field("worst", pa.int32(), nullable=False),

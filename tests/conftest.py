@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speed_ray import engines, pipeline, recipes
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.schema import Recipe
@@ -75,7 +75,7 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """The recipe with its overrides."""
-        return recipes.load("miniature", self.overrides)
+        return recipes.load_recipe("miniature", self.overrides)
 
     @property
     def examples(self) -> Path:
@@ -90,9 +90,9 @@ class Job:
         """Brainstorm without Ray: a worker of this process answers."""
         run, recipe = self.run, self.recipe
         run.freeze(recipe)
-        topics.collect(run, topics.read(recipe.topics.source))
+        topics.collect_topics(run, topics.read_topics(recipe.topics.source))
         self.make(brainstorm.plan(run, recipe), brainstorm.stage(recipe))
-        select_tasks.select(run, recipe)
+        select_tasks.select_tasks(run, recipe)
         return self
 
     def make(self, plan: Plan, stage: Stage) -> None:
@@ -124,7 +124,7 @@ def work(run: Run, artifact: Artifact, plan: Plan, stage: Stage, shards: int | N
     """Commit the first pending shards of a plan with one engine in this process."""
     artifact.ensure_plan(plan)
     assert plan.input
-    engine = engines.build([stage.engine], Spent(), stage.role)
+    engine = engines.build_engine([stage.engine], Usage(), stage.role)
     worker = Worker(stage, artifact, plan, Inputs(run.artifact(plan.input), plan), engine)
 
     async def answer() -> None:

@@ -12,10 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, train_step
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.train_step import Objective, Triple
+from speed_ray.training.contrastive.train_step import ContrastiveConfig, Triple
 
 ROWS, NEGATIVES = 8, 2
-OBJECTIVE = Objective(temperature=0.05, mini_batch=5)
+OBJECTIVE = ContrastiveConfig(temperature=0.05, mini_batch=5)
 
 
 def rows(tokenizer) -> list[Triple]:
@@ -33,16 +33,16 @@ def rows(tokenizer) -> list[Triple]:
 
 def gradient(base: Path, mini_batch: int) -> dict[str, Tensor]:
     """The gradient on this worker, after all have done their share."""
-    model = encoder.load(base, "last", max_length=64)
-    tokenizer = encoder.tokenizer(model)
+    model = encoder.load_encoder(base, "last", max_length=64)
+    tokenizer = encoder.load_tokenizer(model)
     network = Encoder(model)
-    rank, world = distributed.rank(), distributed.world()
+    rank, world = distributed.rank(), distributed.world_size()
     shared = DistributedDataParallel(network) if world > 1 else network
     each = ROWS // world
     mine = rows(tokenizer)[rank * each : (rank + 1) * each]
     unsynchronised = shared.no_sync if world > 1 else contextlib.nullcontext
-    objective = Objective(OBJECTIVE.temperature, mini_batch)
-    train_step.step(
+    objective = ContrastiveConfig(OBJECTIVE.temperature, mini_batch)
+    train_step.train_step(
         shared,
         mine,
         False,

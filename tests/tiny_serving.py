@@ -15,7 +15,7 @@ PROMPTS = {"query": "Instruct: find it\nQuery: ", "document": ""}
 
 def tiny_embedder(folder: Path) -> Path:
     """A sentence-transformers folder as a training leaves it: 64 wide, 96 tokens at most, a prompt for queries."""
-    model = encoder.load(tiny_model(folder / "base"), "last", max_length=96)
+    model = encoder.load_encoder(tiny_model(folder / "base"), "last", max_length=96)
     model.prompts = dict(PROMPTS)
     model.save(str(folder / "embedder"))
     return folder / "embedder"

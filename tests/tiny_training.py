@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from speed_ray import recipes
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import LESSON, REVISION, VERDICT, Row, content_id
-from speed_ray.records import PAIR as REVISION_PAIR
-from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.records import PREFERENCE_PAIR as REVISION_PAIR
+from speed_ray.records import REVISION, SFT_EXAMPLE, VERDICT, Row, content_id
+from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
 
@@ -23,7 +23,7 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ message['content'] + eos_token }}{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
 )
-SCHEMAS = {DRAFTS: LESSON, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: REVISION_PAIR}
+SCHEMAS = {DRAFTS: SFT_EXAMPLE, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: REVISION_PAIR}
 
 
 def tiny_model(
@@ -82,9 +82,9 @@ def _row(number: int) -> Row:
 def write_rows(run: Run, artifact: str, rows: list[Row]) -> None:
     """Publish rows as one of the artifacts that models learn from."""
     schema = SCHEMAS[artifact]
-    passed = (Passed(row["row_id"], {name: row[name] for name in schema.names}, None) for row in rows)
+    passed = (RowResult(row["row_id"], {name: row[name] for name in schema.names}, None) for row in rows)
     plan = Plan(stage=artifact, rows=len(rows), shard_rows=16, variants=("",))
-    publish(run.artifact(artifact), plan, schema, passed)
+    publish_rows(run.artifact(artifact), plan, schema, passed)
 
 
 def tiny_recipe(model: Path, **settings: Any) -> Recipe:
@@ -103,7 +103,7 @@ def tiny_recipe(model: Path, **settings: Any) -> Recipe:
         "senior": dpo,
         "revisor": {"sft": sft, "dpo": dpo},
     }
-    return recipes.check(tree, "the test")
+    return recipes.validate(tree, "the test")
 
 
 def torchrun(
@@ -118,7 +118,7 @@ def torchrun(
 def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:
     """The command line of a training on several processes of this machine."""
     path = Path(run.uri).with_name(f"{Path(run.uri).name}-{model}.yaml")
-    path.write_text(recipes.dump(recipe))
+    path.write_text(recipes.dump_yaml(recipe))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
     return [*launcher, "-m", "--", "speed_ray.training", model, "--recipe", str(path), "--run", run.uri]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # they bring torch, and the prompts
     from speed_ray.evaluation.win_rate import Wins
 
 
-def shown(quality: Quality) -> Iterator[RenderableType]:
+def quality_tables(quality: Quality) -> Iterator[RenderableType]:
     """The numbers, then how long texts are."""
     counts = quality.counts
     yield Text(
@@ -37,7 +37,7 @@ def shown(quality: Quality) -> Iterator[RenderableType]:
     yield _lengths(quality)
 
 
-def shown_margins(margins: "Margins") -> Text:
+def margin_tables(margins: "Margins") -> Text:
     """One line on positives and negatives."""
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
@@ -46,7 +46,7 @@ def shown_margins(margins: "Margins") -> Text:
     )
 
 
-def shown_wins(wins: "Wins", against: str) -> Text:
+def win_rate_tables(wins: "Wins", against: str) -> Text:
     """One line on the comparison."""
     left_out = {"verdicts could not be read": wins.unread, "pairs were one text twice": wins.alike}
     rest = "".join(f"; {count:,} {what}" for what, count in left_out.items() if count)

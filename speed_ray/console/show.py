@@ -31,7 +31,7 @@ from speed_ray.storage.run import (
     Run,
 )
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact
-from speed_ray.text.terminal import disarmed
+from speed_ray.text.terminal import sanitize
 
 FEW = 3
 OF_TASK = (TASKS, TOPICS)
@@ -47,7 +47,7 @@ ABOVE = {
 ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES), (EXAMPLES, REVISED_EXAMPLES))
 
 
-def show(
+def show_rows(
     run: Run, name: str, console: Console, row: str | None = None, rejects: bool = False, kind: str | None = None
 ) -> None:
     """Print one row with its whole lineage, or three: of a kind each, or the first of one kind or of the rejects."""
@@ -63,8 +63,8 @@ def show(
     if not chosen:
         what = f"row {row}" if row else "rejects" if rejects else "records"
         of_kind = f" of kind {kind}" if kind else ""
-        if kind and kind not in kinds.names():
-            of_kind += nearest(kind, kinds.names())
+        if kind and kind not in kinds.kind_names():
+            of_kind += nearest(kind, kinds.kind_names())
         raise UserError(f"{artifact.where} holds no {what}{of_kind}.{_instead(artifact, row, rejects)}")
     for record in chosen:
         console.print(_panel(run, artifact, record, whole=row is not None))
@@ -130,7 +130,7 @@ def _fields(record: Row, prefix: str = "") -> Text:
     for key, value in record.items():
         if key not in ("id", "row_id", "parent_id"):
             text.append(f"{prefix}{key}: ", style="bold")
-            text.append_text(disarmed(_words(value)))
+            text.append_text(sanitize(_words(value)))
             text.append("\n")
     return text
 
@@ -145,9 +145,9 @@ def _reply(name: str, reply: Row) -> Text:
     model = reply["model"] + (f" with adapter {reply['adapter']}" if reply["adapter"] else "")
     text = Text(f"prompt of {name} (trial {reply['trial']}, seed {reply['seed']}, model {model}):\n", style="bold")
     for message in reply["messages"]:
-        text.append_text(disarmed(message["content"].strip() + "\n"))
+        text.append_text(sanitize(message["content"].strip() + "\n"))
     text.append(f"raw reply ({reply['finish_reason']}, {reply['output_tokens']} tokens):\n", style="bold")
-    text.append_text(disarmed(reply["text"] + "\n"))
+    text.append_text(sanitize(reply["text"] + "\n"))
     return text
 
 

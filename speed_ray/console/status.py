@@ -4,25 +4,25 @@ import json
 import time
 from dataclasses import dataclass
 
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
 from speed_ray.evaluation import parse_rate, position_bias, revisions
-from speed_ray.executor.usage import ARTIFACTS_OF, by_artifact
-from speed_ray.on_ray.progress import cost
+from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
+from speed_ray.on_ray.progress import format_cost
 from speed_ray.recipes.schema import OpenAIEngine, Recipe
-from speed_ray.storage.run import ARTIFACTS, MAKES, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
+from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
-from speed_ray.storage.store import find
+from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 
 # What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
 PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
 
-MODELS = [name for name in MAKES if name not in ARTIFACTS]
+MODELS = [name for name in PRODUCED_BY if name not in ARTIFACTS]
 
 
 @dataclass(frozen=True)
-class Standing:
+class ArtifactStatus:
     """One artifact: how much of it there is, and when the last of that came."""
 
     artifact: str
@@ -43,7 +43,7 @@ class Standing:
         return f"last commit {self.idle:,.0f} s ago"
 
 
-def standings(run: Run) -> list[Standing]:
+def artifact_statuses(run: Run) -> list[ArtifactStatus]:
     """Every artifact that was begun. Raises UserError where there is none."""
     found = [_standing(run.artifact(name)) for name in ARTIFACTS]
     begun = [standing for standing in found if standing]
@@ -53,12 +53,12 @@ def standings(run: Run) -> list[Standing]:
     return begun
 
 
-def _standing(artifact: Artifact) -> Standing | None:
+def _standing(artifact: Artifact) -> ArtifactStatus | None:
     plan = artifact.plan()
     if plan is None:
         return None
     commits = list(artifact.commits())
-    return Standing(
+    return ArtifactStatus(
         artifact=artifact.name,
         planned=plan.rows,
         shards=plan.shards,
@@ -69,11 +69,11 @@ def _standing(artifact: Artifact) -> Standing | None:
     )
 
 
-def lines(run: Run) -> list[str]:
+def status_lines(run: Run) -> list[str]:
     """One line an artifact, below it what its records are and why rows were rejected; then what the teacher took."""
     recipe = run.recipe()
     found = []
-    for standing in standings(run):
+    for standing in artifact_statuses(run):
         artifact = run.artifact(standing.artifact)
         found += [
             _line(recipe, standing),
@@ -82,10 +82,10 @@ def lines(run: Run) -> list[str]:
             *_places(artifact),
             *_kept(artifact),
         ]
-    return [*found, *_trained(run), *_teacher(recipe, by_artifact(run, "teacher"))]
+    return [*found, *_trained(run), *_teacher(recipe, usage_by_artifact(run, "teacher"))]
 
 
-def _line(recipe: Recipe, standing: Standing) -> str:
+def _line(recipe: Recipe, standing: ArtifactStatus) -> str:
     counts = standing.counts
     parts = [
         f"{standing.artifact}: {standing.state}",
@@ -100,7 +100,7 @@ def _line(recipe: Recipe, standing: Standing) -> str:
     return " · ".join(parts)
 
 
-def breakdown(standing: Standing) -> list[str]:
+def breakdown(standing: ArtifactStatus) -> list[str]:
     """Lines that say what the records are and why rows were rejected."""
     kinds, reasons = standing.counts.kinds, standing.counts.reasons
     lines = [f"  {kind}: {count:,}" for kind, count in sorted(kinds.items())]
@@ -115,13 +115,13 @@ def _parsed(artifact: Artifact) -> list[str]:
     return [
         f"  {each.model}: {each.parsed / each.looked_at:.1%} of {each.looked_at:,} raw replies parsed"
         + (", held to a JSON schema: this says nothing about the model" if each.held_to_schema else "")
-        for each in parse_rate.parsed(artifact)
+        for each in parse_rate.measure_parse_rate(artifact)
     ]
 
 
 def _places(artifact: Artifact) -> list[str]:
     """Lines that say whether a judge looks at the place where it is shown a candidate."""
-    found = position_bias.places(artifact) if artifact.name == VERDICTS else None
+    found = position_bias.count_positions(artifact) if artifact.name == VERDICTS else None
     if found is None:
         return []
     shares = " ".join(f"{place}: {share:.0%}" for place, share in enumerate(found.shares, 1))
@@ -149,36 +149,36 @@ def _trained(run: Run) -> list[str]:
     found = []
     for model in (Model(run, name) for name in MODELS):
         manifest = model.manifest()
-        logged = find(run.store, f"{model.path}/metrics.jsonl")
+        logged = read_if_exists(run.store, f"{model.path}/metrics.jsonl")
         last = json.loads(logged.splitlines()[-1]) if logged else {}
         step = f" · step {last['step']:,}" if "step" in last else ""
         if manifest is not None:
             found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
-        elif logged is not None or find(run.store, f"{model.path}/plan.json") is not None:
+        elif logged is not None or read_if_exists(run.store, f"{model.path}/plan.json") is not None:
             found.append(f"{model.name}: in training{step}, as stored with its last checkpoint")
     return found
 
 
-def _teacher(recipe: Recipe, spent: dict[str, Spent]) -> list[str]:
+def _teacher(recipe: Recipe, spent: dict[str, Usage]) -> list[str]:
     """Lines that say what the teacher was asked for, stage by stage, and against the paper."""
     asked = {name: each for name, each in spent.items() if each.calls}
     if not asked:
         return []
     price = recipe.teacher.price if isinstance(recipe.teacher, OpenAIEngine) else None
-    total = sum(asked.values(), Spent())
+    total = sum(asked.values(), Usage())
     lines = [f"teacher ({recipe.teacher.model}):"]
     for name, each in {**asked, "in all": total}.items():
         line = f"  {name:<15}{each.calls:>9,} calls {each.prompt_tokens:>13,} + {each.output_tokens:>11,} tokens"
         lines.append(line + (f" {'$' + format(each.dollars(price), ',.2f'):>11}" if price else ""))
-    counted = total - asked.get(PROPOSED_TASKS, Spent())
+    counted = total - asked.get(PROPOSED_TASKS, Usage())
     tokens = counted.prompt_tokens + counted.output_tokens
     shares = f"{counted.calls / PAPERS_CALLS:.1%} of its 45K calls, {tokens / PAPERS_TOKENS:.1%} of its 32M tokens"
     return [*lines, f"  against the paper, which leaves brainstorming out: {shares}"]
 
 
-def _dollars(recipe: Recipe, standing: Standing) -> str:
+def _dollars(recipe: Recipe, standing: ArtifactStatus) -> str:
     for role, artifacts in ARTIFACTS_OF.items():
         engine = getattr(recipe, role)
         if standing.artifact in artifacts and isinstance(engine, OpenAIEngine) and engine.price:
-            return f"${cost(standing.counts, engine.price.input, engine.price.output):,.2f}"
+            return f"${format_cost(standing.counts, engine.price.input, engine.price.output):,.2f}"
     return ""

@@ -14,7 +14,7 @@ from speed_ray.storage.run import Run
 EVERY = 5.0  # seconds
 
 
-def watch(run: Run, console: Console) -> None:
+def watch_status(run: Run, console: Console) -> None:
     """Show a run until Ctrl-C: in place on a terminal; elsewhere one block after another, each that says more."""
     looks = _looks(run)
     if not console.is_terminal:
@@ -37,12 +37,12 @@ def _looks(run: Run) -> Iterator[str]:
     before: dict[str, int] = {}
     looked = time.monotonic()
     while True:
-        done = {each.artifact: each.counts.accepted + each.counts.rejected for each in status.standings(run)}
+        done = {each.artifact: each.counts.accepted + each.counts.rejected for each in status.artifact_statuses(run)}
         seconds, looked = time.monotonic() - looked, time.monotonic()
         grown = {name: count - before.get(name, count) for name, count in done.items()}
         rates = [f"{name}: {rows / seconds:,.1f} rows/s" for name, rows in grown.items() if rows]
         live = exported.lines(exported.sums(run.store.uri, exported.pages())) if joined else []
         hint = [] if joined else ["(set RAY_ADDRESS to the run's cluster to see its engines and trainings too)"]
-        yield "\n".join([f"{datetime.now():%H:%M:%S}", *status.lines(run), *rates, *live, *hint])
+        yield "\n".join([f"{datetime.now():%H:%M:%S}", *status.status_lines(run), *rates, *live, *hint])
         before = done
         time.sleep(EVERY)

@@ -25,7 +25,7 @@ AT_ONCE = 4_096  # texts
 Reader = Callable[[Path], Iterator[str]]
 
 
-class Seen:
+class EvaluationNgrams:
     """The word runs of evaluation sets, by the name of the set, sorted."""
 
     def __init__(self, sets: dict[str, Hashes]) -> None:
@@ -51,16 +51,16 @@ class Seen:
         return found
 
 
-def read(paths: Iterable[str]) -> Seen:
+def read_evaluation_texts(paths: Iterable[str]) -> EvaluationNgrams:
     """Read evaluation sets. Raises UserError for what is missing or cannot be read, and where it has no text."""
-    return Seen({path: _known(path) for path in paths})
+    return EvaluationNgrams({path: _known(path) for path in paths})
 
 
 def _known(path: str) -> Hashes:
     texts = _texts(Path(path).expanduser())
     known = [np.empty(0, np.uint64)]
     while some := list(islice(texts, AT_ONCE)):
-        known.append(np.unique(_runs(token_hashes.read(some))[0]))
+        known.append(np.unique(_runs(token_hashes.hash_tokens(some))[0]))
     found = np.unique(np.concatenate(known))
     if not len(found):
         raise UserError(f"curate.decontaminate: {path} holds no text of {rules.FEWEST_TO_COPY} words or more.")
@@ -149,7 +149,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _columns(path: Path) -> Iterator[str]:
-    for row in parquet.read(path.read_bytes()).to_pylist():
+    for row in parquet.read_table(path.read_bytes()).to_pylist():
         yield from _strings(row)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from speed_ray import kinds
-from speed_ray.curation.contamination import Seen
+from speed_ray.curation.contamination import EvaluationNgrams
 from speed_ray.recipes.schema import Curate
 from speed_ray.records import Row
 from speed_ray.text import language
@@ -17,16 +17,18 @@ from speed_ray.text.token_hashes import Words
 @cache
 def labelled() -> frozenset[str]:
     """The kinds whose positive is a label."""
-    return frozenset(name for name in kinds.names() if kinds.load(name).positive_is_label)
+    return frozenset(name for name in kinds.kind_names() if kinds.load_kind(name).positive_is_label)
 
 
 @cache
 def alike() -> frozenset[str]:
     """The kinds whose query and positive are to share words."""
-    return frozenset(name for name in kinds.names() if kinds.load(name).shares_words)
+    return frozenset(name for name in kinds.kind_names() if kinds.load_kind(name).shares_words)
 
 
-def refusals(rows: Sequence[Row], texts: Words, settings: Curate, seen: Seen) -> dict[int, tuple[str, str]]:
+def refusals(
+    rows: Sequence[Row], texts: Words, settings: Curate, seen: EvaluationNgrams
+) -> dict[int, tuple[str, str]]:
     """The rows that break a rule, by place, each with (reason, detail) of the first.
 
     `texts` holds the words of each row's query and positive, in turn.
@@ -78,6 +80,6 @@ def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[i
 
 def _language(row: Row) -> Broken:
     for name in ("query", "positive"):
-        if other := language.mistaken(row[name], row["language"]):
+        if other := language.other_language(row[name], row["language"]):
             return "other_language", f"{name} is in {other!r}, wanted {row['language']}"
     return None

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from speed_ray.curation.reference_model import COLUMNS, Numbers, Reference, Vectors, Verdicts, folder
+from speed_ray.curation.reference_model import COLUMNS, Numbers, Reference, Vectors, Verdicts, reference_folder
 from speed_ray.recipes.schema import Curate
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact
 
 
-def judged(source: Artifact, settings: Curate, scratch: Path) -> tuple[Numbers, Vectors]:
+def judge_margins(source: Artifact, settings: Curate, scratch: Path) -> tuple[Numbers, Vectors]:
     """Each row's margin, and the vectors of its query and positive in a file of `scratch`: see `Verdicts`."""
     files = list(source.record_files().values())
     starts = [0, *accumulate(file.rows for file in files)]
@@ -31,12 +31,12 @@ def judged(source: Artifact, settings: Curate, scratch: Path) -> tuple[Numbers, 
 
 def _verdicts(source: Artifact, paths: list[str], settings: Curate) -> Iterator[tuple[int, Verdicts]]:
     assert settings.reference is not None
-    name, workers = folder(settings.reference), settings.workers
+    name, workers = reference_folder(settings.reference), settings.workers
     if workers.count > 1 or workers.gpus:
         from speed_ray.on_ray import map_shards  # brings Ray, which one process does without
 
         make = partial(_Judge, source.store.uri, source.name, name)
-        for place, answer in map_shards.each("curate", paths, make, workers):
+        for place, answer in map_shards.map_shards("curate", paths, make, workers):
             margins, vectors = (
                 np.frombuffer(answer["margins"], np.float32),
                 np.frombuffer(answer["vectors"], np.float16),

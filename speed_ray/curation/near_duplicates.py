@@ -57,7 +57,7 @@ def _banded(digests: list[list[int]]) -> Hashes:
     return hashed
 
 
-class Pile:
+class MinHashIndex:
     """The sketches of all texts, in files of a folder, added in the order of the texts."""
 
     def __init__(self, folder: Path) -> None:

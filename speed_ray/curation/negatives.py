@@ -14,7 +14,7 @@ import numpy as np
 
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.records import Row
-from speed_ray.text.rules import plain
+from speed_ray.text.rules import is_plain
 from speed_ray.text.token_hashes import Places
 
 WINDOW = 16_384  # rows
@@ -37,13 +37,13 @@ def mine(rows: Sequence[Row], count: int, vectors: Vectors | None) -> None:
 def _mine(rows: list[Row], count: int, vectors: Vectors | None) -> None:
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        answers[plain(row["query"])].add(plain(row["positive"]))
+        answers[is_plain(row["query"])].add(is_plain(row["positive"]))
     wanting = np.array([place for place, row in enumerate(rows) if not row["negatives"]])
     ranked = _by_words(rows, wanting) if vectors is None else _by_vectors(vectors, wanting)
     for place, candidates in zip(wanting.tolist(), ranked, strict=True):
-        row, query = rows[place], plain(rows[place]["query"])
+        row, query = rows[place], is_plain(rows[place]["query"])
         found = (rows[other] for other in candidates if rows[other]["parent_id"] != row["parent_id"])
-        texts = {plain(other["positive"]): other["positive"] for other in found}  # nearest first, each text once
+        texts = {is_plain(other["positive"]): other["positive"] for other in found}  # nearest first, each text once
         known = answers[query] | {query}
         row["negatives"] = [text for same, text in texts.items() if same not in known][SPARED : SPARED + count]
 

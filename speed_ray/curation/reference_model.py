@@ -33,17 +33,17 @@ class Verdicts:
     vectors: Vectors
 
 
-def folder(name: str) -> str:
+def reference_folder(name: str) -> str:
     """Find a reference model. Raises UserError where it is no folder of sentence-transformers and no hub name."""
-    found = model_folder.find_model(name, "curate.reference")
+    found = model_folder.resolve_model(name, "curate.reference")
     if found and not (found / "modules.json").is_file():
         raise UserError(f"curate.reference: {found} holds no modules.json, so it is no sentence-transformers model.")
     return str(found or name)
 
 
-def identity(name: str) -> str:
+def reference_identity(name: str) -> str:
     """What decides a reference's verdicts, wherever it lies."""
-    found = folder(name)
+    found = reference_folder(name)
     return model_folder.folder_digest(Path(found)) if Path(found).is_dir() else found
 
 

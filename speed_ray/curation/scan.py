@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from speed_ray.curation import filters
-from speed_ray.curation.contamination import Seen
+from speed_ray.curation.contamination import EvaluationNgrams
 from speed_ray.curation.near_duplicates import Flags, Sketches, sketch
 from speed_ray.curation.quotas import held_out
 from speed_ray.engines import parent_watchdog
@@ -29,14 +29,14 @@ from speed_ray.records import Row
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact
 from speed_ray.text import token_hashes
-from speed_ray.text.rules import plain
+from speed_ray.text.rules import is_plain
 from speed_ray.text.token_hashes import Hashes, Words
 
 MANY = 20_000  # rows from which processes pay: each takes a second to start
 
 
 @dataclass(frozen=True)
-class Look:
+class RowFeatures:
     """Some rows in order."""
 
     passed: Flags  # the gates
@@ -51,18 +51,18 @@ class Rules:
     """What a row is looked at by; it travels to the processes once."""
 
     settings: Curate
-    seen: Seen
+    seen: EvaluationNgrams
 
     def refusals(self, rows: list[Row]) -> dict[int, tuple[str, str]]:
         """The rows that pass no gate, by place, and why."""
         return filters.refusals(rows, _read(rows), self.settings, self.seen)
 
-    def look(self, rows: list[Row]) -> Look:
+    def look(self, rows: list[Row]) -> RowFeatures:
         """Look at the rows of one shard."""
         read = _read(rows)
         refused = filters.refusals(rows, read, self.settings, self.seen)
         tasks = {task: held_out(task, self.settings.held_out) for task in {row["parent_id"] for row in rows}}
-        return Look(
+        return RowFeatures(
             passed=np.array([place not in refused for place in range(len(rows))], bool),
             held_out=np.array([tasks[row["parent_id"]] for row in rows], bool),
             texts=_numbers([f"{row['query']}\0{row['positive']}" for row in rows]),
@@ -74,11 +74,11 @@ class Rules:
 def _labels(rows: list[Row]) -> Hashes:
     labelled = [place for place, row in enumerate(rows) if row["kind"] in filters.labelled()]
     labels = np.zeros(len(rows), np.uint64)
-    labels[labelled] = _numbers([plain(rows[place]["positive"]) for place in labelled])
+    labels[labelled] = _numbers([is_plain(rows[place]["positive"]) for place in labelled])
     return labels
 
 
-def looks(source: Artifact, rules: Rules) -> Iterator[Look]:
+def scan_rows(source: Artifact, rules: Rules) -> Iterator[RowFeatures]:
     """Look at all records of a published artifact, in order."""
     files = list(source.record_files().values())
     paths = [file.path for file in files]
@@ -99,12 +99,12 @@ def rows_of(source: Artifact, path: str) -> list[Row]:
     return rows
 
 
-def _in_order(pool: ProcessPoolExecutor, paths: Iterator[str], at_once: int) -> Iterator[Look]:
-    waiting: deque[Future[Look]] = deque(pool.submit(_look, path) for path in islice(paths, at_once))
+def _in_order(pool: ProcessPoolExecutor, paths: Iterator[str], at_once: int) -> Iterator[RowFeatures]:
+    waiting: deque[Future[RowFeatures]] = deque(pool.submit(_features, path) for path in islice(paths, at_once))
     try:
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(_look, path) for path in islice(paths, 1))
+            waiting.extend(pool.submit(_features, path) for path in islice(paths, 1))
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         if isinstance(error, multiprocessing.ProcessError | RuntimeError):  # BrokenProcessPool is one of these
@@ -120,21 +120,21 @@ _LOOK: Any = None  # of a worker process: what it is there for
 def _begin(uri: str, name: str, rules: Rules, parent: int) -> None:
     global _LOOK
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
-    parent_watchdog.watch(parent)
-    _LOOK = partial(_look_at, Run(uri).artifact(name), rules)
+    parent_watchdog.start_watchdog(parent)
+    _LOOK = partial(_features_of, Run(uri).artifact(name), rules)
 
 
-def _look(path: str) -> Look:
-    found: Look = _LOOK(path)
+def _features(path: str) -> RowFeatures:
+    found: RowFeatures = _LOOK(path)
     return found
 
 
-def _look_at(source: Artifact, rules: Rules, path: str) -> Look:
+def _features_of(source: Artifact, rules: Rules, path: str) -> RowFeatures:
     return rules.look(rows_of(source, path))
 
 
 def _read(rows: list[Row]) -> Words:
-    return token_hashes.read([text for row in rows for text in (row["query"], row["positive"])])
+    return token_hashes.hash_tokens([text for row in rows for text in (row["query"], row["positive"])])
 
 
 def _numbers(texts: list[str]) -> Hashes:

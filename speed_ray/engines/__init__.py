@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from speed_ray.engines.base import Engine
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.recipes.schema import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 
 
-def build(configs: Sequence[EngineConfig], spent: Spent, role: str) -> Engine:
+def build_engine(configs: Sequence[EngineConfig], spent: Usage, role: str) -> Engine:
     """Make the engine for a role ("teacher"); `spent` is what earlier drives asked of it already.
 
     Several configs are one engine that answers with several adapters; they differ in nothing else. Engines are

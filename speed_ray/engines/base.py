@@ -63,11 +63,11 @@ class EngineDead(Exception):
     """The engine cannot answer any more: its actor must die so that Ray starts another. Never a row's fault."""
 
 
-class EngineRefused(Exception):
+class FatalEngineError(Exception):
     """No retry can help (401, 404, a template that fails): the job stops with this message, a user's to put right."""
 
 
-class BudgetSpent(EngineRefused):
+class BudgetExhausted(FatalEngineError):
     """The recipe's budget holds no further call: the job stops, and goes on once the budget is raised."""
 
 

@@ -8,27 +8,27 @@ its end the budget lets fewer calls through at once, because the real counts are
 import asyncio
 from dataclasses import dataclass
 
-from speed_ray.engines.base import BudgetSpent
+from speed_ray.engines.base import BudgetExhausted
 from speed_ray.recipes.schema import Budget, Price
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Usage:
     """Calls that were answered, and their tokens as the endpoint counted them."""
 
     calls: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
             self.output_tokens + other.output_tokens,
         )
 
-    def __sub__(self, other: "Spent") -> "Spent":
-        return Spent(
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(
             self.calls - other.calls,
             self.prompt_tokens - other.prompt_tokens,
             self.output_tokens - other.output_tokens,
@@ -44,20 +44,20 @@ class Spent:
 class Ledger:
     """What was spent so far (`settled`) and what calls in flight may still spend (`held`)."""
 
-    def __init__(self, budget: Budget, price: Price | None, spent: Spent, key: str) -> None:
+    def __init__(self, budget: Budget, price: Price | None, spent: Usage, key: str) -> None:
         """Open with what earlier runs spent. `key` is the recipe's name for this engine, as "teacher"."""
         self.settled = spent
-        self.held = Spent()
+        self.held = Usage()
         self._budget = budget
         self._price = price
         self._key = key
         self._waiting: list[asyncio.Future[None]] = []
 
-    async def reserve(self, most: Spent) -> None:
-        """Hold room for one call, waiting for calls in flight to settle. Raises BudgetSpent when none can be had."""
+    async def reserve(self, most: Usage) -> None:
+        """Hold room for one call, waiting for calls in flight to settle. Raises BudgetExhausted when none can be had."""
         while short := self._short_of(self.settled + self.held + most):
             if not self.held.calls:
-                raise BudgetSpent(
+                raise BudgetExhausted(
                     f"budget used up: {self._key}.budget.{short}, and another call may not fit.\n"
                     f"Everything answered so far is kept. Raise {self._key}.budget.{short.split()[0]} "
                     f"and run the same command again."
@@ -67,8 +67,8 @@ class Ledger:
             await change
         self.held += most
 
-    def settle(self, most: Spent, actual: Spent) -> None:
-        """Replace a reservation by what the call did spend (`Spent()` for one that was never answered)."""
+    def settle(self, most: Usage, actual: Usage) -> None:
+        """Replace a reservation by what the call did spend (`Usage()` for one that was never answered)."""
         self.held -= most
         self.settled += actual
         waiting, self._waiting = self._waiting, []
@@ -81,7 +81,7 @@ class Ledger:
         """Whether this budget can only be held by knowing token counts."""
         return self._budget.tokens is not None or self._budget.dollars is not None
 
-    def _short_of(self, total: Spent) -> str | None:
+    def _short_of(self, total: Usage) -> str | None:
         """Name the first limit that a total would pass, with what is settled: "calls (90 of 90 used)"."""
         budget, settled = self._budget, self.settled
         if budget.calls is not None and total.calls > budget.calls:

@@ -22,7 +22,7 @@ class _Job(NamedTuple):
     streams: int
 
 
-class Batching:
+class ContinuousBatching:
     """Requests wait for one of `slots`, are read one after another at `prefill`, then decode side by side."""
 
     def __init__(self, slots: int, prefill: float, decode: float, one_stream: float) -> None:

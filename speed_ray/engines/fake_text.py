@@ -39,7 +39,7 @@ _TYPICAL = 12  # words of a text whose slots ask for nothing else
 _MOST = 120  # words; the checks call a text of 100 long, whatever was wanted
 
 
-def invent(schema: dict[str, Any] | None, rng: random.Random, facts: Mapping[str, Any]) -> str:
+def fake_reply(schema: dict[str, Any] | None, rng: random.Random, facts: Mapping[str, Any]) -> str:
     """Write a reply that follows `schema`, or plain words without one. The same state of `rng` gives the same text."""
     if schema is None:
         return _text(rng, _TYPICAL)

@@ -34,7 +34,7 @@ WINDOW = 1 << 20  # bytes
 WINDOWS = 16  # of one weights file; a finetune that leaves the first and the last tensor alone still shows
 
 
-def find_model(model: str, key: str = "generator.model") -> Path | None:
+def resolve_model(model: str, key: str = "generator.model") -> Path | None:
     """Return the folder that a recipe's `model` names, or None when it is a hub name.
 
     `miniature://<name>` is trained on first use, `<run>/models/<name>` is a model that a run trained, on any storage.
@@ -43,10 +43,10 @@ def find_model(model: str, key: str = "generator.model") -> Path | None:
     if model.startswith("miniature://"):
         from speed_ray.miniature import base_model  # trains with torch, which a folder on disk does not need
 
-        return Path(base_model.ensure(model.removeprefix("miniature://")))
+        return Path(base_model.ensure_base_model(model.removeprefix("miniature://")))
     folder = Path(model).expanduser()
     if "://" in model or (folder / "_MANIFEST.json").is_file():
-        return trained.fetch(model)
+        return trained.fetch_model(model)
     if folder.is_dir():
         return folder
     if HUB_NAME.fullmatch(model) and not folder.exists():
@@ -54,12 +54,12 @@ def find_model(model: str, key: str = "generator.model") -> Path | None:
     raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
 
 
-def local_folder(model: str, revision: str | None, key: str) -> Path:
+def fetch_model_folder(model: str, revision: str | None, key: str) -> Path:
     """Return the folder that a recipe's `model` names, downloaded where it is a hub name.
 
     Raises UserError, and Interrupted where the hub does not answer.
     """
-    folder = find_model(model, key)
+    folder = resolve_model(model, key)
     if folder is not None:
         return folder
     from huggingface_hub import snapshot_download

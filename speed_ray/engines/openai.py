@@ -21,8 +21,8 @@ import aiohttp
 import yarl
 
 from speed_ray.engines import openai_wire
-from speed_ray.engines.base import EngineRefused, Load, PromptTooLong, Reply, Request, Sample
-from speed_ray.engines.budget import Ledger, Spent
+from speed_ray.engines.base import FatalEngineError, Load, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.budget import Ledger, Usage
 from speed_ray.engines.throttle import Throttle
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import OpenAIEngine
@@ -47,7 +47,7 @@ TEMPLATE_TOKENS = 16  # the most that a chat template adds around one message
 class _Answer:
     samples: list[Sample]
     prompt_tokens: int
-    spent: Spent
+    spent: Usage
     seconds: float
 
 
@@ -65,7 +65,7 @@ class OpenAI:
 
     paid = True
 
-    def __init__(self, config: OpenAIEngine, spent: Spent, key: str = "teacher") -> None:
+    def __init__(self, config: OpenAIEngine, spent: Usage, key: str = "teacher") -> None:
         """Take the engine's part of the recipe, and the recipe key it stands under, for messages."""
         self.model = config.model
         self.in_flight = config.in_flight
@@ -82,7 +82,7 @@ class OpenAI:
         self._told_of_usage = False
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Usage:
         """All that was used, earlier runs included; answers lost on the way count at their upper bound."""
         return self._ledger.settled
 
@@ -101,7 +101,7 @@ class OpenAI:
     async def start(self) -> None:
         """Read the key and open a session; no prompt is sent. Raises UserError where the recipe is at fault."""
         config = self._config
-        self._url = check(config, self._key)
+        self._url = check_endpoint(config, self._key)
         self._secret = _secret(config.api_key_env, self._key)
         headers = {"Content-Type": "application/json", "User-Agent": "speed_ray"}
         if self._secret:
@@ -164,7 +164,7 @@ class OpenAI:
         most = _at_most(request, n)
         for trial in itertools.count():
             await self._ledger.reserve(most)
-            spent = Spent()
+            spent = Usage()
             try:
                 async with self.throttle:
                     self._stop_if_refused()
@@ -172,7 +172,7 @@ class OpenAI:
                 spent = answer.spent
                 return answer
             except _Fault as fault:
-                spent = most if fault.lost else Spent()
+                spent = most if fault.lost else Usage()
                 delay = _delay(trial, fault.retry_after)
                 self._report(fault, request.row_id, trial)
             finally:
@@ -181,22 +181,22 @@ class OpenAI:
             self._stop_if_refused()
         raise AssertionError("itertools.count() ended")
 
-    async def _call(self, request: Request, n: int, seed: int, most: Spent) -> _Answer:
-        """Send one request. Raises _Fault, PromptTooLong, EngineRefused."""
+    async def _call(self, request: Request, n: int, seed: int, most: Usage) -> _Answer:
+        """Send one request. Raises _Fault, PromptTooLong, FatalEngineError."""
         field = self._length_field
-        sent = openai_wire.body(self.model, request, n, seed, field, self._config.structured)
+        sent = openai_wire.request_body(self.model, request, n, seed, field, self._config.structured)
         began = time.perf_counter()
         status, retry_after, raw = await self._exchange(sent)
         seconds = time.perf_counter() - began
         self.throttle.heard(pushed_back=status in PUSHING_BACK)
         if status == 200:
             return self._understand(raw, most, seconds)
-        said, code = openai_wire.error(raw)
+        said, code = openai_wire.error_message(raw)
         if status == 400 and field == "max_tokens" and "max_completion_tokens" in said:
             self._length_field = "max_completion_tokens"  # OpenAI's reasoning models know only this name
             return await self._call(request, n, seed, most)
         if status == 400 and code in FILTERED:
-            return _Answer([Sample("", "content_filter", 0)] * n, 0, Spent(1), seconds)
+            return _Answer([Sample("", "content_filter", 0)] * n, 0, Usage(1), seconds)
         raise self._failure(status, said, code, retry_after)
 
     async def _exchange(self, body: bytes) -> tuple[int, float, bytes]:
@@ -213,21 +213,21 @@ class OpenAI:
             late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
             raise _Fault(self._shown(f"{type(error).__name__}: {error}"), lost=late or status == 200) from None
 
-    def _understand(self, raw: bytes, most: Spent, seconds: float) -> _Answer:
+    def _understand(self, raw: bytes, most: Usage, seconds: float) -> _Answer:
         try:
-            heard = openai_wire.completion(raw)
+            heard = openai_wire.parse_completion(raw)
         except openai_wire.NotACompletion:
             raise self._no_completion(self._shown(raw.decode(errors="replace"))) from None
         self._answers += 1
         self._understood = True
         if heard.prompt_tokens is not None and heard.output_tokens is not None:
-            spent = Spent(1, heard.prompt_tokens, heard.output_tokens)
+            spent = Usage(1, heard.prompt_tokens, heard.output_tokens)
             return _Answer(heard.samples, heard.prompt_tokens, spent, seconds)
         if not self._told_of_usage:
             self._told_of_usage = True
             log.warning("%s does not say how many tokens its answers use: they are recorded as 0", self._url)
         # A budget in tokens or dollars still has to hold, so it is charged what the call could have used at most.
-        return _Answer(heard.samples, 0, most if self._ledger.counts_tokens else Spent(1), seconds)
+        return _Answer(heard.samples, 0, most if self._ledger.counts_tokens else Usage(1), seconds)
 
     def _no_completion(self, said: str) -> Exception:
         """Say what a 200 without a completion means: a proxy's passing page, or an address that never had any."""
@@ -263,15 +263,15 @@ class OpenAI:
             return f"it cannot hold replies to a JSON schema: set {key}.structured to false"
         return f"it does not accept our requests, and would not accept them later: check {key} in the recipe"
 
-    def _refuse(self, reason: str) -> EngineRefused:
+    def _refuse(self, reason: str) -> FatalEngineError:
         """Stop every other call too, and return the exception that says why."""
         if not self._refusal.done():
             self._refusal.set_result(f"{self._key}: the endpoint {self._url} refused: {reason}")
-        return EngineRefused(self._refusal.result())
+        return FatalEngineError(self._refusal.result())
 
     def _stop_if_refused(self) -> None:
         if self._refusal.done():
-            raise EngineRefused(self._refusal.result())
+            raise FatalEngineError(self._refusal.result())
 
     def _shown(self, said: str) -> str:
         return openai_wire.shown(said, self._secret)
@@ -295,17 +295,17 @@ class OpenAI:
             self._answers = self._faults = 0
 
 
-def check(config: OpenAIEngine, key: str) -> yarl.URL:
+def check_endpoint(config: OpenAIEngine, key: str) -> yarl.URL:
     """Return where to ask. Raises UserError for what no endpoint can mend; `key` is the engine's in the recipe."""
     if config.budget.dollars is not None and config.price is None:
         raise UserError(f"{key}.budget.dollars needs {key}.price (dollars per million tokens)")
     return _url(config.base_url, key)
 
 
-def _at_most(request: Request, n: int) -> Spent:
+def _at_most(request: Request, n: int) -> Usage:
     """Bound one call: a text has at most as many tokens as bytes, whatever the tokenizer."""
     prompt = sum(len(message["content"].encode()) + TEMPLATE_TOKENS for message in request.messages)
-    return Spent(1, prompt, request.max_tokens * n)
+    return Usage(1, prompt, request.max_tokens * n)
 
 
 def _delay(trial: int, retry_after: float) -> float:

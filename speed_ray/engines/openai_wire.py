@@ -27,7 +27,7 @@ class NotACompletion(Exception):
     """A 200 whose body is something else."""
 
 
-def body(model: str, request: Request, n: int, seed: int, length_field: str, structured: bool) -> bytes:
+def request_body(model: str, request: Request, n: int, seed: int, length_field: str, structured: bool) -> bytes:
     """Write the request's JSON. `length_field` is "max_tokens", or what newer models call it."""
     fields: dict[str, Any] = {
         "model": model,
@@ -45,7 +45,7 @@ def body(model: str, request: Request, n: int, seed: int, length_field: str, str
     return orjson.dumps(fields)
 
 
-def completion(raw: bytes) -> Completion:
+def parse_completion(raw: bytes) -> Completion:
     """Read the body of a 200. Raises NotACompletion."""
     document = _parse(raw)
     choices = document.get("choices") if isinstance(document, dict) else None
@@ -57,7 +57,7 @@ def completion(raw: bytes) -> Completion:
     return Completion(samples, prompt_tokens, output_tokens)
 
 
-def error(raw: bytes) -> tuple[str, str]:
+def error_message(raw: bytes) -> tuple[str, str]:
     """Read the body of anything else: (what it says, its error code or "")."""
     document = _parse(raw)
     if not isinstance(document, dict):

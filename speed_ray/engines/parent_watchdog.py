@@ -29,13 +29,13 @@ class EndsWithParent:
         return _arrive, (self.executor_class, os.getpid())
 
 
-def watch(parent: int) -> None:
+def start_watchdog(parent: int) -> None:
     """Have this process end when its parent, of that id, has ended."""
     threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
 
 
 def _arrive(executor_class: type, parent: int) -> type:
-    watch(parent)
+    start_watchdog(parent)
     return executor_class
 
 

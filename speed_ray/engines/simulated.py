@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from speed_ray.engines.base import EngineDead, Load, Reply, Request, Sample
-from speed_ray.engines.continuous_batching_clock import Batching
-from speed_ray.engines.fake_text import invent
+from speed_ray.engines.continuous_batching_clock import ContinuousBatching
+from speed_ray.engines.fake_text import fake_reply
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import SimulatedEngine
 
@@ -61,7 +61,7 @@ class Simulated:
                 "faults.die needs a folder that every node sees, where a row's death is marked: it comes once.\n"
                 f"Name an empty one in the environment variable {DEATHS}, on every node."
             )
-        self._batching = Batching(config.in_flight, config.prefill, config.decode, config.one_stream)
+        self._batching = ContinuousBatching(config.in_flight, config.prefill, config.decode, config.one_stream)
         if config.asked:
             # One unbuffered write a row: what was asked is known even of an actor that is killed.
             self._asked = (Path(config.asked) / f"{os.getpid()}.txt").open("ab", buffering=0)
@@ -136,12 +136,12 @@ class Simulated:
 
     def _samples(self, request: Request, output_tokens: int, malformed: bool) -> list[Sample]:
         rng = random.Random(request.seed)
-        texts = [invent(request.schema, rng, request.facts) for _ in range(request.n)]
+        texts = [fake_reply(request.schema, rng, request.facts) for _ in range(request.n)]
         if not malformed:
             return [Sample(text, "stop", output_tokens) for text in texts]
         if rng.random() < 0.5:
             return [Sample(text[: len(text) // 2], "length", output_tokens) for text in texts]
-        return [Sample(f"Certainly. {invent(None, rng, {})}", "stop", output_tokens) for _ in texts]
+        return [Sample(f"Certainly. {fake_reply(None, rng, {})}", "stop", output_tokens) for _ in texts]
 
 
 def _first_death(row_id: str) -> bool:

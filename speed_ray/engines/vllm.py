@@ -32,10 +32,10 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from speed_ray.engines.base import EngineDead, EngineRefused, Load, Message, PromptTooLong, Reply, Request, Sample
-from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, read_chat_template
+from speed_ray.engines.base import EngineDead, FatalEngineError, Load, Message, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, read_chat_template, resolve_model
 from speed_ray.engines.parent_watchdog import EndsWithParent
-from speed_ray.engines.vllm_arguments import check
+from speed_ray.engines.vllm_arguments import check_vllm_arguments
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import VllmEngine
 
@@ -70,7 +70,7 @@ class Vllm:
     async def start(self) -> None:
         """Load the weights. Raises UserError when the recipe is at fault, EngineDead when vLLM does not come up."""
         args = check_args(self._config.args, self._key)
-        folder = find_model(self._config.model, f"{self._key}.model")
+        folder = resolve_model(self._config.model, f"{self._key}.model")
         if folder is not None:
             check_model_folder(folder, self._config.chat_template, self._key)
         _set_environment()
@@ -84,7 +84,7 @@ class Vllm:
             self._tokenize([{"role": "user", "content": "?"}])
             for adapter in self._adapters:
                 await self._lora(adapter)
-        except EngineRefused as error:
+        except FatalEngineError as error:
             raise UserError(str(error)) from None
 
     async def generate(self, request: Request) -> Reply:
@@ -121,7 +121,7 @@ class Vllm:
         for last in (False, True):
             try:
                 return await self._answer(row_id, *ask)
-            except (EngineDead, EngineRefused):
+            except (EngineDead, FatalEngineError):
                 raise
             except Exception as error:
                 if last:
@@ -138,12 +138,12 @@ class Vllm:
         except EngineDeadError as error:
             raise EngineDead(f"vLLM's engine process died; its reason is in {_log()}. {error}") from error
         except VLLMClientError as error:
-            raise EngineRefused(f"vLLM refuses the request of row {row_id}: {error}") from error
+            raise FatalEngineError(f"vLLM refuses the request of row {row_id}: {error}") from error
         except Exception as error:
             if self._engine.errored:
                 raise EngineDead(f"vLLM's engine died while it answered: {error!r}") from error
             if isinstance(error.__cause__, ValueError | TypeError):  # a check that vLLM does not count among its own
-                raise EngineRefused(f"vLLM refuses the request of row {row_id}: {error.__cause__}") from error
+                raise FatalEngineError(f"vLLM refuses the request of row {row_id}: {error.__cause__}") from error
             raise
         unfinished = [one.finish_reason for one in final.outputs if one.finish_reason not in ("stop", "length")]
         if unfinished:
@@ -156,7 +156,7 @@ class Vllm:
                 messages, chat_template=self._template, add_generation_prompt=True, tokenize=False
             )
         except TemplateError as error:
-            raise EngineRefused(f"{self._key}.chat_template cannot write this prompt: {error}") from error
+            raise FatalEngineError(f"{self._key}.chat_template cannot write this prompt: {error}") from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)  # the template wrote them
         return ids
 
@@ -180,7 +180,7 @@ class Vllm:
                 skip_clone=True,  # ours alone, so vLLM need not copy it deeply
             )
         except (VLLMClientError, ValueError) as error:
-            raise EngineRefused(f"vLLM refuses the sampling of row {request.row_id}: {error}") from error
+            raise FatalEngineError(f"vLLM refuses the sampling of row {request.row_id}: {error}") from error
 
     def _schema(self, request: Request) -> Any:
         if request.schema is None or not self._config.structured:
@@ -205,10 +205,10 @@ class Vllm:
             folder = _folder(path, self._key)
             rank = check_adapter_folder(folder, self._key)
         except UserError as error:
-            raise EngineRefused(str(error)) from None
+            raise FatalEngineError(str(error)) from None
         config = self._engine.vllm_config.lora_config
         if config is None or rank > config.max_lora_rank:
-            raise EngineRefused(
+            raise FatalEngineError(
                 f"{path} is a LoRA of rank {rank}, for which the engine was not started.\n"
                 f"Set {self._key}.args.enable_lora: true and {self._key}.args.max_lora_rank: {_lora_rank(rank)}."
             )
@@ -218,7 +218,7 @@ class Vllm:
         except EngineDeadError as error:
             raise EngineDead(f"vLLM's engine died while it loaded {path}") from error
         except Exception as error:
-            raise EngineRefused(f"vLLM cannot load the adapter {path}: {error}") from error
+            raise FatalEngineError(f"vLLM cannot load the adapter {path}: {error}") from error
         return lora
 
 
@@ -230,7 +230,7 @@ def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
     Values are held to vLLM's own annotations in pydantic's strict JSON mode: "8" is no int, a string may be an enum.
     """
     hints = {field.name: field.type for field in dataclasses.fields(AsyncEngineArgs) if field.name[0] != "_"}
-    check(args, role)
+    check_vllm_arguments(args, role)
     # vLLM writes a few annotations as text, which only its own type checker resolves: those it checks itself
     fields: dict[str, Any] = {name: (Any if isinstance(hints[name], str) else hints[name], ...) for name in args}
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
@@ -244,7 +244,7 @@ def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
 
 
 def _folder(adapter: str, key: str) -> Path:
-    return find_model(adapter, f"{key}.adapter") or Path(adapter)
+    return resolve_model(adapter, f"{key}.adapter") or Path(adapter)
 
 
 def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str, ranks: list[int]) -> AsyncEngineArgs:

@@ -12,7 +12,7 @@ OURS = ("model", "revision")
 PICKLED = ("pt", "npcache")  # load formats that unpickle weights
 
 
-def check(args: dict[str, Any], role: str) -> None:
+def check_vllm_arguments(args: dict[str, Any], role: str) -> None:
     """Raise UserError for a name in `<role>.args` that vLLM does not know, and for a value that is never taken.
 
     All other values are checked by engines/vllm.py, where vLLM is.

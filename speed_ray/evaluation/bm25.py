@@ -11,25 +11,25 @@ import numpy as np
 from bm25s import BM25
 
 from speed_ray.evaluation.loaders import Retrieval
-from speed_ray.evaluation.metrics import DEEP, Ranking, highest
+from speed_ray.evaluation.metrics import DEEP, Ranking, top_k
 
 WORD = re.compile(r"\w\w+")
 
 
-def rank(retrieval: Retrieval) -> Ranking:
+def bm25_ranking(retrieval: Retrieval) -> Ranking:
     """Find the documents that share words with each query; of two with one score the first in the corpus is first."""
     names = np.array(list(retrieval.documents))
     index = BM25(k1=1.5, b=0.75, method="lucene")
-    index.index([words(text) for text in retrieval.documents.values()], show_progress=False)
+    index.index([bm25_words(text) for text in retrieval.documents.values()], show_progress=False)
     found = {}
     for query, text in retrieval.queries.items():
-        asked = words(text)
+        asked = bm25_words(text)
         scores = index.get_scores(asked) if asked else np.zeros(len(names), np.float32)
-        shared = [place for place in highest(scores, DEEP + 1) if scores[place] > 0 and names[place] != query]
+        shared = [place for place in top_k(scores, DEEP + 1) if scores[place] > 0 and names[place] != query]
         found[query] = {str(names[place]): float(scores[place]) for place in shared[:DEEP]}
     return Ranking(found)
 
 
-def words(text: str) -> list[str]:
+def bm25_words(text: str) -> list[str]:
     """Split a text to what BM25 counts."""
     return WORD.findall(text.lower())

@@ -25,14 +25,14 @@ METRICS: dict[Kind, str] = {
     "mteb": "main_score",
 }
 INSTRUCTIONS: dict[Kind, str] = {
-    "sts": kinds.load("sts").instruction or "",  # the very words that it was trained with
+    "sts": kinds.load_kind("sts").instruction or "",  # the very words that it was trained with
     "classification": "Classify the text",
     "retrieval": "Given a question, find a passage that answers it",
 }
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """One thing that a model is scored on. `digest` names the data, the instruction and the code that scores."""
 
     kind: Kind
@@ -42,7 +42,7 @@ class Task:
     digest: str
 
 
-def tasks(wanted: Evaluate) -> list[Task]:
+def recipe_tasks(wanted: Evaluate) -> list[EvaluationTask]:
     """The local sets of a recipe, in its order. Each is read: raises UserError for what cannot be scored."""
     return [
         *(_task("sts", (each.path,), each.instruction) for each in wanted.sts),
@@ -51,7 +51,7 @@ def tasks(wanted: Evaluate) -> list[Task]:
     ]
 
 
-def load(kind: Kind, sources: tuple[str, ...]) -> Loaded:
+def load_dataset(kind: Kind, sources: tuple[str, ...]) -> Loaded:
     """Read one set whole. Raises UserError."""
     if kind == "sts":
         return loaders.read_pairs(Path(sources[0]))
@@ -60,21 +60,21 @@ def load(kind: Kind, sources: tuple[str, ...]) -> Loaded:
     if sources[0] == MINIATURE:
         from speed_ray.miniature import retrieval_set
 
-        documents, queries, relevant = retrieval_set.drawn()
+        documents, queries, relevant = retrieval_set.draw_queries()
         return Retrieval(documents, queries, relevant, unanswered=0)
     return loaders.read_retrieval(Path(sources[0]))
 
 
-def score(embed: Embed, loaded: Loaded) -> dict[str, float]:
+def score_dataset(embed: Embed, loaded: Loaded) -> dict[str, float]:
     """Every score of one set; `METRICS` says which of them stands for it."""
     if isinstance(loaded, Pairs):
-        return metrics.sts(embed, loaded)
+        return metrics.score_sts(embed, loaded)
     if isinstance(loaded, Retrieval):
-        return metrics.rank(embed, loaded).scores(loaded)
-    return metrics.classification(embed, *loaded)
+        return metrics.score_ranking(embed, loaded).scores(loaded)
+    return metrics.score_classification(embed, *loaded)
 
 
-def facts(loaded: Loaded) -> dict[str, int]:
+def dataset_facts(loaded: Loaded) -> dict[str, int]:
     """How large a set is, and what of it was left out."""
     if isinstance(loaded, Pairs):
         return {"pairs": len(loaded.scores)}
@@ -84,13 +84,13 @@ def facts(loaded: Loaded) -> dict[str, int]:
     return {"train": len(loaded[0].texts), "test": len(loaded[1].texts), "labels": len(set(loaded[0].labels))}
 
 
-def _task(kind: Kind, paths: tuple[str, ...], instruction: str | None) -> Task:
+def _task(kind: Kind, paths: tuple[str, ...], instruction: str | None) -> EvaluationTask:
     sources = tuple(path if path == MINIATURE else str(Path(path).expanduser().absolute()) for path in paths)
-    loaded = load(kind, sources)
+    loaded = load_dataset(kind, sources)
     said = INSTRUCTIONS[kind] if instruction is None else instruction
     digest = content_id(__version__, kind, said, _digest(loaded))
     name = sources[-1].replace("://", "-")
-    return Task(kind, Path(name).stem if kind != "retrieval" else Path(name).name, sources, said, digest)
+    return EvaluationTask(kind, Path(name).stem if kind != "retrieval" else Path(name).name, sources, said, digest)
 
 
 def _digest(loaded: Loaded) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from speed_ray.engines.model_folder import find_model, folder_digest, local_folder
+from speed_ray.engines.model_folder import fetch_model_folder, folder_digest, resolve_model
 from speed_ray.errors import UserError
 from speed_ray.evaluation.metrics import Embed, Vectors
 from speed_ray.recipes.schema import Recipe
@@ -30,7 +30,7 @@ BATCH = 32  # texts that a model reads at once
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalModel:
     """A model to score. `digest` names its weights and how it is asked: the same, the same scores."""
 
     name: str
@@ -42,7 +42,7 @@ class Subject:
     instructed: bool = False
 
 
-def subjects(run: Run, recipe: Recipe) -> list[Subject]:
+def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
     """The base, the embedder and BM25, in the order of a table. Raises UserError before the embedder is trained."""
     settings = recipe.embedder
     if settings is None:
@@ -50,35 +50,35 @@ def subjects(run: Run, recipe: Recipe) -> list[Subject]:
     trained = Model(run, EMBEDDER)
     manifest = trained.published()
     weights, taught = manifest["digest"], manifest["facts"]["rows"]["instructed"]
-    folder = find_model(settings.model, "embedder.model")
+    folder = resolve_model(settings.model, "embedder.model")
     base = folder_digest(folder) if folder else f"{settings.model} {settings.revision or ''}"
     length, instructed = settings.max_length, settings.pooling is not None
     asked = (str(settings.pooling), str(length))
     return [
-        Subject(
+        EvalModel(
             *(BASE, content_id(BASE, base, *asked), str(folder or settings.model), settings.revision),
             *(settings.pooling, length, instructed),
         ),
-        Subject(
+        EvalModel(
             EMBEDDER, content_id(EMBEDDER, weights, asked[1]), trained.where, max_length=length, instructed=taught
         ),
-        Subject(BM25, content_id(BM25, version("bm25s"))),
+        EvalModel(BM25, content_id(BM25, version("bm25s"))),
     ]
 
 
-def named(model: str) -> Subject:
+def model_named(model: str) -> EvalModel:
     """A model that is given by its folder alone. One that a run trained is asked with instructions."""
-    return Subject(model, "", model, instructed=f"/{FOLDER}/" in model)
+    return EvalModel(model, "", model, instructed=f"/{FOLDER}/" in model)
 
 
 @functools.lru_cache(maxsize=1)  # a worker takes one model's tasks one after the other
-def load(subject: Subject, device: str) -> "SentenceTransformer":
+def load_model(subject: EvalModel, device: str) -> "SentenceTransformer":
     """Load a model, once for all of its tasks. Raises UserError or Interrupted."""
     from speed_ray.training.contrastive import encoder
 
     return (
-        encoder.load(
-            local_folder(subject.model, subject.revision, "embedder.model"), subject.pooling, subject.max_length
+        encoder.load_encoder(
+            fetch_model_folder(subject.model, subject.revision, "embedder.model"), subject.pooling, subject.max_length
         )
         .to(device)
         .eval()

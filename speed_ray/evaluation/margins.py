@@ -23,7 +23,7 @@ class Margins:
     diversity: float  # one minus the mean cosine of two different queries
 
 
-def margins(embed: Embed, rows: Sequence[Row], instructed: bool) -> Margins:
+def measure_margins(embed: Embed, rows: Sequence[Row], instructed: bool) -> Margins:
     """Embed a sample of examples; `embed` puts nothing before a query. Raises UserError where none has a negative."""
     with_negative = [row for row in rows if row["negatives"]]
     if not with_negative:

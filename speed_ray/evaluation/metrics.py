@@ -22,13 +22,13 @@ AT_ONCE = 256  # queries whose scores of all documents are held at once
 SAMPLES, EXPERIMENTS, SEED = 8, 10, 42  # texts of a label, and draws of them: mteb's, as are the draws themselves
 
 
-def sts(embed: Embed, pairs: Pairs) -> dict[str, float]:
+def score_sts(embed: Embed, pairs: Pairs) -> dict[str, float]:
     """Spearman's correlation of cosine and people's scores."""
     first, second = (unit(embed(texts, "query")) for texts in (pairs.first, pairs.second))
     return {"spearman": float(spearmanr((first * second).sum(1), pairs.scores).statistic)}
 
 
-def classification(embed: Embed, trained: Labelled, tested: Labelled) -> dict[str, float]:
+def score_classification(embed: Embed, trained: Labelled, tested: Labelled) -> dict[str, float]:
     """Accuracy of a logistic regression on few texts of each label, as MTEB has it: the mean of several draws."""
     draws, places = [], list(range(len(trained.texts)))
     for _ in range(EXPERIMENTS):
@@ -73,7 +73,7 @@ class Ranking:
         }
 
 
-def rank(embed: Embed, retrieval: Retrieval) -> Ranking:
+def score_ranking(embed: Embed, retrieval: Retrieval) -> Ranking:
     """Find the nearest documents of each query, by cosine. A query's own id is no answer to it."""
     names, queries = list(retrieval.documents), list(retrieval.queries)
     documents = unit(embed([retrieval.documents[name] for name in names], "document"))
@@ -82,12 +82,12 @@ def rank(embed: Embed, retrieval: Retrieval) -> Ranking:
     for first in range(0, len(queries), AT_ONCE):
         scores = asked[first : first + AT_ONCE] @ documents.T
         for query, row in zip(queries[first:], scores, strict=False):
-            others = [place for place in highest(row, DEEP + 1) if names[place] != query][:DEEP]
+            others = [place for place in top_k(row, DEEP + 1) if names[place] != query][:DEEP]
             found[query] = {names[place]: float(row[place]) for place in others}
     return Ranking(found)
 
 
-def highest(scores: Vectors, most: int) -> Any:
+def top_k(scores: Vectors, most: int) -> Any:
     """The places of the highest of many scores, the best first; of equal ones the first is first. (places,)"""
     if most >= len(scores):
         return np.argsort(-scores, kind="stable")

@@ -17,11 +17,11 @@ from mteb.types import PromptType
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import eval_models
-from speed_ray.evaluation.datasets import Task
-from speed_ray.evaluation.eval_models import Subject
+from speed_ray.evaluation.datasets import EvaluationTask
+from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.evaluation.metrics import Vectors
 from speed_ray.records import content_id
-from speed_ray.storage.store import cache
+from speed_ray.storage.store import cache_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,25 +30,25 @@ BENCHMARKS = ("MTEB(eng, v1)", "MTEB(eng, v2)")
 TYPES_OF = "MTEB(eng, v2)"  # the benchmark whose tasks a type stands for
 
 
-def tasks(entries: list[str]) -> list[Task]:
+def mteb_tasks(entries: list[str]) -> list[EvaluationTask]:
     """The tasks of a recipe's entries, in order; one that two entries name is done once. Raises UserError."""
-    found: dict[str, Task] = {}
+    found: dict[str, EvaluationTask] = {}
     for entry in entries:
         for task in _of(entry):
             digest = content_id(mteb.__version__, task.metadata.name, str(task.eval_splits), str(task.hf_subsets))
-            found.setdefault(digest, Task("mteb", task.metadata.name, (entry,), None, digest))
+            found.setdefault(digest, EvaluationTask("mteb", task.metadata.name, (entry,), None, digest))
     return list(found.values())
 
 
-def find(entry: str, name: str) -> AbsTask:
+def find_task(entry: str, name: str) -> AbsTask:
     """One task of an entry: a benchmark may take fewer splits or languages of it than there are."""
     return next(task for task in _of(entry) if task.metadata.name == name)
 
 
-def score(model: "SentenceTransformer", subject: Subject, task: AbsTask) -> dict[str, Any]:
+def score_mteb(model: "SentenceTransformer", subject: EvalModel, task: AbsTask) -> dict[str, Any]:
     """Score a model on a task: its main score and mteb's whole result. Raises Interrupted without its data."""
     try:
-        result = _evaluate(Encoder(model, subject), task)
+        result = _evaluate(MtebEncoder(model, subject), task)
     except OSError as error:  # what `datasets` raises without a network, and for sets that the hub does not have
         raise Interrupted(
             f"evaluate.mteb: the data of {task.metadata.name} could not be loaded: {error}\n"
@@ -58,11 +58,11 @@ def score(model: "SentenceTransformer", subject: Subject, task: AbsTask) -> dict
     return {"main_score": float(result.get_score()), "result": result.model_dump(mode="json")}
 
 
-def _evaluate(encoder: "Encoder", task: AbsTask) -> TaskResult:
+def _evaluate(encoder: "MtebEncoder", task: AbsTask) -> TaskResult:
     results = mteb.evaluate(
         encoder,
         task,
-        cache=mteb.ResultCache(cache() / "mteb"),
+        cache=mteb.ResultCache(cache_folder() / "mteb"),
         overwrite_strategy="only-missing",
         co2_tracker=False,
         encode_kwargs={"batch_size": eval_models.BATCH},
@@ -73,10 +73,10 @@ def _evaluate(encoder: "Encoder", task: AbsTask) -> TaskResult:
     return results.task_results[0].validate_and_filter_scores(task)
 
 
-class Encoder(AbsEncoder):
+class MtebEncoder(AbsEncoder):
     """A model of ours under mteb's protocol."""
 
-    def __init__(self, model: "SentenceTransformer", subject: Subject) -> None:
+    def __init__(self, model: "SentenceTransformer", subject: EvalModel) -> None:
         self.model = model
         self.instructed = subject.instructed
         name = {"name": f"speed_ray/{subject.name}", "revision": subject.digest}

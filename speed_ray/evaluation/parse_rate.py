@@ -28,7 +28,7 @@ class Parsed:
     held_to_schema: bool
 
 
-def parsed(artifact: Artifact) -> list[Parsed]:
+def measure_parse_rate(artifact: Artifact) -> list[Parsed]:
     """Read the first `LOOKED_AT` raw replies of an artifact's committed shards again, by model."""
     plan = artifact.plan()
     held = plan is not None and bool(plan.identity.get("engine", {}).get("structured"))
@@ -60,7 +60,7 @@ def _replies(artifact: Artifact, commit: Commit) -> Iterator[tuple[str, bool]]:
 
 def _has_form(text: str, kind: str) -> bool:
     try:
-        unchecked_fields(text, kinds.load(kind))
+        unchecked_fields(text, kinds.load_kind(kind))
     except Rejected:
         return False
     return True

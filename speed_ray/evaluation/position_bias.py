@@ -47,7 +47,7 @@ class Places:
         return (self.best[place] - self.chance[place]) / room if room else 0.0
 
 
-def places(verdicts: Artifact) -> Places | None:
+def count_positions(verdicts: Artifact) -> Places | None:
     """Count the committed verdicts of a judge. None before there is one."""
     shown: list[int] = []
     best: list[int] = []

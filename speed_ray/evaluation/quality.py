@@ -17,8 +17,8 @@ from speed_ray.errors import UserError
 from speed_ray.records import Row
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Counts
-from speed_ray.text.language import mistaken
-from speed_ray.text.rules import plain
+from speed_ray.text.language import other_language
+from speed_ray.text.rules import is_plain
 
 SAMPLE = 2_000  # rows of the sample
 COMPARED = 200  # texts of which each is held against all others
@@ -53,7 +53,7 @@ class Quality:
         return self.counts.accepted / self.planned if self.planned else 0.0
 
 
-def quality(run: Run, name: str = EXAMPLES) -> Quality:
+def measure_quality(run: Run, name: str = EXAMPLES) -> Quality:
     """Read the committed examples of an artifact, finished or not. Raises UserError where there are none."""
     artifact = run.artifact(name)
     plan = artifact.plan()
@@ -63,7 +63,7 @@ def quality(run: Run, name: str = EXAMPLES) -> Quality:
     languages: Counter[str] = Counter()
     words: dict[str, dict[str, Histogram]] = defaultdict(dict)
     pairs, queries, records = set(), set(), 0
-    for row in rows(artifact):
+    for row in example_rows(artifact):
         records += 1
         languages[row["language"]] += 1
         pairs.add(_hash(row["query"], row["positive"]))
@@ -72,7 +72,7 @@ def quality(run: Run, name: str = EXAMPLES) -> Quality:
             words[row["kind"]].setdefault(side, [0] * (len(BUCKETS) + 1))[_bucket(text)] += 1
     if not records:
         raise UserError(f"{artifact.where} holds no example yet. See why with: speed-ray status {run.uri}")
-    drawn = sample(artifact)
+    drawn = sample_rows(artifact)
     texts = [WORD.findall(f"{row['query']} {row['positive']}".lower()) for row in drawn]
     return Quality(
         artifact=name,
@@ -84,13 +84,13 @@ def quality(run: Run, name: str = EXAMPLES) -> Quality:
         same_query=records - len(queries),
         words=dict(words),
         sample=len(drawn),
-        mistaken=sum(mistaken(row["positive"], row["language"]) is not None for row in drawn) / len(drawn),
-        distinct={n: distinct(texts, n) for n in (1, 2)},
+        mistaken=sum(other_language(row["positive"], row["language"]) is not None for row in drawn) / len(drawn),
+        distinct={n: distinct_n(texts, n) for n in (1, 2)},
         self_bleu=self_bleu(texts[:COMPARED]),
     )
 
 
-def rows(artifact: Artifact) -> Iterator[Row]:
+def example_rows(artifact: Artifact) -> Iterator[Row]:
     """All committed examples, a shard at a time in memory. Raises UserError for an artifact of something else."""
     for commit in artifact.commits():
         if RECORDS in commit.files:
@@ -100,12 +100,12 @@ def rows(artifact: Artifact) -> Iterator[Row]:
             yield from table.select(COLUMNS).to_pylist()
 
 
-def sample(artifact: Artifact, size: int = SAMPLE) -> list[Row]:
+def sample_rows(artifact: Artifact, size: int = SAMPLE) -> list[Row]:
     """The examples with the lowest ids, in their order."""
-    return heapq.nsmallest(size, rows(artifact), key=lambda row: str(row["id"]))
+    return heapq.nsmallest(size, example_rows(artifact), key=lambda row: str(row["id"]))
 
 
-def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
     """Different n-grams of all n-grams: 1 where nothing is said twice."""
     counted = Counter(gram for text in texts for gram in _grams(text, n))
     return len(counted) / counted.total() if counted else 0.0
@@ -171,4 +171,4 @@ def _bucket(text: str) -> int:
 
 def _hash(*texts: str) -> bytes:
     """Eight bytes for a text, so that a million of them are told apart in little memory."""
-    return hashlib.blake2b("\0".join(map(plain, texts)).encode(), digest_size=8).digest()
+    return hashlib.blake2b("\0".join(map(is_plain, texts)).encode(), digest_size=8).digest()

@@ -12,10 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from speed_ray.errors import Interrupted
-from speed_ray.evaluation.datasets import METRICS, Task
-from speed_ray.evaluation.eval_models import BM25, Subject
+from speed_ray.evaluation.datasets import METRICS, EvaluationTask
+from speed_ray.evaluation.eval_models import BM25, EvalModel
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import find
+from speed_ray.storage.store import read_if_exists
 
 FOLDER = "evaluation"
 SHOWN = {"spearman": "Spearman", "accuracy": "accuracy", "ndcg_at_10": "nDCG@10", "main_score": "MTEB's own"}
@@ -23,14 +23,14 @@ SHOWN = {"spearman": "Spearman", "accuracy": "accuracy", "ndcg_at_10": "nDCG@10"
 Result = dict[str, Any]  # kind, name, sources, instruction, scores, facts; of MTEB all of its own result
 
 
-def applies(subject: Subject, task: Task) -> bool:
+def applies(subject: EvalModel, task: EvaluationTask) -> bool:
     """Whether a model can be scored on a task: BM25 ranks documents and does no more."""
     return subject.name != BM25 or task.kind == "retrieval"
 
 
-def kept(run: Run, subject: Subject, task: Task) -> Result | None:
+def kept(run: Run, subject: EvalModel, task: EvaluationTask) -> Result | None:
     """What a model scored on a task, or None before it did. Raises Interrupted where the file is damaged."""
-    data = find(run.store, _path(subject, task))
+    data = read_if_exists(run.store, _path(subject, task))
     if data is None:
         return None
     try:
@@ -42,12 +42,12 @@ def kept(run: Run, subject: Subject, task: Task) -> Result | None:
     return found
 
 
-def keep(run: Run, subject: Subject, task: Task, result: Result) -> None:
+def keep(run: Run, subject: EvalModel, task: EvaluationTask, result: Result) -> None:
     """Store one task's result; where another worker was first, its result stays."""
     run.store.create(_path(subject, task), _json(result))
 
 
-def publish(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> None:
+def publish_scores(run: Run, subjects: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> None:
     """Write the results of each model to one file."""
     for subject in subjects:
         done = [result for task in tasks if applies(subject, task) and (result := kept(run, subject, task))]
@@ -56,13 +56,13 @@ def publish(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> Non
             run.store.put(f"{FOLDER}/{subject.name}.json", _json({**model, "results": done}))
 
 
-def published(run: Run, model: str) -> list[Result]:
-    """All results of a model ("base", "embedder", "bm25"), as `publish` wrote them."""
+def published_scores(run: Run, model: str) -> list[Result]:
+    """All results of a model ("base", "embedder", "bm25"), as `publish_scores` wrote them."""
     results: list[Result] = json.loads(run.store.get(f"{FOLDER}/{model}.json"))["results"]
     return results
 
 
-def table(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> Table:
+def score_table(run: Run, subjects: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> Table:
     """One row a set, one column a model; MTEB's entries of several tasks end with their mean."""
     shown = Table("set", "score", *(subject.name for subject in subjects), title="Embedders")
     for column in shown.columns[2:]:
@@ -78,7 +78,7 @@ def table(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task]) -> Table
     return shown
 
 
-def _main(run: Run, subject: Subject, task: Task) -> float | None:
+def _main(run: Run, subject: EvalModel, task: EvaluationTask) -> float | None:
     result = kept(run, subject, task) if applies(subject, task) else None
     return float(result["scores"][METRICS[task.kind]]) if result else None
 
@@ -92,7 +92,7 @@ def _cell(score: float | None) -> str:
     return "" if score is None else f"{score:.4f}"
 
 
-def _path(subject: Subject, task: Task) -> str:
+def _path(subject: EvalModel, task: EvaluationTask) -> str:
     name = re.sub(r"[^\w.-]", "_", task.name)
     return f"{FOLDER}/{subject.digest[:16]}/{name}-{task.digest[:8]}.json"
 

@@ -7,8 +7,8 @@ from speed_ray import __version__
 from speed_ray.errors import UserError
 from speed_ray.evaluation import bm25, datasets, results
 from speed_ray.evaluation import eval_models as under
-from speed_ray.evaluation.datasets import Task
-from speed_ray.evaluation.eval_models import Subject
+from speed_ray.evaluation.datasets import EvaluationTask
+from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.evaluation.loaders import Retrieval
 from speed_ray.evaluation.results import Result
 from speed_ray.recipes.schema import Evaluate
@@ -20,27 +20,29 @@ class Scoring:
     """What a worker must know to score one model on one task."""
 
     run: str
-    subject: Subject
-    task: Task
+    subject: EvalModel
+    task: EvaluationTask
     device: str  # "cpu" or "cuda"
 
     def __str__(self) -> str:
         return f"{self.task.name} ({self.subject.name})"
 
 
-def tasks(wanted: Evaluate) -> list[Task]:
+def all_tasks(wanted: Evaluate) -> list[EvaluationTask]:
     """All that a recipe wants an embedder scored on, in its order. Raises UserError for what cannot be."""
-    found = datasets.tasks(wanted)
+    found = datasets.recipe_tasks(wanted)
     if wanted.mteb:
         from speed_ray.evaluation import mteb_tasks  # takes mteb's seconds to load
 
-        found += mteb_tasks.tasks(wanted.mteb)
+        found += mteb_tasks.mteb_tasks(wanted.mteb)
     if not found:
         raise UserError("evaluate: the recipe names no set. Give it sts, classification, retrieval or mteb.")
     return found
 
 
-def missing(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task], device: str) -> list[Scoring]:
+def missing_scores(
+    run: Run, subjects: Sequence[EvalModel], tasks: Sequence[EvaluationTask], device: str
+) -> list[Scoring]:
     """What is not done yet, a model's tasks one after the other."""
     return [
         Scoring(run.store.uri, subject, task, device)
@@ -50,7 +52,7 @@ def missing(run: Run, subjects: Sequence[Subject], tasks: Sequence[Task], device
     ]
 
 
-def score(scoring: Scoring) -> None:
+def score_task(scoring: Scoring) -> None:
     """Score and store. Raises UserError or Interrupted."""
     subject, task = scoring.subject, scoring.task
     scored = _mteb(scoring) if task.kind == "mteb" else _local(scoring)
@@ -62,20 +64,20 @@ def score(scoring: Scoring) -> None:
 
 def _local(scoring: Scoring) -> Result:
     subject, task = scoring.subject, scoring.task
-    loaded = datasets.load(task.kind, task.sources)
+    loaded = datasets.load_dataset(task.kind, task.sources)
     if subject.name == under.BM25:
         assert isinstance(loaded, Retrieval)
-        scores = bm25.rank(loaded).scores(loaded)
+        scores = bm25.bm25_ranking(loaded).scores(loaded)
     else:
-        model = under.load(subject, scoring.device)
-        scores = datasets.score(under.embed(model, subject.instructed, task.instruction or ""), loaded)
-    return {"scores": scores, "facts": datasets.facts(loaded)}
+        model = under.load_model(subject, scoring.device)
+        scores = datasets.score_dataset(under.embed(model, subject.instructed, task.instruction or ""), loaded)
+    return {"scores": scores, "facts": datasets.dataset_facts(loaded)}
 
 
 def _mteb(scoring: Scoring) -> Result:
     from speed_ray.evaluation import mteb_tasks
 
     subject, task = scoring.subject, scoring.task
-    model = under.load(subject, scoring.device)
-    found = mteb_tasks.score(model, subject, mteb_tasks.find(task.sources[0], task.name))
+    model = under.load_model(subject, scoring.device)
+    found = mteb_tasks.score_mteb(model, subject, mteb_tasks.find_task(task.sources[0], task.name))
     return {"scores": {"main_score": found["main_score"]}, "mteb": found["result"]}

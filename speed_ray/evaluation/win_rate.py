@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from speed_ray import engines, kinds
-from speed_ray.engines.base import Engine, EngineDead, EngineRefused, PromptTooLong, Reply, Request
+from speed_ray.engines.base import Engine, EngineDead, FatalEngineError, PromptTooLong, Reply, Request
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import quality
-from speed_ray.executor.stage import content
-from speed_ray.executor.usage import spent
-from speed_ray.prompts.parse import verdict, verdict_schema
+from speed_ray.executor.stage import artifact_identity
+from speed_ray.executor.usage import usage_of
+from speed_ray.prompts.parse import parse_verdict, verdict_schema
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import Rejected, Row, content_id, seed_of
-from speed_ray.stages.example_request import SYNTHESIZE, as_reply, draw, facts_of, fields_of
-from speed_ray.storage.fingerprint import label
+from speed_ray.stages.example_request import SYNTHESIZE, from_columns, prompt_context, sample_slots, to_json
+from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import find
+from speed_ray.storage.store import read_if_exists
 
 PAIRS = 200  # a teacher may cost money: they give the share to about 3.5 percent
 
@@ -49,15 +49,15 @@ class Wins:
         return (self.rate * (1 - self.rate) / self.compared) ** 0.5 if self.compared else 0.5
 
 
-def wins(run: Run, against: Run, name: str) -> Wins:
+def measure_win_rate(run: Run, against: Run, name: str) -> Wins:
     """Have the first run's teacher compare two runs' artifacts of one name.
 
     Raises UserError before both are finished, where they have no prompt in common, and where the teacher refuses.
     """
     recipe = run.recipe()
-    contents = [content(each.artifact(name))["sha256"] for each in (run, against)]
-    path = f"evaluation/against-{content_id(*contents, label(recipe.teacher))[:16]}.json"
-    if kept := find(run.store, path):
+    contents = [artifact_identity(each.artifact(name))["sha256"] for each in (run, against)]
+    path = f"evaluation/against-{content_id(*contents, model_label(recipe.teacher))[:16]}.json"
+    if kept := read_if_exists(run.store, path):
         return Wins(**json.loads(kept))
     pairs = list(_pairs(run, against, name))[:PAIRS]
     if not pairs:
@@ -67,18 +67,18 @@ def wins(run: Run, against: Run, name: str) -> Wins:
         )
     differing = [pair for pair in pairs if _texts(pair[0]) != _texts(pair[1])]
     requests = [_request(recipe, pair) for pair in differing]
-    engine = engines.build([recipe.teacher], spent(run, "teacher"), "teacher")
+    engine = engines.build_engine([recipe.teacher], usage_of(run, "teacher"), "teacher")
     replies = asyncio.run(_answers(engine, requests))
     won = [_won(request, reply) for request, reply in zip(requests, replies, strict=True)]
     read = [each for each in won if each is not None]
-    found = Wins(label(recipe.teacher), len(read), sum(read), len(won) - len(read), len(pairs) - len(won))
+    found = Wins(model_label(recipe.teacher), len(read), sum(read), len(won) - len(read), len(pairs) - len(won))
     run.store.put(path, json.dumps(asdict(found)).encode())
     return found
 
 
 def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[Row, Row]]:
-    first = {row["id"]: row for row in quality.sample(run.artifact(name))}
-    others = {row["id"]: row for row in quality.rows(against.artifact(name)) if row["id"] in first}
+    first = {row["id"]: row for row in quality.sample_rows(run.artifact(name))}
+    others = {row["id"]: row for row in quality.example_rows(against.artifact(name)) if row["id"] in first}
     for row_id, row in first.items():
         if row_id in others and others[row_id]["language"] == row["language"]:
             yield row, others[row_id]
@@ -90,16 +90,16 @@ def _texts(row: Row) -> list[str]:
 
 def _request(recipe: Recipe, pair: tuple[Row, Row]) -> Request:
     row = pair[0]
-    kind, topic = kinds.load(row["kind"]), row["topic"]
+    kind, topic = kinds.load_kind(row["kind"]), row["topic"]
     task = topic if kind.instruction else row["instruction"]
-    slots, language, _ = draw(recipe, kind, row["id"], SYNTHESIZE)
+    slots, language, _ = sample_slots(recipe, kind, row["id"], SYNTHESIZE)
     rng = random.Random(seed_of(recipe.seed, row["id"], "against"))
     order = rng.sample((0, 1), 2)
-    shown = [fields_of(kind, pair[place]) for place in order]
-    facts = facts_of("judge", kind, topic, task, slots, language)
+    shown = [from_columns(kind, pair[place]) for place in order]
+    facts = prompt_context("judge", kind, topic, task, slots, language)
     return Request(
         row_id=row["id"],
-        messages=Prompts(recipe.prompts).judge(kind, slots, topic, task, language, list(map(as_reply, shown)), rng),
+        messages=Prompts(recipe.prompts).judge(kind, slots, topic, task, language, list(map(to_json, shown)), rng),
         **recipe.judge.sampling.model_dump(),
         schema=verdict_schema(len(shown)),
         facts={**facts, "candidates": shown, "order": order},
@@ -119,7 +119,7 @@ async def _answers(engine: Engine, requests: Sequence[Request]) -> list[Reply | 
     try:
         await engine.start()
         return await asyncio.gather(*map(answer, requests))
-    except EngineRefused as error:
+    except FatalEngineError as error:
         raise UserError(f"teacher: {error}") from error
     except EngineDead as error:
         raise Interrupted(f"teacher: the engine ended: {error}\nRun the same command again.") from error
@@ -129,7 +129,7 @@ async def _answers(engine: Engine, requests: Sequence[Request]) -> list[Reply | 
 
 def _won(request: Request, reply: Reply | None) -> bool | None:
     try:
-        best, _, _ = verdict(reply.samples[0].text if reply else "", 2)
+        best, _, _ = parse_verdict(reply.samples[0].text if reply else "", 2)
     except Rejected:
         return None
     return bool(request.facts["order"][best - 1] == 0)

@@ -9,7 +9,7 @@ from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import OpenAIEngine, Recipe, VllmEngine
-from speed_ray.recipes.schema import Stage as StageConfig
+from speed_ray.recipes.schema import StageSettings as StageConfig
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES
 
@@ -24,16 +24,16 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
     Prompts(recipe.prompts)
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
         if isinstance(config, OpenAIEngine):
-            openai.check(config, role)
+            openai.check_endpoint(config, role)
         if isinstance(config, VllmEngine):
-            vllm_arguments.check(config.args, role)
+            vllm_arguments.check_vllm_arguments(config.args, role)
             if not config.model.startswith("miniature://"):  # that would train it
                 folder = _checked_folder(config, role)
                 if folder and role == "generator":
                     _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
 
 
-def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
+def check_engine(stage: Stage, rows: Sequence[PlannedRow]) -> None:
     """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the prompts of `rows`."""
     config, pool = stage.engine, stage.settings.pool
     if isinstance(config, OpenAIEngine) and pool.max > 1:
@@ -51,7 +51,7 @@ def check(stage: Stage, rows: Sequence[PlannedRow]) -> None:
 
 
 def _checked_folder(config: VllmEngine, role: str) -> Path | None:
-    folder = model_folder.find_model(config.model, f"{role}.model")
+    folder = model_folder.resolve_model(config.model, f"{role}.model")
     if folder:
         model_folder.check_model_folder(folder, config.chat_template, role)
     return folder

@@ -10,7 +10,7 @@ from speed_ray.executor.reply_journal import Answer, Journal, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.schema import VllmEngine
 from speed_ray.records import REJECT, REPLY, Rejected, Row, seed_of
-from speed_ray.storage.fingerprint import label, without_adapter
+from speed_ray.storage.fingerprint import model_label, without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
 
@@ -35,7 +35,7 @@ class Worker:
         self.plan = plan
         self.inputs = inputs
         self.engine = engine
-        self.model = label(without_adapter(stage.engine))
+        self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
         # Rows are begun as others end, twice what the engine answers at once: rendering a whole shard's prompts in one
         # go would hold up the answers that come in meanwhile (an endpoint with 64 in flight lost a fifth to that).

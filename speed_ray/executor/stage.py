@@ -13,11 +13,11 @@ from speed_ray.engines.base import Reply, Request
 from speed_ray.errors import UserError
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import EngineConfig, Recipe, VllmEngine
-from speed_ray.recipes.schema import Stage as StageConfig
+from speed_ray.recipes.schema import StageSettings as StageConfig
 from speed_ray.records import Rejected, Row
-from speed_ray.storage.fingerprint import what_decides
+from speed_ray.storage.fingerprint import identity_fields
 from speed_ray.storage.planned_rows import PlannedRow
-from speed_ray.storage.run import MAKES
+from speed_ray.storage.run import PRODUCED_BY
 from speed_ray.storage.shards import RECORDS, Artifact, Plan
 
 
@@ -42,12 +42,12 @@ class Stage:
     keep: Callable[[PlannedRow, Rejected], list[Row]] | None = None
 
 
-def identity(recipe: Recipe, source: Artifact, engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
+def stage_identity(recipe: Recipe, source: Artifact, engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
     """All that decides a stage's rows, as a plan keeps it and as a difference is shown to the user."""
-    return _decides(recipe, content(source), engine, settings)
+    return _decides(recipe, artifact_identity(source), engine, settings)
 
 
-def for_each_record(
+def plan_per_record(
     recipe: Recipe,
     source: Artifact,
     artifact: str,
@@ -56,12 +56,12 @@ def for_each_record(
     settings: StageConfig,
 ) -> Plan:
     """Plan a prompt for each record of a published artifact, in each variant. Raises UserError where there is none."""
-    decides = identity(recipe, source, engine, settings)
-    rows = count(source) * len(variants)
+    decides = stage_identity(recipe, source, engine, settings)
+    rows = count_records(source) * len(variants)
     return Plan(artifact, rows, settings.shard_rows, input=source.name, variants=tuple(variants), identity=decides)
 
 
-def count(source: Artifact) -> int:
+def count_records(source: Artifact) -> int:
     """How many records a published artifact holds. Raises UserError where there is none."""
     records = sum(file.rows for file in source.record_files().values())
     if not records:
@@ -72,18 +72,18 @@ def count(source: Artifact) -> int:
     return records
 
 
-def following(recipe: Recipe, source: Plan, engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
-    """`identity` of a stage whose input is still being written: its plan stands for it."""
+def upstream_identity(recipe: Recipe, source: Plan, engine: EngineConfig, settings: StageConfig) -> dict[str, Any]:
+    """`stage_identity` of a stage whose input is still being written: its plan stands for it."""
     return _decides(recipe, {"artifact": source.stage, "plan": source.digest}, engine, settings)
 
 
-def content(source: Artifact) -> dict[str, Any]:
+def artifact_identity(source: Artifact) -> dict[str, Any]:
     """What a published artifact holds, by its records' digest. Raises UserError before its publication."""
     manifest = source.manifest()
     if manifest is None:
         raise UserError(
             f"{source.where} is not finished, and this job works on it.\n"
-            f"Run `speed-ray {MAKES[source.name]}` first, with the same --recipe and --run."
+            f"Run `speed-ray {PRODUCED_BY[source.name]}` first, with the same --recipe and --run."
         )
     return {"artifact": source.name, "plan": manifest["plan"], "sha256": _sha256(manifest)}
 
@@ -95,7 +95,7 @@ def _decides(recipe: Recipe, source: dict[str, Any], engine: EngineConfig, setti
         "engine": _engine_identity(engine, "teacher" if engine is recipe.teacher else "generator"),
         "prompts": Prompts(recipe.prompts).digests,
         # A kind that nobody asks for, such as one that is added later, makes no other run of an old one.
-        "kinds": {name: kinds.digest(name) for name, weight in recipe.mix.items() if weight},
+        "kinds": {name: kinds.kind_digest(name) for name, weight in recipe.mix.items() if weight},
         "sampling": settings.sampling.model_dump(),
         "retries": settings.retries,
         "languages": recipe.languages,
@@ -105,13 +105,13 @@ def _decides(recipe: Recipe, source: dict[str, Any], engine: EngineConfig, setti
 
 
 def _engine_identity(config: EngineConfig, key: str) -> dict[str, Any]:
-    decides = what_decides(config)
+    decides = identity_fields(config)
     if isinstance(config, VllmEngine):
-        folder = model_folder.find_model(config.model, f"{key}.model")
+        folder = model_folder.resolve_model(config.model, f"{key}.model")
         decides["weights"] = model_folder.folder_digest(folder) if folder else config.revision
         if config.chat_template:
             decides["chat_template"] = model_folder.read_chat_template(config.chat_template)
-        if config.adapter and (adapter := model_folder.find_model(config.adapter, f"{key}.adapter")):
+        if config.adapter and (adapter := model_folder.resolve_model(config.adapter, f"{key}.adapter")):
             decides["adapter_weights"] = model_folder.folder_digest(adapter)
     return decides
 

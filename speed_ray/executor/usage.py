@@ -1,6 +1,6 @@
 """What was asked of an engine so far, over all stages and all drives of a run, read from storage alone."""
 
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.executor.reply_journal import replay
 from speed_ray.storage.run import (
     CANDIDATES,
@@ -21,27 +21,27 @@ ARTIFACTS_OF = {
 }
 
 
-def spent(run: Run, role: str) -> Spent:
+def usage_of(run: Run, role: str) -> Usage:
     """Add up the calls and tokens of every artifact that a role ("teacher", "generator") answers for.
 
     Replies that a killed drive left in journals count: they were paid for, and the next attempt uses them. Calls that
     were in flight when it was killed are not known to anybody here.
     """
-    return sum(by_artifact(run, role).values(), Spent())
+    return sum(usage_by_artifact(run, role).values(), Usage())
 
 
-def by_artifact(run: Run, role: str) -> dict[str, Spent]:
+def usage_by_artifact(run: Run, role: str) -> dict[str, Usage]:
     """The same, artifact by artifact, those included that were not begun."""
     return {name: _of(run.artifact(name)) for name in ARTIFACTS_OF[role]}
 
 
-def _of(artifact: Artifact) -> Spent:
+def _of(artifact: Artifact) -> Usage:
     plan = artifact.plan()
     if plan is None:
-        return Spent()
+        return Usage()
     committed = [commit.counts for commit in artifact.commits()]
     journalled = [reply for shard, _ in artifact.pending(plan) for reply in replay(artifact, shard).values()]
-    return Spent(
+    return Usage(
         calls=sum(counts.calls for counts in committed) + len(journalled),
         prompt_tokens=sum(counts.prompt_tokens for counts in committed) + sum(r.prompt_tokens for r in journalled),
         output_tokens=sum(counts.output_tokens for counts in committed)

@@ -9,13 +9,13 @@ from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 
 
-def names() -> list[str]:
+def kind_names() -> list[str]:
     """List every kind that has a file."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "kind")
 
 
-def load(name: str) -> Kind:
-    """Return one kind. Raises ModuleNotFoundError for a name without a file; recipes are checked against `names`.
+def load_kind(name: str) -> Kind:
+    """Return one kind. Raises ModuleNotFoundError for a name without a file; recipes are checked against `kind_names`.
 
     Raises UserError where the fields that a model writes are not those that the embedder learns from.
     """
@@ -30,7 +30,7 @@ def load(name: str) -> Kind:
     return kind
 
 
-def digest(name: str) -> str:
+def kind_digest(name: str) -> str:
     """Hash a kind's file: slots, schema, guidelines and checks all decide its rows."""
     source = inspect.getsource(importlib.import_module(f"{__name__}.{name}"))
     return hashlib.sha256(source.encode()).hexdigest()

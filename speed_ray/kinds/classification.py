@@ -13,7 +13,7 @@ EDUCATION = ("high school", "college", "PhD")
 NAMED = 0.5  # share of the prompts that name an education at all
 
 
-def slots(rng: random.Random) -> Slots:
+def _slots(rng: random.Random) -> Slots:
     """Draw the text's length, how clear it is and, in half of the prompts, the education that reading it takes."""
     [(least, most)] = rng.choices(LENGTHS, LENGTH_WEIGHTS)
     [clarity] = rng.choices(CLARITY, CLARITY_WEIGHTS)
@@ -21,7 +21,7 @@ def slots(rng: random.Random) -> Slots:
     return {"min_words": least, "max_words": most, "clarity": clarity, "difficulty": difficulty}
 
 
-def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """Labels differ and stay out of the text; the text is about as long as wanted."""
     text = fields["input_text"]
     labels = {name: fields[name] for name in ("label", "misleading_label")}
@@ -44,7 +44,7 @@ KIND = Kind(
     query="input_text",
     positive="label",
     negative="misleading_label",
-    slots=slots,
+    slots=_slots,
     guidelines=(
         "`input_text` has {% if max_words %}fewer than {{ max_words }}{% else %}at least {{ min_words }}{% endif %}"
         " words, and its wording is its own, not that of the task.",
@@ -55,7 +55,7 @@ KIND = Kind(
         " than `label`.",
         "A label is short and stands alone: no value explains why it was given.",
     ),
-    check=check,
+    check=_check,
     example_tasks=(
         "Decide which office of a city hall should handle a resident's complaint.",
         "Tell at which step of moving house the writer of a message is.",

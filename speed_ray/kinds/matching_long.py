@@ -8,12 +8,12 @@ from speed_ray.text import rules
 MIN_WORDS = 300
 
 
-def slots(rng: random.Random) -> Slots:
+def _slots(rng: random.Random) -> Slots:
     """Nothing varies from prompt to prompt but the task."""
     return {"min_words": MIN_WORDS}
 
 
-def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """Both are long, and neither was made by repeating the other."""
     return (
         rules.distinct(fields)
@@ -33,13 +33,13 @@ KIND = Kind(
     query="input",
     positive="positive_document",
     negative=None,
-    slots=slots,
+    slots=_slots,
     guidelines=(
         "Each of the two is a document of at least {{ min_words }} words.",
         "The two have no long run of words in common: the match is one of meaning.",
         "Neither explains why they belong together.",
     ),
-    check=check,
+    check=_check,
     shuffled=False,
     example_tasks=(
         "Match a newspaper's report with another report on the same event.",

@@ -8,12 +8,12 @@ from speed_ray.text import rules
 MOST_WORDS = 40  # a sentence; twice as many words are a paragraph
 
 
-def slots(rng: random.Random) -> Slots:
+def _slots(rng: random.Random) -> Slots:
     """Nothing varies from prompt to prompt but the task."""
     return {"max_words": MOST_WORDS}
 
 
-def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """Both are short, and neither was made by repeating the other."""
     return (
         rules.distinct(fields)
@@ -33,13 +33,13 @@ KIND = Kind(
     query="input",
     positive="positive_document",
     negative=None,
-    slots=slots,
+    slots=_slots,
     guidelines=(
         "Each of the two is a sentence or a phrase.",
         "The two have few words in common: the match is one of meaning.",
         "Neither explains why they belong together.",
     ),
-    check=check,
+    check=_check,
     shuffled=False,
     example_tasks=(
         "Match a tool's nickname among craftsmen with its name in the catalogue.",

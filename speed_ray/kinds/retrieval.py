@@ -16,7 +16,7 @@ EDUCATION = ("high school", "college", "PhD")
 NAMED = 0.5  # share of the prompts that name an education at all
 
 
-def slots(rng: random.Random) -> Slots:
+def _slots(rng: random.Random) -> Slots:
     """Draw the documents' length, the query's type, length and clarity and, in half of the prompts, an education."""
     [query_type] = rng.choices(QUERY_TYPES, QUERY_TYPE_WEIGHTS)
     [(least, most)] = rng.choices(QUERY_LENGTHS, QUERY_LENGTH_WEIGHTS)
@@ -32,7 +32,7 @@ def slots(rng: random.Random) -> Slots:
     }
 
 
-def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """The documents differ, are about as long as wanted, and the right one was not made by repeating the query."""
     query = fields["user_query"]
     documents = ("positive_document", "hard_negative_document")
@@ -56,7 +56,7 @@ KIND = Kind(
     query="user_query",
     positive="positive_document",
     negative="hard_negative_document",
-    slots=slots,
+    slots=_slots,
     guidelines=(
         "`user_query` is {{ query_type }}: "
         "{% if query_type == 'common' %}many people search for it.{% else %}few people ever search for it.{% endif %}",
@@ -73,7 +73,7 @@ KIND = Kind(
         " `positive_document`.",
         "No value says why a document fits the query or does not.",
     ),
-    check=check,
+    check=_check,
     example_tasks=(
         "Given the noises that an old boiler makes, find repair notes that name the cause.",
         "Given a gardener's question about a sick plant, find advice that cures it.",

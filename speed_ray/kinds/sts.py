@@ -14,7 +14,7 @@ EDUCATION = ("elementary school", "high school", "college")
 NAMED = 0.5  # share of the prompts that name an education at all
 
 
-def slots(rng: random.Random) -> Slots:
+def _slots(rng: random.Random) -> Slots:
     """Draw the unit, both similarities and, in half of the prompts, the education that reading the texts takes."""
     [unit] = rng.choices(UNITS, UNIT_WEIGHTS)
     difficulty = rng.choice(EDUCATION) if rng.random() < NAMED else None
@@ -27,7 +27,7 @@ def slots(rng: random.Random) -> Slots:
     }
 
 
-def check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """The three texts differ, and each is long enough for its unit. They may share many words: that is the point."""
     return (
         rules.distinct(fields)
@@ -47,7 +47,7 @@ KIND = Kind(
     query="S1",
     positive="S2",
     negative="S3",
-    slots=slots,
+    slots=_slots,
     guidelines=(
         "Similarity is on a scale from 1 (nothing in common) to 5 (the same meaning).",
         "The three texts share some of their words, S3 too, so that counting words cannot tell S2 from S3.",
@@ -55,7 +55,7 @@ KIND = Kind(
         "{% if difficulty %}Reading the texts takes {{ difficulty }} education.{% endif %}",
         "Each text can be read alone and explains nothing about the others.",
     ),
-    check=check,
+    check=_check,
     shuffled=False,
     instruction="Retrieve semantically similar text",
     shares_words=True,

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speed_ray.errors import UserError
 from speed_ray.miniature import corpus, grammar, world
-from speed_ray.storage.store import cache
+from speed_ray.storage.store import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -53,13 +53,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def ensure(name: str) -> Path:
+def ensure_base_model(name: str) -> Path:
     """Return the folder of a miniature model, building it if this machine does not have it yet.
 
     The cache is `$SPEED_RAY_CACHE`, else `~/.cache/speed_ray`. Two processes at once build one model: the second
     waits for the first. Raises UserError for a name other than "base".
     """
-    folder = cache() / f"miniature-{name}-{digest(name)}"
+    folder = cache_folder() / f"miniature-{name}-{base_digest(name)}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def ensure(name: str) -> Path:
     return folder
 
 
-def digest(name: str) -> str:
+def base_digest(name: str) -> str:
     """Return the identity of a miniature model: a hash of the world's words, the text and the code that make it."""
     if name != "base":
         raise UserError(f"miniature://{name}: there is no such model; the miniature world has miniature://base")
@@ -128,7 +128,7 @@ def _tokenizer() -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(itertools.islice(corpus.pages(SEED), TOKENIZER_PAGES), trainer)
+    tokenizer.train_from_iterator(itertools.islice(corpus.corpus_pages(SEED), TOKENIZER_PAGES), trainer)
     return tokenizer
 
 
@@ -190,7 +190,7 @@ def _batches(tokenizer: Tokenizer) -> Iterator["torch.Tensor"]:
     """Yield int64 tensors (pages, tokens), each row one page: pages packed end to end mix up their topics."""
     import torch
 
-    pages, pad = corpus.pages(SEED + 1), tokenizer.token_to_id(PAD)
+    pages, pad = corpus.corpus_pages(SEED + 1), tokenizer.token_to_id(PAD)
     assert pad is not None
     while True:
         drawn = [tokenizer.encode(BEGIN + page + END).ids[:LONGEST_PAGE] for page in itertools.islice(pages, 64)]

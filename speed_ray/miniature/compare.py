@@ -33,7 +33,7 @@ WRITERS = {  # artifact: who wrote it, and with which part of the recipe
 
 def score(record: Row) -> float:
     """The truth of one example, from 0 to 1."""
-    return truth.score(record["kind"], record["topic"], record["query"], record["positive"], record["negatives"])
+    return truth.truth_score(record["kind"], record["topic"], record["query"], record["positive"], record["negatives"])
 
 
 def scores(run: Run, artifact: str) -> list[float]:
@@ -52,7 +52,7 @@ def _examples(record: Row) -> Iterator[Row]:
     if "query" in record:
         yield record
         return
-    kind = kinds.load(record["kind"])
+    kind = kinds.load_kind(record["kind"])
     for reply in record["candidates"] if "candidates" in record else [record["reply"]]:
         fields = json.loads(reply)
         negatives = [fields[kind.negative]] if kind.negative else []

@@ -72,7 +72,7 @@ _KEYS = (
 )
 
 
-def pages(seed: int) -> Iterator[str]:
+def corpus_pages(seed: int) -> Iterator[str]:
     """Yield pages without end: the same seed, the same pages."""
     rng = random.Random(seed)
     while True:

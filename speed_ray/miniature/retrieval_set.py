@@ -21,7 +21,7 @@ Queries = dict[str, str]
 Relevant = dict[str, dict[str, int]]
 
 
-def drawn() -> tuple[Documents, Queries, Relevant]:
+def draw_queries() -> tuple[Documents, Queries, Relevant]:
     """The documents and the queries by id, and the one document that answers each query: always the same."""
     documents: Documents = {}
     queries: Queries = {}

@@ -63,7 +63,7 @@ _TASKS = {
 
 
 @dataclass(frozen=True)
-class Draft:
+class ScriptedDraft:
     """An example before it takes its kind's field names. `negative` is "" where the kind has none."""
 
     query: str
@@ -76,9 +76,9 @@ def answer(facts: Facts, seed: int) -> str:
     rng = random.Random(seed)
     parts: dict[str, Callable[[Facts, random.Random], dict[str, Any]]] = {
         "brainstorm": brainstorm,
-        "draft": write,
-        "propose": write,
-        "synthesize": write,
+        "draft": write_example,
+        "propose": write_example,
+        "synthesize": write_example,
         "judge": judge,
         "critique": critique,
         "revise": lambda facts, rng: critique(facts, rng)["revision"],
@@ -95,7 +95,7 @@ def brainstorm(facts: Facts, rng: random.Random) -> dict[str, Any]:
     return {"tasks": [say(form.replace("{name}", topic.name), think(topic, rng), "a") for form in drawn]}
 
 
-def write(facts: Facts, rng: random.Random) -> Fields:
+def write_example(facts: Facts, rng: random.Random) -> Fields:
     """Return one example as the kind's fields."""
     draft = compose(facts["kind"], world.topic(facts["topic"]), facts["slots"], rng)
     return _as_fields(facts["kind"], draft)
@@ -119,7 +119,7 @@ def critique(facts: Facts, rng: random.Random) -> dict[str, Any]:
 
     The revision keeps the query where a good example can be made of it; otherwise that is new too.
     """
-    kind, topic, fields = kinds.load(facts["kind"]), world.topic(facts["topic"]), facts["fields"]
+    kind, topic, fields = kinds.load_kind(facts["kind"]), world.topic(facts["topic"]), facts["fields"]
     query, positive = fields[kind.query], fields[kind.positive]
     thoughts = _thoughts(query, topic, rng)
     rewritten = [_as_fields(kind.name, compose(kind.name, topic, facts["slots"], rng, thoughts)) for _ in range(TRIES)]
@@ -137,12 +137,12 @@ def critique(facts: Facts, rng: random.Random) -> dict[str, Any]:
 
 def score(facts: Facts, fields: Fields) -> float:
     """Return the truth of an example that is given as its kind's fields."""
-    kind = kinds.load(facts["kind"])
+    kind = kinds.load_kind(facts["kind"])
     negatives = [fields[kind.negative]] if kind.negative else []
-    return truth.score(kind.name, facts["topic"], fields[kind.query], fields[kind.positive], negatives)
+    return truth.truth_score(kind.name, facts["topic"], fields[kind.query], fields[kind.positive], negatives)
 
 
-def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, given: Sequence[Thought] = ()) -> Draft:
+def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, given: Sequence[Thought] = ()) -> ScriptedDraft:
     """Write an example of a kind on a topic, whose query has the `given` thoughts first, then others as needed."""
     thoughts = [*given, *(think(topic, rng) for _ in range(MOST_THOUGHTS))][:MOST_THOUGHTS]
     thought = thoughts[0]
@@ -157,7 +157,7 @@ def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, given: Se
     return replace(_sts(topic, rng.choice(("phrase", "sentence")), rng, thoughts), negative="")
 
 
-def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> Draft:
+def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> ScriptedDraft:
     """A text in query words, which leans to the sibling once where it is long; labels in document words."""
     sibling = rng.choice(world.siblings(topic.path))
     if slots["max_words"]:
@@ -167,7 +167,7 @@ def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Tho
         text = _text(topic, "a", rng, _enough(slots), [thought])
     if len(text.split()) > 40:
         text += " " + mix(rng.choice(grammar.STATEMENTS["a"]), thought, think(sibling, rng), "a")
-    return Draft(text, _label(topic, thought.noun, rng), _label(sibling, rng.choice(sibling.nouns), rng))
+    return ScriptedDraft(text, _label(topic, thought.noun, rng), _label(sibling, rng.choice(sibling.nouns), rng))
 
 
 def _thoughts(text: str, topic: Topic, rng: random.Random) -> list[Thought]:
@@ -181,7 +181,7 @@ def _label(topic: Topic, noun: Concept, rng: random.Random) -> str:
     return form.format(name=topic.name, wider=topic.wider, noun=noun.b)
 
 
-def _sts(topic: Topic, unit: str, rng: random.Random, thoughts: Sequence[Thought]) -> Draft:
+def _sts(topic: Topic, unit: str, rng: random.Random, thoughts: Sequence[Thought]) -> ScriptedDraft:
     """S1 in query words; S2 the same in document words; S3 keeps words of S1 and half of its meaning."""
     forms = grammar.PHRASES if unit == "phrase" else grammar.STATEMENTS
     sibling = rng.choice(world.siblings(topic.path))
@@ -190,10 +190,10 @@ def _sts(topic: Topic, unit: str, rng: random.Random, thoughts: Sequence[Thought
         form = rng.choice(forms["a"])
         reworded = rng.choice([other for other in forms["b"] if used(other, each) == used(form, each)])
         lines.append((say(form, each, "a"), say(reworded, each, "b"), mix(form, each, think(sibling, rng), "a")))
-    return Draft(*(_titled(" ".join(texts), topic) for texts in zip(*lines, strict=True)))
+    return ScriptedDraft(*(_titled(" ".join(texts), topic) for texts in zip(*lines, strict=True)))
 
 
-def _retrieval(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> Draft:
+def _retrieval(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> ScriptedDraft:
     """A query in query words, its answer in document words, and a sibling's text that repeats the query's words."""
     if slots["query_min_words"] is None:
         query = say(rng.choice(grammar.SHORT_QUESTIONS), thought, "a")
@@ -203,14 +203,14 @@ def _retrieval(topic: Topic, slots: Slots, rng: random.Random, thought: Thought)
         query = say(rng.choice(grammar.LONG_QUESTIONS), thought, "a")
     positive = _text(topic, "b", rng, _enough(slots), [thought])
     negative = _near_miss(rng.choice(world.siblings(topic.path)), thought, rng, _enough(slots))
-    return Draft(_titled(query, topic), _titled(positive, topic), negative)
+    return ScriptedDraft(_titled(query, topic), _titled(positive, topic), negative)
 
 
-def _long_match(topic: Topic, slots: Slots, rng: random.Random, thoughts: Sequence[Thought]) -> Draft:
+def _long_match(topic: Topic, slots: Slots, rng: random.Random, thoughts: Sequence[Thought]) -> ScriptedDraft:
     """The same thoughts twice: in query words, and in document words and another order."""
     query = _text(topic, "a", rng, _enough(slots), thoughts)
     positive = _text(topic, "b", rng, _enough(slots), rng.sample(thoughts, len(thoughts)))
-    return Draft(_titled(query, topic), _titled(positive, topic), "")
+    return ScriptedDraft(_titled(query, topic), _titled(positive, topic), "")
 
 
 def _near_miss(sibling: Topic, thought: Thought, rng: random.Random, least: int) -> str:
@@ -244,7 +244,7 @@ def _titled(text: str, topic: Topic) -> str:
     return text if topic.path in world.topics() else f"{topic.name}: {text}"
 
 
-def _as_fields(kind_name: str, draft: Draft) -> Fields:
-    kind = kinds.load(kind_name)
+def _as_fields(kind_name: str, draft: ScriptedDraft) -> Fields:
+    kind = kinds.load_kind(kind_name)
     fields = {kind.query: draft.query, kind.positive: draft.positive}
     return {**fields, kind.negative: draft.negative} if kind.negative else fields

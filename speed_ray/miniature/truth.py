@@ -32,11 +32,11 @@ SMALL_WORDS = frozenset(
 )
 
 
-def score(kind: str, topic: str, query: str, positive: str, negatives: Sequence[str]) -> float:
+def truth_score(kind: str, topic: str, query: str, positive: str, negatives: Sequence[str]) -> float:
     """Score one example of any kind as the module's docstring defines it."""
     if kind == "classification":
         gate = about(query, topic)
-        parts = [names(positive, world.topic(topic)), *(misleads(negative, topic) for negative in negatives[:1])]
+        parts = [truth_names(positive, world.topic(topic)), *(misleads(negative, topic) for negative in negatives[:1])]
     elif kind == "sts":
         gate = min(about(query, topic), about(positive, topic))
         near = similarity(query, positive, topic)
@@ -121,7 +121,7 @@ def almost(query: str, positive: str, negative: str, topic: str) -> float:
     return of_domain(negative, topic) * less * (0.5 + 0.5 * useful) * readable(negative, topic)
 
 
-def names(label: str, subject: Topic) -> float:
+def truth_names(label: str, subject: Topic) -> float:
     """Share of a label's words (without "and") that name a topic or are words of it."""
     own = {*world.tokens(subject.name), *world.tokens(subject.wider), *_words_of(subject)}
     words = [word for word in world.tokens(label) if word != "and"]
@@ -134,7 +134,7 @@ def misleads(label: str, topic: str) -> float:
     own = {*world.tokens(subject.name), *_words_of(subject)}
     words = [word for word in world.tokens(label) if word != "and"]
     right = sum(word in own for word in words) / len(words) if words else 0.0
-    return _at_most(max(names(label, sibling) for sibling in world.siblings(topic)) - right)
+    return _at_most(max(truth_names(label, sibling) for sibling in world.siblings(topic)) - right)
 
 
 def _words_of(subject: Topic) -> set[str]:

@@ -22,7 +22,7 @@ from speed_ray import __version__
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.schema import Pool, Workers
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import LocalFolder, find
+from speed_ray.storage.store import LocalFolder, read_if_exists
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ PACKAGES = ("ray", "pyarrow", "numpy", "torch", "transformers", "vllm", "vllm-cp
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceNeed:
     """What one engine or training worker takes of a node, of which there must be room for `count`."""
 
     key: str  # the recipe's, for messages: "synthesize.pool"
@@ -57,21 +57,21 @@ class Need:
         return ", ".join([*wanted, *(f"{name}={value}" for name, value in self.labels.items())]) or "nothing"
 
 
-def need(key: str, takes: Pool | Workers, count: int = 1) -> Need:
+def resources_needed(key: str, takes: Pool | Workers, count: int = 1) -> ResourceNeed:
     """What a part of the recipe takes."""
-    return Need(key, {"CPU": takes.cpus, "GPU": takes.gpus}, takes.accelerator, takes.labels, count)
+    return ResourceNeed(key, {"CPU": takes.cpus, "GPU": takes.gpus}, takes.accelerator, takes.labels, count)
 
 
-def has_joined() -> bool:
+def uses_shared_cluster() -> bool:
     """Whether the job runs on a cluster that was there before, not on one of its own."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def room(need: Need) -> None:
+def check_capacity(need: ResourceNeed) -> None:
     """Raise UserError when the cluster cannot hold this; return at once where it can, or when it is growing."""
     if _holds(need):
         return
-    if not has_joined():
+    if not uses_shared_cluster():
         raise UserError(_no_room(need, "Nothing can be added to it: it is this job's own."))
     demand, until = _demand(need), time.monotonic() + PATIENCE
     try:
@@ -85,12 +85,12 @@ def room(need: Need) -> None:
         ray.cancel(demand, force=True)
 
 
-def here() -> NodeAffinitySchedulingStrategy:
+def driver_node() -> NodeAffinitySchedulingStrategy:
     """Beside the driver: on another node an actor of the whole job would be lost with a worker's."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _holds(need: Need) -> bool:
+def _holds(need: ResourceNeed) -> bool:
     return sum(need.fits(node["Resources"], node["Labels"]) for node in _alive()) >= need.count
 
 
@@ -98,7 +98,7 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _demand(need: Need) -> "ray.ObjectRef[None]":
+def _demand(need: ResourceNeed) -> "ray.ObjectRef[None]":
     """Ask for one such place, in vain so far: the autoscaler answers what is asked for, and nothing else."""
     return (
         ray.remote(_nothing)
@@ -123,7 +123,7 @@ def _autoscaler() -> Any:
     return reply.autoscaling_state
 
 
-def _says_no(need: Need) -> bool:
+def _says_no(need: ResourceNeed) -> bool:
     asked = {name: amount for name, amount in need.resources.items() if amount}
     refused = _autoscaler().infeasible_resource_requests
     return any(asked.items() <= dict(request.resources_bundle).items() for request in refused)
@@ -137,7 +137,7 @@ def _is_growing() -> bool:
     return any(coming) or any(report.get(name) for name in ("pending_nodes", "pending_launches"))
 
 
-def _no_room(need: Need, others: str) -> str:
+def _no_room(need: ResourceNeed, others: str) -> str:
     wanted = f"{need.count} times {need}, at once" if need.count > 1 else f"{need} on one node"
     return "\n".join(
         [
@@ -159,9 +159,9 @@ def _labels(labels: dict[str, str]) -> str:
     return f" ({', '.join(f'{name}={value}' for name, value in own.items())})" if own else ""
 
 
-def alike(run: Run) -> None:
+def check_nodes_match(run: Run) -> None:
     """Look at the run's folder, the packages and the clock from every node; raise UserError for one that differs."""
-    if not has_joined():
+    if not uses_shared_cluster():
         return
     if (
         isinstance(run.store, LocalFolder)
@@ -192,7 +192,7 @@ def alike(run: Run) -> None:
 def _look(uri: str, path: str) -> dict[str, Any]:
     """What one node says of itself."""
     try:
-        seen, fault = find(Run(uri).store, path), ""
+        seen, fault = read_if_exists(Run(uri).store, path), ""
     except (UserError, Interrupted) as error:
         seen, fault = None, str(error)
     return {"versions": _versions(), "time": time.time(), "seen": seen, "fault": fault}

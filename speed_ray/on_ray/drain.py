@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from speed_ray.on_ray import capacity
 
 
-class _Doorman:
+class _DrainActor:
     """Knows who is inside. One that dies inside is never counted out: its driver waits no longer than it may."""
 
     def __init__(self) -> None:
@@ -49,12 +49,12 @@ class _Doorman:
         return told
 
 
-class Gate:
+class DrainGate:
     """One job's gate, in the driver and, as a copy, in every actor."""
 
     def __init__(self) -> None:
-        self._doorman: ActorHandle[_Doorman] = ray.remote(num_cpus=0, scheduling_strategy=capacity.here())(
-            _Doorman
+        self._doorman: ActorHandle[_DrainActor] = ray.remote(num_cpus=0, scheduling_strategy=capacity.driver_node())(
+            _DrainActor
         ).remote()
         self._asked: ObjectRef[list[str]] | None = None
 
@@ -93,10 +93,10 @@ class Gate:
             return []
 
 
-class Telling(logging.Handler):
+class DriverLogHandler(logging.Handler):
     """Leaves an actor's warnings at its gate."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: DrainGate) -> None:
         super().__init__(logging.WARNING)
         self._gate = gate
 

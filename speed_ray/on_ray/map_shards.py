@@ -20,13 +20,15 @@ Answer = dict[str, bytes]
 Asked = Callable[[str], Answer]
 
 
-def each(name: str, paths: Sequence[str], make: Callable[[], Asked], workers: Workers) -> Iterator[tuple[int, Answer]]:
+def map_shards(
+    name: str, paths: Sequence[str], make: Callable[[], Asked], workers: Workers
+) -> Iterator[tuple[int, Answer]]:
     """Ask about each path; answers come as they are ready, each with its path's place.
 
     `make` is called once in every actor. Raises Interrupted when the cluster cannot answer.
     """
     with session():
-        capacity.room(capacity.need(f"{name}.workers", workers))
+        capacity.check_capacity(capacity.resources_needed(f"{name}.workers", workers))
         todo = [{"place": place, "path": path} for place, path in enumerate(paths)]
         answers = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
             _Actor,

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Piece = TypeVar("Piece")
 
 
-def spread(name: str, pieces: Sequence[Piece], work: Callable[[Piece], None], workers: Workers) -> None:
+def map_tasks(name: str, pieces: Sequence[Piece], work: Callable[[Piece], None], workers: Workers) -> None:
     """Do every piece, each by one actor; nothing is started where there is none.
 
     What one piece lacks ends no other: all are tried, then UserError or Interrupted says what went wrong. A worker
@@ -28,7 +28,7 @@ def spread(name: str, pieces: Sequence[Piece], work: Callable[[Piece], None], wo
     if not pieces:
         return
     with session():
-        capacity.room(capacity.need(f"{name}.workers", workers))
+        capacity.check_capacity(capacity.resources_needed(f"{name}.workers", workers))
         try:
             failed = _share_out(name, pieces, work, workers)
         except RayActorError as error:

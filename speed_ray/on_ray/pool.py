@@ -25,17 +25,17 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from speed_ray import engines
-from speed_ray.engines.base import BudgetSpent, EngineDead, EngineRefused
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.base import BudgetExhausted, EngineDead, FatalEngineError
+from speed_ray.engines.budget import Usage
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.executor import preflight
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
-from speed_ray.executor.usage import spent
+from speed_ray.executor.usage import usage_of
 from speed_ray.on_ray import capacity
-from speed_ray.on_ray.drain import Gate, Telling
+from speed_ray.on_ray.drain import DrainGate, DriverLogHandler
 from speed_ray.on_ray.progress import Progress
-from speed_ray.on_ray.prometheus_metrics import EngineMeters
+from speed_ray.on_ray.prometheus_metrics import EngineMetrics
 from speed_ray.on_ray.session import is_private, resources, session
 from speed_ray.recipes.schema import OpenAIEngine
 from speed_ray.storage.fingerprint import without_adapter
@@ -89,7 +89,7 @@ def _prepare(run: Run, step: Step) -> None:
     if artifact.manifest() is None:
         # Before the plan is written: it holds the model's digest, and a model put right would be refused as another.
         inputs = _inputs(run, step.plan)
-        preflight.check(step.stage, inputs.of_shard(0) if isinstance(inputs, Inputs) else [])
+        preflight.check_engine(step.stage, inputs.of_shard(0) if isinstance(inputs, Inputs) else [])
     artifact.ensure_plan(step.plan)
 
 
@@ -109,9 +109,9 @@ def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], pr
     groups = _groups(steps)
     stages = [group[0].stage for group in groups]  # those whose pools are used
     for settings in [stage.settings for stage in stages]:
-        capacity.room(capacity.need(f"{settings.key}.pool", settings.pool))
-    capacity.alike(run)
-    gate = Gate()
+        capacity.check_capacity(capacity.resources_needed(f"{settings.key}.pool", settings.pool))
+    capacity.check_nodes_match(run)
+    gate = DrainGate()
     dataset = _dataset(run, groups, pending, gate)
     heard = time.monotonic()
     with _told_to_end() as leaving:
@@ -145,7 +145,7 @@ def _told_to_end() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _dataset(run: Run, groups: Sequence[tuple[Step, ...]], pending: list[dict[str, Any]], gate: Gate) -> Dataset:
+def _dataset(run: Run, groups: Sequence[tuple[Step, ...]], pending: list[dict[str, Any]], gate: DrainGate) -> Dataset:
     """Pending shards, and behind them a pool for each group of steps that can share one."""
     dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
     for group in groups:
@@ -166,11 +166,11 @@ def _groups(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
     return [tuple(group) for _, group in by_engine]
 
 
-def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: Gate) -> Dataset:
+def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: DrainGate) -> Dataset:
     first = group[0]
     pool, engine = first.stage.settings.pool, first.stage.engine
     # Only an endpoint has a budget; adding up reads every commit of every stage that it answers.
-    before = spent(run, first.stage.role) if isinstance(engine, OpenAIEngine) else Spent()
+    before = usage_of(run, first.stage.role) if isinstance(engine, OpenAIEngine) else Usage()
     # Twice what the engine runs at once, so that it finds work waiting, and a shard more, which may be down to its
     # last rows: with answers of 35 to 665 tokens two shards of 256 kept an engine of 256 83% busy, three 99.8%. An
     # endpoint that pushes back has these wait for seconds (a tenth of 429: 257 rows/s with one more, 465 with three).
@@ -197,7 +197,7 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: G
 
 
 def _answers(
-    dataset: Dataset, run: Run, stages: Sequence[Stage], gate: Gate, leaving: threading.Event
+    dataset: Dataset, run: Run, stages: Sequence[Stage], gate: DrainGate, leaving: threading.Event
 ) -> Iterator[dict[str, Counts]]:
     """Yield each shard's counts by artifact once its last step has it, and none now and then to show progress.
 
@@ -265,20 +265,20 @@ def _read(row: dict[str, Any]) -> dict[str, Counts] | Exception:
 class EngineActor:
     """One engine in one Ray actor. Ray calls it with shards; it answers with counts, or with why the job must end."""
 
-    def __init__(self, uri: str, steps: tuple[Step, ...], before: Spent, gate: Gate) -> None:
+    def __init__(self, uri: str, steps: tuple[Step, ...], before: Usage, gate: DrainGate) -> None:
         run, self.gate = Run(uri), gate
         logging.basicConfig(level=logging.WARNING)  # into this actor's file on its node
-        logging.getLogger("speed_ray").addHandler(Telling(gate))
+        logging.getLogger("speed_ray").addHandler(DriverLogHandler(gate))
         stages = [step.stage for step in steps]
         self.name = " and ".join(stage.name for stage in stages)
-        self.engine = engines.build([stage.engine for stage in stages], before, stages[0].role)
+        self.engine = engines.build_engine([stage.engine for stage in stages], before, stages[0].role)
         self.workers = {
             step.plan.stage: Worker(
                 step.stage, run.artifact(step.plan.stage), step.plan, _inputs(run, step.plan), self.engine
             )
             for step in steps
         }
-        self.meters = EngineMeters(run, stages, self.engine)
+        self.meters = EngineMetrics(run, stages, self.engine)
 
     @functools.cached_property
     def starting(self) -> "asyncio.Task[None]":
@@ -322,9 +322,9 @@ class EngineActor:
             # (ray#62746: sys.exit in a pool of one hangs for good).
             log.error("engine died at shard %d: %s; Ray starts another", row["shard"], error)
             os._exit(1)
-        except BudgetSpent as error:
+        except BudgetExhausted as error:
             return _said(error=Interrupted.__name__, message=str(error))
-        except EngineRefused as error:
+        except FatalEngineError as error:
             return _said(error=UserError.__name__, message=str(error))
         except (UserError, Interrupted) as error:
             return _said(error=type(error).__name__, message=str(error))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from speed_ray.recipes.schema import EngineConfig, OpenAIEngine
 from speed_ray.storage.shards import Artifact, Counts, Plan
-from speed_ray.text.terminal import disarmed
+from speed_ray.text.terminal import sanitize
 
 LINE_EVERY = 30.0  # seconds
 
@@ -20,7 +20,7 @@ class Progress:
     """Shows how artifacts that are made together come on."""
 
     def __init__(self, made: list[tuple[Artifact, Plan, EngineConfig]]) -> None:
-        self.tallies = {artifact.name: Tally(artifact, plan, engine) for artifact, plan, engine in made}
+        self.tallies = {artifact.name: StageProgress(artifact, plan, engine) for artifact, plan, engine in made}
         self.lined = time.monotonic()
         self.console = Console(stderr=True)
         self.live = Live(self._bars(), console=self.console, transient=True) if sys.stderr.isatty() else None
@@ -54,7 +54,7 @@ class Progress:
     def say(self, words: list[str]) -> None:
         """Print what engines have to say, which may quote a stranger."""
         for each in words:
-            self.console.print(disarmed(each), soft_wrap=True)
+            self.console.print(sanitize(each), soft_wrap=True)
 
     def _lines(self) -> None:
         self.lined = time.monotonic()
@@ -69,7 +69,7 @@ class Progress:
         return table
 
 
-class Tally:
+class StageProgress:
     """Counts the shards of one artifact as they are committed; what earlier drives committed is counted in."""
 
     def __init__(self, artifact: Artifact, plan: Plan, engine: EngineConfig) -> None:
@@ -110,7 +110,7 @@ class Tally:
         if not speed and done < self.plan.rows:
             parts.append("no answers yet" if self.at_endpoint else "engines load, or work on their first shards")
         if self.price:
-            parts.append(f"${cost(counts, self.price.input, self.price.output):,.2f}")
+            parts.append(f"${format_cost(counts, self.price.input, self.price.output):,.2f}")
         if speed and done < self.plan.rows:
             parts.append(f"{_clock((self.plan.rows - done) / speed)} left")
         return " · ".join(parts)
@@ -121,7 +121,7 @@ class Tally:
         return self.counts.accepted + self.counts.rejected
 
 
-def cost(counts: Counts, input_price: float, output_price: float) -> float:
+def format_cost(counts: Counts, input_price: float, output_price: float) -> float:
     """Dollars, from dollars per million tokens."""
     return (counts.prompt_tokens * input_price + counts.output_tokens * output_price) / 1e6
 

@@ -12,7 +12,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from speed_ray.engines.base import Engine, Load
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.schema import OpenAIEngine
 from speed_ray.storage.run import Run
@@ -43,7 +43,7 @@ GAUGES = {
 HISTOGRAMS = {"speed_ray_shard_seconds": ("Seconds from a shard's start to its commit.", ("run", "stage"))}
 
 
-class Meters:
+class Metrics:
     """The metrics of one process, all of one run. Amounts of nothing are left out: Ray refuses them."""
 
     def __init__(self, run: str) -> None:
@@ -68,11 +68,11 @@ class Meters:
         self._histograms[f"speed_ray_{name}"].observe(value, {"run": self._run, **tags})
 
 
-class EngineMeters:
+class EngineMetrics:
     """What one engine's actor exports: each shard of its stages, and now and then the engine itself."""
 
     def __init__(self, run: Run, stages: list[Stage], engine: Engine) -> None:
-        self.meters = Meters(run.store.uri)
+        self.meters = Metrics(run.store.uri)
         self.engine = engine
         self.store = run.store
         self.stages = {stage.name: stage for stage in stages}
@@ -94,7 +94,7 @@ class EngineMeters:
         meters.add("tokens", counts.output_tokens, stage=stage, direction="out")
         meters.add("retries", counts.retries, stage=stage)
         if isinstance(engine, OpenAIEngine):
-            spent = Spent(counts.calls, counts.prompt_tokens, counts.output_tokens)
+            spent = Usage(counts.calls, counts.prompt_tokens, counts.output_tokens)
             meters.add("teacher_dollars", spent.dollars(engine.price), stage=stage)
 
     async def watch(self) -> None:
@@ -119,11 +119,11 @@ class EngineMeters:
         self.load, self.asked, self.looked = load, asked, now
 
 
-class TrainingMeters:
+class TrainingMetrics:
     """What a training exports; its workers post what they log."""
 
     def __init__(self, run: str, model: str, batch: int) -> None:
-        self.meters = Meters(run)
+        self.meters = Metrics(run)
         self.model, self.batch = model, batch
         self.last: tuple[float, int] | None = None
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.on_ray import capacity
 from speed_ray.on_ray.progress import LINE_EVERY
-from speed_ray.on_ray.prometheus_metrics import TrainingMeters
+from speed_ray.on_ray.prometheus_metrics import TrainingMetrics
 from speed_ray.on_ray.session import resources, session
 from speed_ray.recipes.schema import TrainingWorkers, Workers
 from speed_ray.storage.run import Run
@@ -36,7 +36,7 @@ BEAT = 2.0  # seconds between two signs of life of a worker
 Report = Callable[[dict[str, Any]], None]
 
 
-class Training(Protocol):
+class TrainingJob(Protocol):
     """What is to be trained; it travels to the workers as it is."""
 
     @property
@@ -66,7 +66,7 @@ class Training(Protocol):
         """Train on one worker of many, calling `report` with metrics now and then."""
 
 
-def fit(training: Training) -> None:
+def train_on_ray(training: TrainingJob) -> None:
     """Train a model and publish it; nothing is started where it is published. Raises UserError or Interrupted.
 
     A worker that is lost is made up for `workers.retries` times, each from the last complete checkpoint; after that,
@@ -76,14 +76,16 @@ def fit(training: Training) -> None:
     if not training.begin():
         return
     with session():
-        capacity.room(capacity.need(f"{training.key}.workers", training.workers, training.workers.counts[0]))
-        capacity.alike(Run(training.run))
-        board = ray.remote(num_cpus=0, scheduling_strategy=capacity.here())(_Board).remote(
+        capacity.check_capacity(
+            capacity.resources_needed(f"{training.key}.workers", training.workers, training.workers.counts[0])
+        )
+        capacity.check_nodes_match(Run(training.run))
+        board = ray.remote(num_cpus=0, scheduling_strategy=capacity.driver_node())(_MetricsActor).remote(
             training.run, training.name, training.batch
         )
         ended: list[BaseException | None] = []
         threading.Thread(target=_run, args=(training, board, ended), daemon=True).start()
-        with _Line(training) as line:
+        with _TrainingProgress(training) as line:
             while not ended:
                 time.sleep(TICK)
                 metrics, silent = ray.get(board.read.remote())
@@ -100,7 +102,7 @@ def fit(training: Training) -> None:
         )
 
 
-def _stalled(training: Training) -> Stalled:
+def _stalled(training: TrainingJob) -> Stalled:
     workers = training.workers
     return Stalled(
         f"{training.name}: no worker was at work for {workers.watchdog_minutes:g} minutes, so the job was ended.\n"
@@ -110,13 +112,13 @@ def _stalled(training: Training) -> Stalled:
     )
 
 
-class _Board:
+class _MetricsActor:
     """Where workers post how it goes, that they are there, and what a restart would not mend."""
 
     def __init__(self, run: str, model: str, batch: int) -> None:
         self._metrics: dict[str, Any] = {}
         self._fault = ("", "")
-        self._meters = TrainingMeters(run, model, batch)
+        self._meters = TrainingMetrics(run, model, batch)
         self._beaten = time.monotonic()
 
     def post(self, metrics: dict[str, Any]) -> None:
@@ -137,7 +139,7 @@ class _Board:
         return self._fault
 
 
-def _run(training: Training, board: Any, ended: list[BaseException | None]) -> None:
+def _run(training: TrainingJob, board: Any, ended: list[BaseException | None]) -> None:
     folder = tempfile.mkdtemp(prefix="speed_ray-fit-")  # of Ray's own notes, which nobody reads
     try:
         _trainer(training, board, folder).fit()
@@ -148,7 +150,7 @@ def _run(training: Training, board: Any, ended: list[BaseException | None]) -> N
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _trainer(training: Training, board: Any, folder: str) -> "TorchTrainer":
+def _trainer(training: TrainingJob, board: Any, folder: str) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer  # brings torch, which no other job's driver needs
 
@@ -211,10 +213,10 @@ def _beat(board: Any, ended: threading.Event) -> None:
         board.beat.remote()
 
 
-class _Line:
+class _TrainingProgress:
     """How a training comes on: one line, in place on a terminal, every 30 s in a job's log."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainingJob) -> None:
         self.training = training
         self.console = Console(stderr=True)
         self.status = self.console.status("") if sys.stderr.isatty() else None
@@ -222,7 +224,7 @@ class _Line:
         self.lined = 0.0
         self.text = ""
 
-    def __enter__(self) -> "_Line":
+    def __enter__(self) -> "_TrainingProgress":
         if self.status:
             self.status.start()
         return self

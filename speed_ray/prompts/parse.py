@@ -29,7 +29,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBERING = re.compile(r"\A(?:\d{1,3}[.)]|[-*•])\s+")
 
 
-def example_fields(text: str, kind: Kind, slots: Slots, language: str) -> Fields:
+def parse_example(text: str, kind: Kind, slots: Slots, language: str) -> Fields:
     """Read one example of a kind, its fields stripped of surrounding space and checked. Raises Rejected."""
     return _checked(unchecked_fields(text, kind), kind, slots, language)
 
@@ -53,7 +53,7 @@ def _checked(fields: Fields, kind: Kind, slots: Slots, language: str) -> Fields:
     return fields
 
 
-def tasks(text: str, ask: int) -> list[str]:
+def parse_tasks(text: str, ask: int) -> list[str]:
     """Read a brainstormed list: at most `ask` different sentences, their numbering dropped. Raises Rejected."""
     found = _object(text, ("tasks",))
     if "tasks" not in found:
@@ -70,7 +70,7 @@ def tasks(text: str, ask: int) -> list[str]:
     return list(sentences.values())[:ask]
 
 
-def verdict(text: str, shown: int) -> tuple[int, int, str]:
+def parse_verdict(text: str, shown: int) -> tuple[int, int, str]:
     """Read the places of the best and of the worst of `shown` examples, from 1, and why. Raises Rejected.
 
     A place is a JSON number without a fraction: 2 and 2.0 are one, "2", true and 2.5 are none.
@@ -89,7 +89,7 @@ def verdict_schema(shown: int) -> dict[str, Any]:
     return _object_schema({"reason": {"type": "string", "minLength": 1}, "best": place, "worst": place})
 
 
-def critique(text: str, kind: Kind, slots: Slots, language: str) -> tuple[dict[str, str], Fields]:
+def parse_critique(text: str, kind: Kind, slots: Slots, language: str) -> tuple[dict[str, str], Fields]:
     """Read the three remarks on an example, and its revision, checked like any example. Raises Rejected."""
     found = _object(text, (*REMARKS, "revision"))
     remarks = {name: _string(found, name) for name in REMARKS}
@@ -239,7 +239,7 @@ def _refuse_extra(found: dict[str, Any], wanted: set[str]) -> None:
 
 
 def _refuse_language(name: str, text: str, wanted: str | None) -> None:
-    if wanted is not None and (other := languages.mistaken(text, wanted)):
+    if wanted is not None and (other := languages.other_language(text, wanted)):
         raise Rejected("wrong_language", f"{name!r} is in {other!r}, not in {wanted}")
 
 

@@ -54,7 +54,7 @@ class Prompts:
         self._sentences: dict[str, Template] = {}
         self._said = lru_cache(maxsize=4096)(self._sentences_of)
         self.digests: dict[str, str] = {}
-        for kind in map(kinds.load, kinds.names()):
+        for kind in map(kinds.load_kind, kinds.kind_names()):
             self._try_out(kind)
 
     def brainstorm(self, kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> list[Message]:
@@ -111,7 +111,7 @@ class Prompts:
 
     def _sentences_of(self, name: str, slots: tuple[tuple[str, Any], ...]) -> tuple[list[dict[str, Any]], list[str]]:
         """Fill a kind's fields and guidelines with slots, whose few values recur: it was a third of a row's time."""
-        kind, values = kinds.load(name), dict(slots)
+        kind, values = kinds.load_kind(name), dict(slots)
         fields = [
             {
                 "name": field.name,
@@ -200,7 +200,7 @@ def _refuse_unknown_files(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"prompts: {folder} is not a folder: give one that holds templates, or leave the key out")
     names = sorted(path.stem for path in OURS.glob("*.jinja"))
-    valid = {f"{stem}.jinja" for name in names for stem in (name, *(f"{name}-{kind}" for kind in kinds.names()))}
+    valid = {f"{stem}.jinja" for name in names for stem in (name, *(f"{name}-{kind}" for kind in kinds.kind_names()))}
     for path in sorted(folder.iterdir()):
         if path.name not in valid and not path.name.startswith("."):
             raise UserError(f"{path} is no template's name{nearest(path.name, valid)}")

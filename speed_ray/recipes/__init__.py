@@ -17,16 +17,16 @@ from speed_ray.errors import UserError, nearest
 from speed_ray.recipes.schema import OpenAIEngine, Recipe
 
 
-def load(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends."""
     text, origin = _read(name_or_path)
-    tree = parse(text, origin)
+    tree = parse_yaml(text, origin)
     for override in overrides:
         _set(tree, override)
-    return check(tree, origin)
+    return validate(tree, origin)
 
 
-def parse(text: str | bytes, origin: str) -> dict[str, Any]:
+def parse_yaml(text: str | bytes, origin: str) -> dict[str, Any]:
     """Turn YAML into a plain tree, or raise UserError where it is none."""
     try:
         tree = yaml.safe_load(text)
@@ -37,7 +37,7 @@ def parse(text: str | bytes, origin: str) -> dict[str, Any]:
     return tree
 
 
-def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:
+def validate(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:
     """Turn a plain tree into a Recipe, or raise UserError that names every wrong key.
 
     `environment` False leaves out the variables that only a job needs: `status` reads a recipe without its keys.
@@ -57,23 +57,23 @@ def check(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe
     return recipe
 
 
-def dump(recipe: Recipe) -> str:
+def dump_yaml(recipe: Recipe) -> str:
     """Write a recipe out in full, as `recipe.yaml` of a run holds it."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def names() -> list[str]:
+def recipe_names() -> list[str]:
     """List the recipes that come with the package."""
     files = [entry.name for entry in resources.files(__name__).iterdir()]
     return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
 
 def _read(name_or_path: str) -> tuple[str, str]:
-    if name_or_path in names():
+    if name_or_path in recipe_names():
         return resources.files(__name__).joinpath(f"{name_or_path}.yaml").read_text(), name_or_path
     path = Path(name_or_path)
     if not path.is_file():
-        hint = nearest(name_or_path, names())
+        hint = nearest(name_or_path, recipe_names())
         raise UserError(f"--recipe {name_or_path}: no such file, and no recipe of that name{hint}")
     try:
         return path.read_text(encoding="utf-8"), str(path)

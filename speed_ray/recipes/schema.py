@@ -139,7 +139,7 @@ class Sampling(Strict):
     max_tokens: PositiveInt = 800
 
 
-class Stage(Strict):
+class StageSettings(Strict):
     """What every stage that asks a model has in common."""
 
     sampling: Sampling = Sampling()
@@ -153,7 +153,7 @@ class Stage(Strict):
         return type(self).__name__.lower()
 
 
-class Brainstorm(Stage):
+class Brainstorm(StageSettings):
     """Topics to tasks. About five are asked for, one is kept: 62.6 MTEB; three 61.6, five 60.9 (SPEED, table 3)."""
 
     ask: PositiveInt = 5
@@ -161,32 +161,32 @@ class Brainstorm(Stage):
     duplicate_similarity: Share = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
-class Draft(Stage):
+class Draft(StageSettings):
     """The teacher's own examples, the junior's lessons (SPEED, section 3.1; 25K calls, section 4.5)."""
 
     examples: PositiveInt = 1_000  # prompts to plan
 
 
-class Propose(Stage):
+class Propose(StageSettings):
     """The junior's root data: a list of candidates for every prompt (SPEED, section 3.2)."""
 
     lists: PositiveInt = 400  # prompts to plan; each list is judged once
     candidates: Annotated[int, Field(ge=2)] = 5  # SPEED, figure 5; the text does not say
 
 
-class Judge(Stage):
+class Judge(StageSettings):
     """The teacher names the best and the worst candidate of a prompt (SPEED, section 3.2; T=0, appendix B)."""
 
     sampling: Sampling = Sampling(temperature=0.0)
 
 
-class Critique(Stage):
+class Critique(StageSettings):
     """The teacher betters candidates: the revisor's lessons (SPEED, section 3.3)."""
 
     candidates: PositiveInt = 1  # of each list, drawn at random (SPEED: 10K revisions, as many as judgements)
 
 
-class Synthesize(Stage):
+class Synthesize(StageSettings):
     """Tasks to examples."""
 
     examples: PositiveInt = 1_000  # prompts to plan; each ends as an example or a reject
@@ -194,7 +194,7 @@ class Synthesize(Stage):
     revise: bool = False  # the run's revisor goes over each example once
 
 
-class Revise(Stage):
+class Revise(StageSettings):
     """The revisor goes over each example once: one whose revision fails its checks stays as it was (single pass)."""
 
     retries: NonNegativeInt = 0
@@ -239,7 +239,7 @@ class TrainingWorkers(Workers):
         return self
 
 
-class Training(Strict):
+class TrainingConfig(Strict):
     """What all trainings have in common. `batch` is global: more workers make a step faster, not other."""
 
     learning_rate: PositiveFloat
@@ -272,7 +272,7 @@ class Training(Strict):
         return workers
 
 
-class Alignment(Training):
+class Alignment(TrainingConfig):
     """What SFT and DPO have in common."""
 
     evaluation: Share = 0.02  # of the rows, never trained on
@@ -365,7 +365,7 @@ class Evaluate(Strict):
     workers: Workers = Workers()
 
 
-class Embedder(Training):
+class Embedder(TrainingConfig):
     """The embedder: InfoNCE over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
 
     model: str  # a folder or hub name: one of sentence-transformers, or a language model
@@ -418,8 +418,8 @@ class Recipe(Strict):
     def mix_names_kinds_and_has_weight(cls, mix: dict[str, int]) -> dict[str, int]:
         """Refuse a kind that has no file and a mix that sums to nothing."""
         for name in mix:
-            if name not in kinds.names():
-                raise ValueError(f"there is no kind {name!r}{nearest(name, kinds.names())}")
+            if name not in kinds.kind_names():
+                raise ValueError(f"there is no kind {name!r}{nearest(name, kinds.kind_names())}")
         if sum(mix.values()) == 0:
             raise ValueError("all weights are zero: give at least one kind a weight")
         return mix
@@ -429,9 +429,9 @@ class Recipe(Strict):
     def slots_are_those_of_their_kind(cls, slots: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Refuse to fix what the kind does not draw, or what cannot be beside the rest that it draws."""
         for kind, fixed in slots.items():
-            if kind not in kinds.names():
-                raise ValueError(f"there is no kind {kind!r}{nearest(kind, kinds.names())}")
-            kinds.load(kind).refuse_fixed(fixed)
+            if kind not in kinds.kind_names():
+                raise ValueError(f"there is no kind {kind!r}{nearest(kind, kinds.kind_names())}")
+            kinds.load_kind(kind).refuse_fixed(fixed)
         return slots
 
     @validates("languages")

@@ -80,7 +80,7 @@ def application(served: Served, replicas: Replicas) -> Application:
     return deployment.bind(served.fetch, served.name, max(1, int(replicas.cpus)))
 
 
-def run(served: Served, replicas: Replicas, host: str, port: int) -> None:
+def run_server(served: Served, replicas: Replicas, host: str, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM, which end the application and, where it was started here, Ray."""
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(host, port)

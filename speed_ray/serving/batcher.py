@@ -22,7 +22,7 @@ Encode = Callable[[list[str], InputType], Vectors]
 
 
 @dataclass(eq=False)
-class Waiting:
+class QueuedText:
     """One request: its texts, their tokens, how many texts were dealt, and the vectors that there are so far."""
 
     texts: list[str]
@@ -33,23 +33,23 @@ class Waiting:
     vectors: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-Card = tuple[Waiting, int]  # a text: its request and its place there
+Card = tuple[QueuedText, int]  # a text: its request and its place there
 
 
-class Rounds:
+class DynamicBatcher:
     """One model at work, in a thread of its own; the event loop stays free to answer."""
 
     def __init__(self, encode: Encode, forward_tokens: int) -> None:
         self._encode = encode
         self._forward_tokens = forward_tokens
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[QueuedText] = deque()
         self._thread = ThreadPoolExecutor(1, "model")
         self._work: asyncio.Task[None] | None = None
         self.failure: Exception | None = None  # of the last forward, until one succeeds
 
     async def embed(self, texts: list[str], tokens: list[int], input_type: InputType) -> Vectors:
         """The vectors of a request's texts, in order. Raises what the model raised."""
-        waiting = Waiting(texts, tokens, input_type, asyncio.get_running_loop().create_future())
+        waiting = QueuedText(texts, tokens, input_type, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._until_none_waits())
@@ -103,7 +103,7 @@ def forwards(round_: list[Card], most_tokens: int) -> Iterator[list[Card]]:
             by_length = by_length[count:]
 
 
-def _take(waiting: Waiting, place: int, vector: np.ndarray) -> None:
+def _take(waiting: QueuedText, place: int, vector: np.ndarray) -> None:
     waiting.vectors[place] = vector
     if len(waiting.vectors) == len(waiting.texts) and not waiting.answer.done():
         waiting.answer.set_result(np.stack([waiting.vectors[place] for place in range(len(waiting.texts))]))

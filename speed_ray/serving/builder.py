@@ -6,7 +6,7 @@ from ray.serve import Application
 
 from speed_ray.recipes.schema import Strict
 from speed_ray.serving.application import Replicas, application
-from speed_ray.serving.resolve_model import find
+from speed_ray.serving.resolve_model import resolve_served_model
 
 
 class Arguments(Strict):
@@ -19,8 +19,8 @@ class Arguments(Strict):
     gpus: float = 0.0
 
 
-def build(arguments: Arguments) -> Application:
+def build_app(arguments: Arguments) -> Application:
     """Return the application that `speed-ray serve` would run. Raises UserError, which the service's status shows."""
-    served = find(arguments.model)
+    served = resolve_served_model(arguments.model)
     served = served if arguments.name is None else dataclasses.replace(served, name=arguments.name)
     return application(served, Replicas.read(arguments.replicas, arguments.cpus, arguments.gpus))

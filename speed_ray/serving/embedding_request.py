@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from speed_ray.serving.haproxy import RETRY_SECONDS
 
-MOST_BYTES = 8 * 2**20  # of a body
+MAX_BODY_BYTES = 8 * 2**20  # of a body
 MOST_INPUTS = 2048  # OpenAI's
 # A text with more bytes to each of the model's tokens is no language; it is refused before it is tokenised.
 MOST_BYTES_OF_A_TOKEN = 32
@@ -17,7 +17,7 @@ InputType = Literal["query", "document"] | None
 PARAMETERS = ("input", "model", "encoding_format", "dimensions", "user", "input_type")
 
 
-class Refused(Exception):
+class APIError(Exception):
     """A request that gets an error in OpenAI's form; `param` and `code` are OpenAI's too."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EmbeddingRequest:
     """One request that may be answered, but for the number of its tokens."""
 
     texts: list[str]
@@ -42,19 +42,19 @@ class Asked:
     base64: bool
 
 
-def read(body: bytes, model: str, width: int, most_tokens: int | None) -> Asked:
+def parse_request(body: bytes, model: str, width: int, most_tokens: int | None) -> EmbeddingRequest:
     """Read a body for the served model, whose vectors have `width` numbers. Raises Refused."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"The body is not valid JSON in UTF-8: {error}.") from None
+        raise APIError(400, f"The body is not valid JSON in UTF-8: {error}.") from None
     if not isinstance(given, dict):
-        raise Refused(400, "The body is not a JSON object.")
+        raise APIError(400, "The body is not a JSON object.")
     for name in given:
         if name not in PARAMETERS:
-            raise Refused(400, f"There is no parameter {name[:64]!r}; there are {', '.join(PARAMETERS)}.", name[:64])
+            raise APIError(400, f"There is no parameter {name[:64]!r}; there are {', '.join(PARAMETERS)}.", name[:64])
     _check_model(given.get("model"), model)
-    return Asked(
+    return EmbeddingRequest(
         _texts(given.get("input"), most_tokens),
         _choice(given, "input_type", None, "query", "document"),
         _dimensions(given.get("dimensions"), width),
@@ -69,9 +69,9 @@ def check_tokens(tokens: list[int], most: int | None) -> None:
             _too_long(place, most, f"it has {count} tokens with the model's prompt and special tokens")
 
 
-def too_large() -> Refused:
+def too_large() -> APIError:
     """What is said to a body over the limit."""
-    return Refused(413, f"The body is larger than {MOST_BYTES} bytes. Send fewer texts at a time.")
+    return APIError(413, f"The body is larger than {MAX_BODY_BYTES} bytes. Send fewer texts at a time.")
 
 
 def _check_model(asked: Any, served: str) -> None:
@@ -79,7 +79,7 @@ def _check_model(asked: Any, served: str) -> None:
         _wrong("model", f"name the model, which is {served!r}")
     if asked != served:
         message = f"The model {asked[:200]!r} does not exist here; {served!r} does."
-        raise Refused(404, message, "model", "model_not_found")
+        raise APIError(404, message, "model", "model_not_found")
 
 
 def _texts(given: Any, most_tokens: int | None) -> list[str]:
@@ -115,7 +115,7 @@ def _choice(given: dict[str, Any], name: str, *choices: str | None) -> Any:
 
 
 def _too_long(place: int, most: int, what: str) -> NoReturn:
-    raise Refused(
+    raise APIError(
         400,
         f"This model's maximum context length is {most} tokens, and input[{place}] is longer: {what}. Shorten it.",
         "input",
@@ -124,7 +124,7 @@ def _too_long(place: int, most: int, what: str) -> NoReturn:
 
 
 def _wrong(param: str, what: str) -> NoReturn:
-    raise Refused(400, f"Invalid value of {param!r}: {what}.", param)
+    raise APIError(400, f"Invalid value of {param!r}: {what}.", param)
 
 
 def _kind(status: int) -> str:

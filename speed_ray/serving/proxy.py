@@ -12,20 +12,20 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from speed_ray.serving.embedding_request import MOST_BYTES, Refused, too_large
+from speed_ray.serving.embedding_request import MAX_BODY_BYTES, APIError, too_large
 from speed_ray.serving.haproxy import LOST
 
 HEALTH_SECONDS = 10.0  # without a replica Serve keeps requests until there is one; a probe wants to know now
-MOST_DROPPED = 8 * MOST_BYTES  # of a body that is too large, until the connection is closed
+MOST_DROPPED = 8 * MAX_BODY_BYTES  # of a body that is too large, until the connection is closed
 SERVES_OWN = (408, 500, 503)  # timed out, replica lost, too many waiting: as plain text
 
 
 def middlewares() -> list[Middleware]:
     """Return what Serve puts around its proxy."""
-    return [Middleware(Front)]
+    return [Middleware(JsonErrors)]
 
 
-class Front:
+class JsonErrors:
     """Around a proxy's ASGI app."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -46,7 +46,7 @@ class Front:
             if answer.begun:
                 raise
         if not answer.begun:
-            await Refused(503, LOST).response()(scope, receive, send)
+            await APIError(503, LOST).response()(scope, receive, send)
 
 
 class _Answer:
@@ -76,10 +76,10 @@ async def _read(receive: Receive) -> bytes | None:
         message = await receive()
         piece = message.get("body", b"")
         read += len(piece)
-        if read <= MOST_BYTES:
+        if read <= MAX_BODY_BYTES:
             body += piece
         if not message.get("more_body", False):  # as with a client that went away
-            return bytes(body) if read <= MOST_BYTES else None
+            return bytes(body) if read <= MAX_BODY_BYTES else None
     return None
 
 

@@ -14,8 +14,15 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from speed_ray.serving.batcher import Rounds
-from speed_ray.serving.embedding_request import MOST_BYTES, Asked, Refused, check_tokens, read, too_large
+from speed_ray.serving.batcher import DynamicBatcher
+from speed_ray.serving.embedding_request import (
+    MAX_BODY_BYTES,
+    APIError,
+    EmbeddingRequest,
+    check_tokens,
+    parse_request,
+    too_large,
+)
 from speed_ray.serving.served_model import ServedModel, Vectors, truncated
 
 log = logging.getLogger(__name__)
@@ -32,7 +39,7 @@ class Embed:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._name = name
         self._model = ServedModel(fetch(), threads)
-        self._rounds = Rounds(self._model.encode, self._model.forward_tokens)
+        self._rounds = DynamicBatcher(self._model.encode, self._model.forward_tokens)
         self._counting = ThreadPoolExecutor(1, "counting")  # not the model's thread: too long is said at once
         self._described = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "speed_ray"}
         self._routes: dict[str, tuple[str, Callable[[Request], Coroutine[Any, Any, Response]]]] = {
@@ -46,16 +53,16 @@ class Embed:
         """Answer one request; every error is in OpenAI's form."""
         try:
             if (path := request.url.path) not in self._routes:
-                raise Refused(404, f"There is nothing at {path[:200]}; there is {', '.join(self._routes)}.")
+                raise APIError(404, f"There is nothing at {path[:200]}; there is {', '.join(self._routes)}.")
             method, answer = self._routes[path]
             if request.method != method:
-                raise Refused(405, f"{path} takes {method} requests, not {request.method}.")
+                raise APIError(405, f"{path} takes {method} requests, not {request.method}.")
             return await answer(request)
-        except Refused as refused:
+        except APIError as refused:
             return refused.response()
         except Exception:
             log.exception("a request failed")
-            return Refused(503, "The model failed on this request; the server's log says why.").response()
+            return APIError(503, "The model failed on this request; the server's log says why.").response()
 
     def check_health(self) -> None:
         """Ray Serve asks this now and then, and starts a replica anew whose model only fails."""
@@ -72,7 +79,7 @@ class Embed:
         return _json(self._described)
 
     async def _embeddings(self, request: Request) -> Response:
-        asked = read(await _body(request), self._name, self._model.width, self._model.most_tokens)
+        asked = parse_request(await _body(request), self._name, self._model.width, self._model.most_tokens)
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self._counting, self._model.count, asked.texts, asked.input_type)
         check_tokens(tokens, self._model.most_tokens)
@@ -94,12 +101,12 @@ async def _body(request: Request) -> bytes:
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BODY_BYTES:
             raise too_large()
     return bytes(body)
 
 
-def _written(vectors: Vectors, asked: Asked) -> list[Any]:
+def _written(vectors: Vectors, asked: EmbeddingRequest) -> list[Any]:
     """Each vector as JSON holds it: a list of numbers, or base64 of little-endian float32."""
     cut = np.ascontiguousarray(truncated(vectors, asked.dimensions), dtype="<f4")
     return [base64.b64encode(vector).decode() for vector in cut] if asked.base64 else list(cut)

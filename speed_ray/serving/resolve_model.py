@@ -21,7 +21,7 @@ class Served:
     fetch: Callable[[], str]
 
 
-def find(model: str) -> Served:
+def resolve_served_model(model: str) -> Served:
     """Tell a run, a model folder and a name of the Hub apart. Raises UserError where there is nothing to serve."""
     folder = Path(model)
     if (folder / "modules.json").is_file():

@@ -4,8 +4,8 @@ import random
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.executor.stage import Stage, identity
-from speed_ray.prompts.parse import tasks, tasks_schema
+from speed_ray.executor.stage import Stage, stage_identity
+from speed_ray.prompts.parse import parse_tasks, tasks_schema
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TASK, Row, seed_of
@@ -17,7 +17,7 @@ from speed_ray.storage.shards import Plan
 def plan(run: Run, recipe: Recipe) -> Plan:
     """One prompt for each topic and kind in the mix, in the order of the topics."""
     topics = run.artifact(TOPICS)
-    decides = identity(recipe, topics, recipe.teacher, recipe.brainstorm)
+    decides = stage_identity(recipe, topics, recipe.teacher, recipe.brainstorm)
     manifest = topics.manifest()
     assert manifest is not None
     variants = tuple(sorted(kind for kind, weight in recipe.mix.items() if weight))
@@ -38,7 +38,7 @@ def stage(recipe: Recipe) -> Stage:
     schema = tasks_schema(ask)
 
     def request(row: PlannedRow) -> Request | None:
-        kind = kinds.load(row.variant)
+        kind = kinds.load_kind(row.variant)
         if kind.instruction is not None:
             return None
         rng = random.Random(seed_of(recipe.seed, row.row_id, "slots"))
@@ -56,9 +56,11 @@ def stage(recipe: Recipe) -> Stage:
 
     def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
         if reply is None:
-            fixed = kinds.load(row.variant).instruction
+            fixed = kinds.load_kind(row.variant).instruction
             return [_task(row, 0, str(fixed), "none")]
-        return [_task(row, i, task, recipe.teacher.model) for i, task in enumerate(tasks(reply.samples[0].text, ask))]
+        return [
+            _task(row, i, task, recipe.teacher.model) for i, task in enumerate(parse_tasks(reply.samples[0].text, ask))
+        ]
 
     return Stage(PROPOSED_TASKS, TASK, "teacher", recipe.teacher, recipe.brainstorm, recipe.seed, request, parse)
 

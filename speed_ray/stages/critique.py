@@ -4,12 +4,12 @@ import random
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.executor.stage import Stage, for_each_record
-from speed_ray.prompts.parse import critique, critique_schema
+from speed_ray.executor.stage import Stage, plan_per_record
+from speed_ray.prompts.parse import critique_schema, parse_critique
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import REVISION, Rejected, Row, seed_of
-from speed_ray.stages.example_request import PROPOSE, as_fields, as_reply, draw, facts_of, lineage
+from speed_ray.stages.example_request import PROPOSE, from_json, id_columns, prompt_context, sample_slots, to_json
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, REVISIONS, Run
 from speed_ray.storage.shards import Plan
@@ -18,7 +18,7 @@ from speed_ray.storage.shards import Plan
 def plan(run: Run, recipe: Recipe) -> Plan:
     """As many revisions for each list of candidates as the recipe says."""
     variants = [f"critique {number}" for number in range(recipe.critique.candidates)]
-    return for_each_record(recipe, run.artifact(CANDIDATES), REVISIONS, variants, recipe.teacher, recipe.critique)
+    return plan_per_record(recipe, run.artifact(CANDIDATES), REVISIONS, variants, recipe.teacher, recipe.critique)
 
 
 def stage(recipe: Recipe) -> Stage:
@@ -35,30 +35,30 @@ def stage(recipe: Recipe) -> Stage:
             return None
         drawn = random.Random(seed_of(recipe.seed, row.parent["id"], "candidates"))
         example = drawn.sample(candidates, len(candidates))[number]
-        kind, topic, task = kinds.load(row.parent["kind"]), row.parent["topic"], row.parent["task"]
-        slots, language, _ = draw(recipe, kind, row.parent["row_id"], PROPOSE)
+        kind, topic, task = kinds.load_kind(row.parent["kind"]), row.parent["topic"], row.parent["task"]
+        slots, language, _ = sample_slots(recipe, kind, row.parent["row_id"], PROPOSE)
         rng = random.Random(seed_of(recipe.seed, row.row_id, "critique"))
-        facts = facts_of("critique", kind, topic, task, slots, language)
+        facts = prompt_context("critique", kind, topic, task, slots, language)
         return Request(
             row_id=row.row_id,
             messages=prompts.critique(kind, slots, topic, task, language, example, rng),
             **sampling,
             schema=critique_schema(kind),
-            facts={**facts, "example": example, "fields": as_fields(example)},
+            facts={**facts, "example": example, "fields": from_json(example)},
         )
 
     def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
         if request is None or reply is None:
             raise Rejected("no_candidate", "the list has fewer candidates than are to be criticised")
-        facts, kind = request.facts, kinds.load(row.parent["kind"])
-        remarks, revision = critique(reply.samples[0].text, kind, facts["slots"], facts["language"])
+        facts, kind = request.facts, kinds.load_kind(row.parent["kind"])
+        remarks, revision = parse_critique(reply.samples[0].text, kind, facts["slots"], facts["language"])
         example, topic, task = facts["example"], row.parent["topic"], row.parent["task"]
         lesson = {
             "messages": prompts.revise(kind, topic, task, facts["language"], example),
             "example": example,
-            "reply": as_reply(revision),
+            "reply": to_json(revision),
             "model": recipe.teacher.model,
         }
-        return [{**lineage(row), **lesson, **remarks}]
+        return [{**id_columns(row), **lesson, **remarks}]
 
     return Stage(REVISIONS, REVISION, "teacher", recipe.teacher, recipe.critique, recipe.seed, request, parse)

@@ -16,14 +16,14 @@ import numpy as np
 
 from speed_ray import __version__
 from speed_ray.curation import contamination, judgement, negatives, quotas, reference_model, scan, semantic
-from speed_ray.curation.near_duplicates import Flags, Pile
+from speed_ray.curation.near_duplicates import Flags, MinHashIndex
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
 from speed_ray.executor import stage
 from speed_ray.recipes.schema import Curate, Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row
 from speed_ray.stages import driver_stage
-from speed_ray.storage.run import CURATED_EXAMPLES, Run, written
+from speed_ray.storage.run import CURATED_EXAMPLES, Run, finished_examples
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.text.token_hashes import Hashes, Places
 
@@ -48,20 +48,20 @@ class Prepared:
 
 def prepare(run: Run, recipe: Recipe) -> Prepared:
     """Raise UserError where the input is not finished or holds nothing, or a rule names what is not there."""
-    source, decided = run.artifact(written(recipe)), rules(recipe)
+    source, decided = run.artifact(finished_examples(recipe)), rules(recipe)
     return Prepared(source, decided, plan(source, decided))
 
 
 def publish(run: Run, prepared: Prepared) -> Artifact:
     """Publish the examples that are learnt from."""
     artifact = run.artifact(CURATED_EXAMPLES)
-    driver_stage.publish(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
+    driver_stage.publish_rows(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
     return artifact
 
 
 def rules(recipe: Recipe) -> Rules:
     """Read what the rules need. Raises UserError for evaluation sets that cannot be read."""
-    return Rules(recipe.curate, contamination.read(recipe.curate.decontaminate))
+    return Rules(recipe.curate, contamination.read_evaluation_texts(recipe.curate.decontaminate))
 
 
 def plan(source: Artifact, rules: Rules) -> Plan:
@@ -69,16 +69,18 @@ def plan(source: Artifact, rules: Rules) -> Plan:
     settings = rules.settings
     identity = {
         "code": __version__,
-        "input": stage.content(source),
+        "input": stage.artifact_identity(source),
         "settings": settings.model_dump(mode="json", exclude=PLACES),
         "decontaminate": rules.seen.digest,
-        "reference": settings.reference and reference_model.identity(settings.reference),
+        "reference": settings.reference and reference_model.reference_identity(settings.reference),
     }
-    return Plan(CURATED_EXAMPLES, stage.count(source), settings.shard_rows, input=source.name, identity=identity)
+    return Plan(
+        CURATED_EXAMPLES, stage.count_records(source), settings.shard_rows, input=source.name, identity=identity
+    )
 
 
 @dataclass(frozen=True)
-class Known:
+class FirstPass:
     """What the first pass found out about all rows."""
 
     fit: Flags  # the gates, a reference's among them
@@ -90,7 +92,7 @@ class Known:
     how: np.ndarray[Any, np.dtype[np.int8]]  # it does so: a place in REPEATS
 
 
-def passed(source: Artifact, rules: Rules) -> Iterator[driver_stage.Passed]:
+def passed(source: Artifact, rules: Rules) -> Iterator[driver_stage.RowResult]:
     """What becomes of each example, in order."""
     with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as folder:
         known = _look(source, rules, Path(folder))
@@ -99,7 +101,7 @@ def passed(source: Artifact, rules: Rules) -> Iterator[driver_stage.Passed]:
         yield from _mined(decided, wanted, known.vectors) if wanted else decided
 
 
-def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[driver_stage.Passed]:
+def _decided(source: Artifact, rules: Rules, known: FirstPass) -> Iterator[driver_stage.RowResult]:
     taken = quotas.Quotas(rules.settings, _common(known, rules.settings))
     repeated = set(known.first[known.first != np.arange(len(known.first))].tolist())
     names: dict[int, str] = {}  # the ids of rows that others repeat
@@ -118,11 +120,11 @@ def _decided(source: Artifact, rules: Rules, known: Known) -> Iterator[driver_st
                 yield _reject(row, *broken)
             else:
                 row["split"] = HELD_OUT if held_out else TRAIN
-                yield driver_stage.Passed(row["id"], row, None)
+                yield driver_stage.RowResult(row["id"], row, None)
         begin += len(rows)
 
 
-def _refusals(rows: list[Row], rules: Rules, known: Known, shard: slice) -> dict[int, tuple[str, str]]:
+def _refusals(rows: list[Row], rules: Rules, known: FirstPass, shard: slice) -> dict[int, tuple[str, str]]:
     """Why the rows of a shard that are not fit are not, said anew: the first pass kept a bit of each."""
     places = np.flatnonzero(~known.fit[shard]).tolist()
     by_gates = rules.refusals([rows[place] for place in places])
@@ -136,8 +138,8 @@ def _refusals(rows: list[Row], rules: Rules, known: Known, shard: slice) -> dict
 
 
 def _mined(
-    decided: Iterator[driver_stage.Passed], wanted: int, vectors: Vectors | None
-) -> Iterator[driver_stage.Passed]:
+    decided: Iterator[driver_stage.RowResult], wanted: int, vectors: Vectors | None
+) -> Iterator[driver_stage.RowResult]:
     begin = 0
     while window := list(islice(decided, negatives.WINDOW)):
         places = [place for place, each in enumerate(window) if each.record]
@@ -147,15 +149,15 @@ def _mined(
         begin += len(window)
 
 
-def _look(source: Artifact, rules: Rules, folder: Path) -> Known:
+def _look(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
     settings = rules.settings
-    pile = Pile(folder)
+    pile = MinHashIndex(folder)
     parts = []
-    for look in scan.looks(source, rules):
+    for look in scan.scan_rows(source, rules):
         pile.add(look.sketches)
         parts.append((look.passed, look.held_out, look.texts, look.labels))
     fit, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    margins, vectors = judgement.judged(source, settings, folder) if settings.reference else (None, None)
+    margins, vectors = judgement.judge_margins(source, settings, folder) if settings.reference else (None, None)
     if margins is not None and settings.margin:
         low, high = settings.margin
         fit &= np.isnan(margins) | (margins >= low) & (margins <= high)
@@ -168,7 +170,7 @@ def _look(source: Artifact, rules: Rules, folder: Path) -> Known:
         stays = fit & (first == np.arange(len(first)))
         first = _after(first, semantic.repeated(vectors[:, 0], stays, settings.semantic_similarity), how, 2)
     pile.close()
-    return Known(fit, held_out, labels, margins, vectors, first, how)
+    return FirstPass(fit, held_out, labels, margins, vectors, first, how)
 
 
 def _after(first: Places, then: Places, how: np.ndarray[Any, np.dtype[np.int8]], what: int) -> Places:
@@ -186,7 +188,7 @@ def _firsts(texts: Hashes, passed: Flags) -> Places:
     return first
 
 
-def _common(known: Known, settings: Curate) -> dict[int, int]:
+def _common(known: FirstPass, settings: Curate) -> dict[int, int]:
     """The labels that too many examples have, and how many may."""
     if settings.label_share is None:
         return {}
@@ -201,6 +203,6 @@ def _shards(source: Artifact) -> Iterator[list[Row]]:
         yield source.read(file.path).select(EXAMPLE.names).to_pylist()
 
 
-def _reject(row: Row, reason: str, detail: str) -> driver_stage.Passed:
+def _reject(row: Row, reason: str, detail: str) -> driver_stage.RowResult:
     text = f"{row['query']}\n{row['positive']}"
     return driver_stage.reject(row["id"], row["parent_id"], CURATED_EXAMPLES, reason, detail, text, row["kind"])

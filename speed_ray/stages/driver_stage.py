@@ -13,7 +13,7 @@ from speed_ray.records import REJECT, Row
 from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts, Plan
 
 
-class Passed(NamedTuple):
+class RowResult(NamedTuple):
     """What became of one planned row: a record, or a reject."""
 
     row_id: str
@@ -21,13 +21,13 @@ class Passed(NamedTuple):
     reject: Row | None
 
 
-def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, text: str, kind: str = "") -> Passed:
+def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, text: str, kind: str = "") -> RowResult:
     """Turn a row away, with its reason for the funnel and its text kept."""
     row = {"row_id": row_id, "parent_id": parent_id, "stage": stage, "kind": kind}
-    return Passed(row_id, None, {**row, "reason": reason, "detail": detail, "text": text})
+    return RowResult(row_id, None, {**row, "reason": reason, "detail": detail, "text": text})
 
 
-def publish(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[Passed]) -> None:
+def publish_rows(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[RowResult]) -> None:
     """Commit all rows, shard by shard, and publish. `rows` starts at the first row, whatever is committed already.
 
     Raises Interrupted where a committed file was damaged before publication.
@@ -55,7 +55,7 @@ def publish(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[Pa
 
 
 def _commit(
-    artifact: Artifact, plan: Plan, shard: int, generation: int, record: pa.Schema, passed: list[Passed]
+    artifact: Artifact, plan: Plan, shard: int, generation: int, record: pa.Schema, passed: list[RowResult]
 ) -> None:
     records = [row.record for row in passed if row.record]
     rejects = [row.reject for row in passed if row.reject]

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from speed_ray import kinds
 from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
-from speed_ray.executor.stage import identity
+from speed_ray.executor.stage import stage_identity
 from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import EngineConfig, Recipe
-from speed_ray.recipes.schema import Stage as StageConfig
+from speed_ray.recipes.schema import StageSettings as StageConfig
 from speed_ray.records import Row, seed_of
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import TASKS, Run
@@ -27,7 +27,7 @@ DRAFT, PROPOSE, SYNTHESIZE = "draft", "propose", "synthesize"
 PURPOSES = {DRAFT: "slots of draft", PROPOSE: "slots of propose", SYNTHESIZE: "slots"}
 
 
-class Drawn(NamedTuple):
+class SampledSlots(NamedTuple):
     """What varies in one prompt, and the generator in the state in which the guidelines are shuffled."""
 
     slots: Slots
@@ -35,12 +35,12 @@ class Drawn(NamedTuple):
     rng: random.Random
 
 
-def draw(recipe: Recipe, kind: Kind, row_id: str, stage: str) -> Drawn:
+def sample_slots(recipe: Recipe, kind: Kind, row_id: str, stage: str) -> SampledSlots:
     """Draw slots and language of the prompt `row_id` of one of the three stages: the same each time."""
     rng = random.Random(seed_of(recipe.seed, row_id, PURPOSES[stage]))
     slots = kind.slots(rng) | recipe.slots.get(kind.name, {})
     language = rng.choices(list(recipe.languages), list(recipe.languages.values()))[0]
-    return Drawn(slots, language, rng)
+    return SampledSlots(slots, language, rng)
 
 
 def plan_of(
@@ -57,7 +57,7 @@ def plan_of(
     `decides` is what else decides the rows. Raises UserError where the mix has a kind without a task.
     """
     tasks = run.artifact(TASKS)
-    identified = identity(recipe, tasks, engine, settings)
+    identified = stage_identity(recipe, tasks, engine, settings)
     manifest = tasks.manifest()
     assert manifest is not None
     mix = {kind: weight for kind, weight in sorted(recipe.mix.items()) if weight}
@@ -83,8 +83,8 @@ def request_of(recipe: Recipe, settings: StageConfig, stage: str, n: int = 1) ->
     sampling = settings.sampling.model_dump()
 
     def request(row: PlannedRow) -> Request:
-        kind = kinds.load(row.parent["kind"])
-        slots, language, rng = draw(recipe, kind, row.row_id, stage)
+        kind = kinds.load_kind(row.parent["kind"])
+        slots, language, rng = sample_slots(recipe, kind, row.row_id, stage)
         topic, task = row.parent["topic"], row.parent["task"]
         return Request(
             row_id=row.row_id,
@@ -92,13 +92,13 @@ def request_of(recipe: Recipe, settings: StageConfig, stage: str, n: int = 1) ->
             n=n,
             **sampling,
             schema=kind.schema,
-            facts=facts_of(stage, kind, topic, task, slots, language),
+            facts=prompt_context(stage, kind, topic, task, slots, language),
         )
 
     return request
 
 
-def facts_of(stage: str, kind: Kind, topic: str, task: str, slots: Slots, language: str) -> Row:
+def prompt_context(stage: str, kind: Kind, topic: str, task: str, slots: Slots, language: str) -> Row:
     """What a scripted engine is told of a prompt about one example."""
     return {
         "stage": stage,
@@ -110,18 +110,18 @@ def facts_of(stage: str, kind: Kind, topic: str, task: str, slots: Slots, langua
     }
 
 
-def as_reply(fields: Fields) -> str:
+def to_json(fields: Fields) -> str:
     """Write an example as the JSON text that a model learns: its fields in their kind's order, nothing escaped."""
     return json.dumps(fields, ensure_ascii=False)
 
 
-def as_fields(text: str) -> Fields:
-    """Read back what `as_reply` wrote."""
+def from_json(text: str) -> Fields:
+    """Read back what `to_json` wrote."""
     fields: Fields = json.loads(text)
     return fields
 
 
-def texts_of(kind: Kind, fields: Fields) -> Row:
+def to_columns(kind: Kind, fields: Fields) -> Row:
     """The columns of an example that its fields become."""
     return {
         "query": fields[kind.query],
@@ -130,7 +130,7 @@ def texts_of(kind: Kind, fields: Fields) -> Row:
     }
 
 
-def fields_of(kind: Kind, example: Row) -> Fields:
+def from_columns(kind: Kind, example: Row) -> Fields:
     """Write an example's columns back as the fields they came from, in the order of their kind."""
     texts = {kind.query: example["query"], kind.positive: example["positive"]}
     if kind.negative:
@@ -138,7 +138,7 @@ def fields_of(kind: Kind, example: Row) -> Fields:
     return {field.name: texts[field.name] for field in kind.fields}
 
 
-def lineage(row: PlannedRow) -> Row:
+def id_columns(row: PlannedRow) -> Row:
     """The columns that every record of alignment begins with; one record for each planned row."""
     return {
         "id": row.row_id,

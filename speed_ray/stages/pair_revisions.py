@@ -3,29 +3,31 @@
 Where its own revision was not fit, or is the teacher's word for word, the example as it was before is rejected.
 """
 
-from speed_ray.executor.stage import content
+from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import PAIR, Row
+from speed_ray.records import PREFERENCE_PAIR, Row
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import OWN_REVISIONS, REVISION_PAIRS, REVISIONS, Run
 from speed_ray.storage.shards import Artifact, Plan
 
 
-def pair(run: Run, recipe: Recipe) -> Artifact:
+def pair_revisions(run: Run, recipe: Recipe) -> Artifact:
     """Publish one pair for each of the teacher's revisions that differs from what it is held against."""
     revisions, own, artifact = (run.artifact(name) for name in (REVISIONS, OWN_REVISIONS, REVISION_PAIRS))
-    identity = {"input": content(revisions), "own": content(own)}
+    identity = {"input": artifact_identity(revisions), "own": artifact_identity(own)}
     manifest = revisions.manifest()
     assert manifest is not None
     plan = Plan(
         REVISION_PAIRS, manifest["counts"]["records"], recipe.revise.shard_rows, input=REVISIONS, identity=identity
     )
     replies = {row["parent_id"]: row["reply"] for row in own.records()}  # as many as there are lists of candidates
-    driver_stage.publish(artifact, plan, PAIR, (_pair(row, replies.get(row["id"])) for row in revisions.records()))
+    driver_stage.publish_rows(
+        artifact, plan, PREFERENCE_PAIR, (_pair(row, replies.get(row["id"])) for row in revisions.records())
+    )
     return artifact
 
 
-def _pair(revision: Row, own: str | None) -> driver_stage.Passed:
+def _pair(revision: Row, own: str | None) -> driver_stage.RowResult:
     weaker = [text for text in (own, revision["example"]) if text not in (None, revision["reply"])]
     if not weaker:
         detail = "the teacher left the example as it was, and so did the revisor"
@@ -33,5 +35,5 @@ def _pair(revision: Row, own: str | None) -> driver_stage.Passed:
         return driver_stage.reject(
             row_id, parent_id, REVISION_PAIRS, "nothing_to_prefer", detail, revision["reply"], kind
         )
-    kept = {name: revision[name] for name in PAIR.names if name in revision}
-    return driver_stage.Passed(revision["id"], {**kept, "chosen": revision["reply"], "rejected": weaker[0]}, None)
+    kept = {name: revision[name] for name in PREFERENCE_PAIR.names if name in revision}
+    return driver_stage.RowResult(revision["id"], {**kept, "chosen": revision["reply"], "rejected": weaker[0]}, None)

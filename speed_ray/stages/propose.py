@@ -3,12 +3,12 @@
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage
-from speed_ray.prompts.parse import example_fields
+from speed_ray.prompts.parse import parse_example
 from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
 from speed_ray.records import Rejected, Row
-from speed_ray.stages.example_request import PROPOSE, as_reply, lineage, plan_of, request_of
-from speed_ray.storage.fingerprint import label
+from speed_ray.stages.example_request import PROPOSE, id_columns, plan_of, request_of, to_json
+from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, Run
 from speed_ray.storage.shards import Plan
@@ -31,9 +31,9 @@ def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
             "task": row.parent["task"],
             "language": facts["language"],
             "candidates": _candidates(request, reply),
-            "model": label(engine),
+            "model": model_label(engine),
         }
-        return [{**lineage(row), **record}]
+        return [{**id_columns(row), **record}]
 
     ask = request_of(recipe, recipe.propose, PROPOSE, n=recipe.propose.candidates)
     return Stage(CANDIDATES, CANDIDATES_SCHEMA, "generator", engine, recipe.propose, recipe.seed, ask, parse)
@@ -41,12 +41,12 @@ def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
 
 def _candidates(request: Request, reply: Reply) -> list[str]:
     """The samples that are fit, each text once, in the order they came. Raises the first one's Rejected for none."""
-    facts, kind = request.facts, kinds.load(request.facts["kind"])
+    facts, kind = request.facts, kinds.load_kind(request.facts["kind"])
     fit: dict[str, None] = {}
     unfit: list[Rejected] = []
     for sample in reply.samples:
         try:
-            fit[as_reply(example_fields(sample.text, kind, facts["slots"], facts["language"]))] = None
+            fit[to_json(parse_example(sample.text, kind, facts["slots"], facts["language"]))] = None
         except Rejected as rejected:
             unfit.append(rejected)
     if not fit:

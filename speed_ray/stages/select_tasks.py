@@ -22,7 +22,7 @@ BANDS = 32  # of 4 rows: finds a pair of Jaccard 0.5 with 87%; the exact Jaccard
 WORD = re.compile(r"\w+")
 
 
-def select(run: Run, recipe: Recipe) -> Artifact:
+def select_tasks(run: Run, recipe: Recipe) -> Artifact:
     """Publish the tasks that examples are written for; every other proposal is a reject with its reason."""
     source = run.artifact(PROPOSED_TASKS)
     manifest = source.manifest()
@@ -40,16 +40,18 @@ def select(run: Run, recipe: Recipe) -> Artifact:
         },
     )
     artifact = run.artifact(TASKS)
-    driver_stage.publish(artifact, plan, TASK, _chosen(source.records(), settings.keep, settings.duplicate_similarity))
+    driver_stage.publish_rows(
+        artifact, plan, TASK, _chosen(source.records(), settings.keep, settings.duplicate_similarity)
+    )
     return artifact
 
 
-def _chosen(proposals: Iterator[Row], keep: int, similarity: float) -> Iterator[driver_stage.Passed]:
+def _chosen(proposals: Iterator[Row], keep: int, similarity: float) -> Iterator[driver_stage.RowResult]:
     kept: Counter[tuple[str, str]] = Counter()
-    seen: dict[str, Seen] = {}
+    seen: dict[str, TaskDeduplicator] = {}
     for row in proposals:
-        own_task = kinds.load(row["kind"]).instruction is None
-        repeats = seen.setdefault(row["kind"], Seen(similarity)).find(row["task"]) if own_task else None
+        own_task = kinds.load_kind(row["kind"]).instruction is None
+        repeats = seen.setdefault(row["kind"], TaskDeduplicator(similarity)).find(row["task"]) if own_task else None
         if kept[row["parent_id"], row["kind"]] >= keep:
             yield _reject(row, "surplus", f"{keep} kept for this topic and kind")
         elif repeats:
@@ -58,14 +60,14 @@ def _chosen(proposals: Iterator[Row], keep: int, similarity: float) -> Iterator[
             kept[row["parent_id"], row["kind"]] += 1
             if own_task:
                 seen[row["kind"]].add(row["task"])
-            yield driver_stage.Passed(row["id"], row, None)
+            yield driver_stage.RowResult(row["id"], row, None)
 
 
-def _reject(row: Row, reason: str, detail: str) -> driver_stage.Passed:
+def _reject(row: Row, reason: str, detail: str) -> driver_stage.RowResult:
     return driver_stage.reject(row["id"], row["parent_id"], TASKS, reason, detail, row["task"], row["kind"])
 
 
-class Seen:
+class TaskDeduplicator:
     """The tasks kept so far of one kind: MinHash finds candidates, the exact Jaccard of word pairs decides."""
 
     def __init__(self, similarity: float) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage
-from speed_ray.prompts.parse import example_fields
+from speed_ray.prompts.parse import parse_example
 from speed_ray.recipes.schema import EngineConfig, Recipe
 from speed_ray.records import EXAMPLE, Row
-from speed_ray.stages.example_request import SYNTHESIZE, lineage, plan_of, request_of, texts_of
-from speed_ray.storage.fingerprint import label
+from speed_ray.stages.example_request import SYNTHESIZE, id_columns, plan_of, request_of, to_columns
+from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import Plan
@@ -35,15 +35,15 @@ def stage(recipe: Recipe, engine: EngineConfig | None = None) -> Stage:
 
     def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
         assert request is not None and reply is not None
-        kind = kinds.load(row.parent["kind"])
-        fields = example_fields(reply.samples[0].text, kind, request.facts["slots"], request.facts["language"])
+        kind = kinds.load_kind(row.parent["kind"])
+        fields = parse_example(reply.samples[0].text, kind, request.facts["slots"], request.facts["language"])
         return [
             {
-                **lineage(row),
+                **id_columns(row),
                 "language": request.facts["language"],
                 "instruction": kind.instruction or row.parent["task"],
-                **texts_of(kind, fields),
-                "model": label(engine),
+                **to_columns(kind, fields),
+                "model": model_label(engine),
             }
         ]
 

@@ -19,18 +19,18 @@ LONGEST = 300  # characters; a longer line is no category path but text that was
 SHARD_ROWS = 4096
 
 
-def collect(run: Run, lines: list[str]) -> Artifact:
+def collect_topics(run: Run, lines: list[str]) -> Artifact:
     """Publish one record a topic; repeats and over-long lines are rejects with a reason."""
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"topics.source, by its lines": digest})
     artifact = run.artifact(TOPICS)
     seen: set[str] = set()
     rows = [_topic(number, line, seen) for number, line in enumerate(lines)]
-    driver_stage.publish(artifact, plan, TOPIC, iter(rows))
+    driver_stage.publish_rows(artifact, plan, TOPIC, iter(rows))
     return artifact
 
 
-def read(source: str, limit: int | None = None) -> list[str]:
+def read_topics(source: str, limit: int | None = None) -> list[str]:
     """Return the first `limit` topic paths of a source, stripped; blank lines and `#` comments are left out.
 
     A source is `miniature://topics`, or a file or URI: text with one path a line, or CSV or Parquet with a `topic`
@@ -70,7 +70,7 @@ def _is_topic(line: str) -> bool:
     return len(line) <= LONGEST and truncate(line) != ""
 
 
-def _topic(number: int, line: str, seen: set[str]) -> driver_stage.Passed:
+def _topic(number: int, line: str, seen: set[str]) -> driver_stage.RowResult:
     topic = truncate(line)
     if not _is_topic(line):
         reason, detail = ("too_long", f"{len(line)} characters") if topic else ("no_words", "only separators")
@@ -79,7 +79,7 @@ def _topic(number: int, line: str, seen: set[str]) -> driver_stage.Passed:
         return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
     seen.add(topic.casefold())
     row: Row = {"id": content_id(topic), "topic": topic, "source": line}
-    return driver_stage.Passed(row["id"], row, None)
+    return driver_stage.RowResult(row["id"], row, None)
 
 
 def _bytes(source: str) -> bytes:
@@ -95,7 +95,7 @@ def _bytes(source: str) -> bytes:
 def _column(source: str, data: bytes) -> list[str]:
     if source.lower().endswith(".parquet"):
         try:
-            table = parquet.read(data)
+            table = parquet.read_table(data)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"topics.source: {source} is not a Parquet file: {error}") from None
         columns, rows = table.column_names, table.to_pylist() if "topic" in table.column_names else []

@@ -45,7 +45,7 @@ _VLLM_RESOURCES = {
 }
 
 
-def what_decides(model: BaseModel) -> dict[str, Any]:
+def identity_fields(model: BaseModel) -> dict[str, Any]:
     """The part of a recipe, or of one engine in it, that decides its rows."""
     tree = model.model_dump(mode="json", exclude=_WHERE_AND_HOW_FAST)
     return {key: _decides(key, value) for key, value in tree.items()}
@@ -69,7 +69,7 @@ def without_adapter(config: EngineConfig) -> EngineConfig:
     return config.model_copy(update={"adapter": None}) if isinstance(config, VllmEngine) else config
 
 
-def label(config: EngineConfig) -> str:
+def model_label(config: EngineConfig) -> str:
     """Name a model as records do: "junior" for a run's own, wherever that run's folder is, else by its full name."""
     model = (config.adapter if isinstance(config, VllmEngine) else None) or config.model
     return Path(model).name if _is_path(model) else model

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from speed_ray.records import Row
 
 
-def write(rows: list[Row], schema: pa.Schema) -> bytes:
+def write_table(rows: list[Row], schema: pa.Schema) -> bytes:
     """Return the file of some rows."""
     sink = pa.BufferOutputStream()
     # Without checksums 346 of 417 flipped bits were read as other text, in silence; with them none. 24 bytes a file.
@@ -16,7 +16,7 @@ def write(rows: list[Row], schema: pa.Schema) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read(data: bytes) -> pa.Table:
+def read_table(data: bytes) -> pa.Table:
     """Return the table of a file. Raises OSError or pyarrow.ArrowException where it is none, or is damaged.
 
     On this thread alone: a process in which pyarrow 26.0.1 ever read with threads may abort when it ends ("terminate
@@ -25,6 +25,6 @@ def read(data: bytes) -> pa.Table:
     return pq.ParquetFile(BytesIO(data), pre_buffer=False, page_checksum_verification=True).read(use_threads=False)
 
 
-def count(data: bytes) -> int:
-    """Return how many rows a file has, by its footer. Raises as `read` does."""
+def count_rows(data: bytes) -> int:
+    """Return how many rows a file has, by its footer. Raises as `read_table` does."""
     return pq.read_metadata(BytesIO(data)).num_rows

@@ -16,10 +16,10 @@ from typing import Any
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row, content_id
-from speed_ray.storage.run import MAKES
+from speed_ray.storage.run import PRODUCED_BY
 from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Plan
 
-NOT_WRITTEN = "not_written"  # the variant of a row that has no record, because the stage before rejected it
+UPSTREAM_REJECTED = "not_written"  # the variant of a row that has no record, because the stage before rejected it
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Inputs:
 
     def _row(self, i: int) -> PlannedRow:
         if self.plan.mix:
-            kind, turn = turn_of(self.plan.mix, i)
+            kind, turn = kind_and_turn(self.plan.mix, i)
             index, variant = turn % self.starts[kind][-1], str(turn // self.starts[kind][-1])
         else:
             kind = ""
@@ -79,7 +79,7 @@ class FollowedInputs:
         self.source = source
 
     def of_shard(self, shard: int) -> list[PlannedRow]:
-        """Each record, then each reject of the shard as a row of variant `NOT_WRITTEN` that has only id and kind.
+        """Each record, then each reject of the shard as a row of variant `UPSTREAM_REJECTED` with id and kind only.
 
         Raises Interrupted where the shard has no commit yet.
         """
@@ -87,7 +87,7 @@ class FollowedInputs:
         if commit is None:
             raise Interrupted(
                 f"shard {shard} of {self.source.where} is not written yet, and this job works on it.\n"
-                f"Run `speed-ray {MAKES[self.source.name]}` as well; then run the same command again."
+                f"Run `speed-ray {PRODUCED_BY[self.source.name]}` as well; then run the same command again."
             )
         records, rejects = (
             self.source.read(commit.files[role].path).to_pylist() if role in commit.files else []
@@ -95,13 +95,15 @@ class FollowedInputs:
         )
         written = [PlannedRow(row_id=row["id"], parent=row, variant="") for row in records]
         missing = [
-            PlannedRow(row_id=row["row_id"], parent={"id": row["row_id"], "kind": row["kind"]}, variant=NOT_WRITTEN)
+            PlannedRow(
+                row_id=row["row_id"], parent={"id": row["row_id"], "kind": row["kind"]}, variant=UPSTREAM_REJECTED
+            )
             for row in rejects
         ]
         return written + missing
 
 
-def pattern(mix: dict[str, int]) -> list[str]:
+def weighted_round_robin(mix: dict[str, int]) -> list[str]:
     """Spread the kinds evenly over one cycle of `sum(weights)` rows (smooth weighted round-robin)."""
     # In the order of their names: a plan that was read back from storage has lost the one it was written in.
     credit = dict.fromkeys(sorted(mix), 0)
@@ -118,13 +120,13 @@ def pattern(mix: dict[str, int]) -> list[str]:
 def _cycle(mix: tuple[tuple[str, int], ...]) -> tuple[list[tuple[str, int]], dict[str, int]]:
     seen: dict[str, int] = dict.fromkeys(dict(mix), 0)
     places = []
-    for kind in pattern(dict(mix)):
+    for kind in weighted_round_robin(dict(mix)):
         places.append((kind, seen[kind]))
         seen[kind] += 1
     return places, seen
 
 
-def turn_of(mix: dict[str, int], i: int) -> tuple[str, int]:
+def kind_and_turn(mix: dict[str, int], i: int) -> tuple[str, int]:
     """Return the kind of planned row i and how many rows of that kind come before it."""
     places, per_cycle = _cycle(tuple(mix.items()))
     kind, place = places[i % len(places)]

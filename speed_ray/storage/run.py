@@ -3,9 +3,9 @@
 from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.schema import Recipe
-from speed_ray.storage.fingerprint import what_decides
-from speed_ray.storage.shards import Artifact, difference
-from speed_ray.storage.store import Store, find, open_store
+from speed_ray.storage.fingerprint import identity_fields
+from speed_ray.storage.shards import Artifact, identity_difference
+from speed_ray.storage.store import Store, open_store, read_if_exists
 
 # In the order in which they are made.
 TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
@@ -18,7 +18,7 @@ ARTIFACTS = (
     *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
 )
 
-MAKES = {  # the command that makes an artifact or a model
+PRODUCED_BY = {  # the command that makes an artifact or a model
     **dict.fromkeys((TOPICS, PROPOSED_TASKS, TASKS), "brainstorm"),
     **dict.fromkeys((DRAFTS, "junior"), "align-junior"),
     **dict.fromkeys((CANDIDATES, VERDICTS, "senior"), "align-senior"),
@@ -32,7 +32,7 @@ MAKES = {  # the command that makes an artifact or a model
 _OF_TASKS = ("seed", "topics", "teacher", "languages", "mix", "slots", "brainstorm")
 
 
-def written(recipe: Recipe) -> str:
+def finished_examples(recipe: Recipe) -> str:
     """Name the artifact of a recipe's finished examples: revised ones, where a revisor goes over them."""
     return REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
 
@@ -58,16 +58,16 @@ class Run:
         """
         if self._begin(recipe):
             return
-        before, now = what_decides(self.recipe()), what_decides(recipe)
+        before, now = identity_fields(self.recipe()), identity_fields(recipe)
         if before == now:
             return
         if all(before[key] == now[key] for key in _OF_TASKS) and not self._is_past_tasks():
-            self.store.put("recipe.yaml", recipes.dump(recipe).encode())
+            self.store.put("recipe.yaml", recipes.dump_yaml(recipe).encode())
             return
         answered = any(self.artifact(name).has_commits() for name in ARTIFACTS if name != TOPICS)
         unpaid = "" if answered else "Nothing was answered in it yet, so nothing is lost with it. "
         raise UserError(
-            f"{self.uri} was begun with another recipe:\n{difference(before, now)}\n"
+            f"{self.uri} was begun with another recipe:\n{identity_difference(before, now)}\n"
             f"{unpaid}Use another --run folder, or go back to the recipe that this one was begun with."
         )
 
@@ -77,7 +77,7 @@ class Run:
 
     def _begin(self, recipe: Recipe) -> bool:
         try:
-            return self.store.create("recipe.yaml", recipes.dump(recipe).encode())
+            return self.store.create("recipe.yaml", recipes.dump_yaml(recipe).encode())
         except Interrupted as error:
             if self._is_begun():
                 raise
@@ -85,21 +85,21 @@ class Run:
 
     def _is_begun(self) -> bool:
         try:
-            return find(self.store, "recipe.yaml") is not None
+            return read_if_exists(self.store, "recipe.yaml") is not None
         except Interrupted:
             return False
 
     def recipe(self) -> Recipe:
         """The frozen recipe. Raises UserError where the folder is not a run."""
-        data = find(self.store, "recipe.yaml")
+        data = read_if_exists(self.store, "recipe.yaml")
         if data is None:
             raise UserError(f"{self.uri} is not a run: it has no recipe.yaml. A job such as brainstorm begins one.")
         origin = f"{self.uri}/recipe.yaml"
         try:
-            tree = recipes.parse(data, origin)
+            tree = recipes.parse_yaml(data, origin)
         except UserError as error:
             raise UserError(
                 f"{origin} is damaged: {error}\n"
                 "Delete that one file and run the job again with the recipe that the run was begun with."
             ) from None
-        return recipes.check(tree, origin, environment=False)
+        return recipes.validate(tree, origin, environment=False)

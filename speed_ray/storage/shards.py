@@ -28,7 +28,7 @@ import pyarrow as pa
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row
 from speed_ray.storage import parquet
-from speed_ray.storage.store import Store, find
+from speed_ray.storage.store import Store, read_if_exists
 
 T = TypeVar("T")
 REPLIES, RECORDS, REJECTS = "replies", "records", "rejects"
@@ -164,7 +164,7 @@ class Attempt:
         """Write one role's rows, read them back and check them. An empty role leaves no file."""
         if not rows:
             return
-        data = parquet.write(rows, schema)
+        data = parquet.write_table(rows, schema)
         path = f"attempts/{self.shard:08d}/{self.id}-{role}.parquet"
         entry = File(path=path, rows=len(rows), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         self.artifact.put(path, data)
@@ -213,7 +213,7 @@ class Artifact:
         if existing.digest != plan.digest:
             raise UserError(
                 f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now:\n"
-                + difference(asdict(existing), asdict(plan))
+                + identity_difference(asdict(existing), asdict(plan))
                 + "\nUse another --run folder, or go back to the recipe and inputs that this one was begun with."
             )
 
@@ -311,7 +311,7 @@ class Artifact:
             return f"it has {len(data)} bytes instead of {entry.bytes}"
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             return "its content has changed (sha256 differs)"
-        rows = parquet.count(data)
+        rows = parquet.count_rows(data)
         return None if rows == entry.rows else f"it has {rows} rows instead of {entry.rows}"
 
     def _is_whole(self, commit: Commit) -> bool:
@@ -320,7 +320,7 @@ class Artifact:
     def read(self, path: str) -> pa.Table:
         """Read one committed file. Raises Interrupted where it is damaged."""
         try:
-            return parquet.read(self.get(path))
+            return parquet.read_table(self.get(path))
         except (OSError, pa.ArrowException) as error:
             raise Interrupted(
                 f"{self.where}/{path} cannot be read: {error}\n"
@@ -371,7 +371,7 @@ class Artifact:
         return self.store.names(f"{self.name}/{folder}")
 
     def _find(self, path: str) -> bytes | None:
-        return find(self.store, f"{self.name}/{path}")
+        return read_if_exists(self.store, f"{self.name}/{path}")
 
     def _commit(self, path: str) -> Commit:
         return self._understood(path, self.get(path), Commit.from_json)
@@ -409,13 +409,13 @@ def manifest_of(plan: Plan, commits: list[Commit]) -> bytes:
     return json.dumps(tree, sort_keys=True).encode()
 
 
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+def identity_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
     """List, one line a key, where two trees differ: `  key: was X, now Y`."""
     lines = []
     for key in sorted(set(old) | set(new)):
         was, now = old.get(key), new.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
-            lines.append(difference(was, now, f"{prefix}{key}."))
+            lines.append(identity_difference(was, now, f"{prefix}{key}."))
         elif was != now:
             lines.append(f"  {prefix}{key}: was {was!r}, now {now!r}")
     return "\n".join(line for line in lines if line)

@@ -51,7 +51,7 @@ class ObjectStore:
             obstore.put(self.backend, path, data, mode="create", use_multipart=False)
             return True
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            there = find(self, path)
+            there = read_if_exists(self, path)
             # S3 answers 409 also where a write or a deletion of the same name is under way: then nothing may be there.
             return self.create(path, data) if there is None else there == data
         except (exceptions.BaseError, FileNotFoundError) as error:
@@ -133,7 +133,7 @@ class LocalFolder:
             _sync(final.parent)
             return True
         except FileExistsError:
-            return find(self, path) == data
+            return read_if_exists(self, path) == data
         except OSError as error:
             raise _unwritable(final, error) from error
         finally:
@@ -226,7 +226,7 @@ def open_store(uri: str) -> Store:
     return LocalFolder(root)
 
 
-def find(store: Store, path: str) -> bytes | None:
+def read_if_exists(store: Store, path: str) -> bytes | None:
     """Read an object, or return None where there is none."""
     try:
         return store.get(path)
@@ -234,7 +234,7 @@ def find(store: Store, path: str) -> bytes | None:
         return None
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """The folder of this machine for what can be had again: models that were trained or fetched here."""
     return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
 

@@ -22,9 +22,9 @@ from filelock import FileLock
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.schema import Recipe, VllmEngine
-from speed_ray.storage.run import MAKES, Run
-from speed_ray.storage.shards import difference
-from speed_ray.storage.store import LocalFolder, cache, find
+from speed_ray.storage.run import PRODUCED_BY, Run
+from speed_ray.storage.shards import identity_difference
+from speed_ray.storage.store import LocalFolder, cache_folder, read_if_exists
 
 FOLDER = "models"
 
@@ -45,14 +45,14 @@ class Model:
             there = json.loads(self.store.get(f"{self.path}/plan.json"))
             raise UserError(
                 f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now:\n"
-                + difference(there, json.loads(data))
+                + identity_difference(there, json.loads(data))
                 + "\nUse another --run folder, or go back to the recipe and inputs that this one was begun with."
             )
         return hashlib.sha256(data).hexdigest()
 
     def manifest(self) -> dict[str, Any] | None:
         """The published files and facts, or None before publication."""
-        data = find(self.store, f"{self.path}/_MANIFEST.json")
+        data = read_if_exists(self.store, f"{self.path}/_MANIFEST.json")
         if data is None:
             return None
         try:
@@ -73,13 +73,13 @@ class Model:
         """The manifest. Raises UserError before publication."""
         manifest = self.manifest()
         if manifest is None:
-            raise UserError(f"{self.where} is not trained yet: run `speed-ray {MAKES[self.name]}` first.")
+            raise UserError(f"{self.where} is not trained yet: run `speed-ray {PRODUCED_BY[self.name]}` first.")
         return manifest
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> bool:
         """Store every file of a local folder, then the manifest. Returns False where another training was first."""
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        entries = [{"path": name, **fingerprint(path)} for name, path in files.items()]
+        entries = [{"path": name, **file_fingerprint(path)} for name, path in files.items()]
         digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
         weights = f"weights/{digest[:16]}"
         for name, path in files.items():
@@ -98,7 +98,7 @@ class Model:
             folder = self.store.root / self.path / manifest["weights"]
             self._check(folder, manifest)
             return folder
-        folder = cache() / FOLDER / manifest["digest"]
+        folder = cache_folder() / FOLDER / manifest["digest"]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
@@ -120,7 +120,7 @@ class Model:
     def _check(self, folder: Path, manifest: dict[str, Any]) -> None:
         for entry in manifest["files"]:
             file = folder / entry["path"]
-            if not file.is_file() or {"path": entry["path"], **fingerprint(file)} != entry:
+            if not file.is_file() or {"path": entry["path"], **file_fingerprint(file)} != entry:
                 raise Interrupted(
                     f"{self.where}/{manifest['weights']}/{entry['path']} is missing or damaged (sha256 differs).\n"
                     f"Delete {self.where}/_MANIFEST.json and train the model again: it goes on from its checkpoint."
@@ -128,7 +128,7 @@ class Model:
 
 
 @functools.cache  # a large model takes a minute to check, and is asked for by plan, preflight and engine
-def fetch(uri: str) -> Path:
+def fetch_model(uri: str) -> Path:
     """Return a local folder with the weights of `<run>/models/<name>`, wherever the run is: an engine's adapter."""
     run, separator, name = uri.rstrip("/").rpartition(f"/{FOLDER}/")
     if not separator or not run or "/" in name:
@@ -136,14 +136,14 @@ def fetch(uri: str) -> Path:
     return Model(Run(run), name).fetch()
 
 
-def fingerprint(file: Path) -> dict[str, Any]:
+def file_fingerprint(file: Path) -> dict[str, Any]:
     """Return the size and the sha256 of a file of any size."""
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
 
 
-def served(run: Run, recipe: Recipe, name: str) -> VllmEngine:
+def generator_with_trained_weights(run: Run, recipe: Recipe, name: str) -> VllmEngine:
     """Return the recipe's generator with the weights that this run trained: as a model of its own, or as an adapter
     on the generator or on another model of the run.
 
@@ -155,12 +155,12 @@ def served(run: Run, recipe: Recipe, name: str) -> VllmEngine:
             f"generator.engine is {generator.engine}, which cannot load what this run trained.\n"
             "Set generator.engine: vllm and generator.model to the model that training began with."
         )
-    model, whole = Model(run, name), ground(run, name)
+    model, whole = Model(run, name), base_weights_of(run, name)
     loaded = {"model": whole.where} if whole else {}
     return generator.model_copy(update=loaded | ({"adapter": model.where} if model.is_adapter else {}))
 
 
-def ground(run: Run, name: str | None) -> Model | None:
+def base_weights_of(run: Run, name: str | None) -> Model | None:
     """Return the model of a run that holds a model's whole weights: itself or, for an adapter, what it was put on.
 
     None where those are the weights of the recipe's generator. Raises UserError before publication.

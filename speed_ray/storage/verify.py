@@ -10,7 +10,7 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, Plan, m
 
 
 @dataclass
-class Verdict:
+class VerifyResult:
     """What was found in one artifact. `problems` are sentences for a person, each with the file it is about."""
 
     artifact: str
@@ -36,9 +36,9 @@ class Verdict:
         )
 
 
-def verify(run: Run) -> list[Verdict]:
+def verify(run: Run) -> list[VerifyResult]:
     """Check every artifact of a run that was begun. Reads every committed file; memory stays that of one shard."""
-    verdicts: list[Verdict] = []
+    verdicts: list[VerifyResult] = []
     for name in ARTIFACTS:
         artifact = run.artifact(name)
         plan = artifact.plan()
@@ -46,13 +46,13 @@ def verify(run: Run) -> list[Verdict]:
             verdicts.append(_verify(run, artifact, plan, verdicts))
         elif artifact.has_commits():
             lost = f"{artifact.where}/plan.json is missing. Run the same job again: it writes it anew."
-            verdicts.append(Verdict(name, problems=[lost]))
+            verdicts.append(VerifyResult(name, problems=[lost]))
     if not verdicts:
         raise UserError(f"{run.uri} holds nothing to verify: no job was begun there. Check the folder's name.")
     return verdicts
 
 
-def repair(run: Run, verdicts: list[Verdict]) -> int:
+def repair(run: Run, verdicts: list[VerifyResult]) -> int:
     """Withdraw every damaged commit, so that the next drive makes its shard anew. Only while nobody drives the run.
 
     A publication that does not hold goes too: the next drive publishes what its commits say by then.
@@ -66,8 +66,8 @@ def repair(run: Run, verdicts: list[Verdict]) -> int:
     return sum(len(verdict.damaged) for verdict in verdicts)
 
 
-def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[Verdict]) -> Verdict:
-    verdict = Verdict(artifact.name, planned=plan.rows, published=artifact.manifest() is not None)
+def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[VerifyResult]) -> VerifyResult:
+    verdict = VerifyResult(artifact.name, planned=plan.rows, published=artifact.manifest() is not None)
     inputs = _inputs(run, plan, verdict, before)
     commits = list(artifact.commits())
     seen = 0
@@ -89,7 +89,7 @@ def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[Verdict]) -> 
     return verdict
 
 
-def _inputs(run: Run, plan: Plan, verdict: Verdict, before: list[Verdict]) -> Inputs | FollowedInputs | None:
+def _inputs(run: Run, plan: Plan, verdict: VerifyResult, before: list[VerifyResult]) -> Inputs | FollowedInputs | None:
     """The planned rows to hold the committed ones against; None where each input row is only passed on."""
     follows = plan.stage == REVISED_EXAMPLES
     if not plan.input or not (plan.variants or plan.mix or follows):
@@ -107,7 +107,7 @@ def _damage(artifact: Artifact, commit: Commit) -> list[str]:
 
 
 def _count(
-    verdict: Verdict, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs | None, commit: Commit
+    verdict: VerifyResult, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs | None, commit: Commit
 ) -> None:
     accepted = set(_column(artifact, commit, RECORDS, plan.key))
     rejected = _column(artifact, commit, REJECTS, "row_id")

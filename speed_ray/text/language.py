@@ -54,7 +54,7 @@ RELATIVES = (  # told apart too badly by the small model to reject a text for it
 )
 
 
-def mistaken(text: str, language: str) -> str | None:
+def other_language(text: str, language: str) -> str | None:
     """Return the code of the language that `text` is clearly in instead of `language`, or None without evidence."""
     wanted = CODES.get(language)
     head = text[:MOST]

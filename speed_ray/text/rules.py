@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
     return text.translate(_PUNCTUATION).split()
 
 
-def plain(text: str) -> str:
+def is_plain(text: str) -> str:
     """What two texts are compared by that differ in case and spaces alone."""
     return " ".join(text.casefold().split())
 
@@ -47,7 +47,7 @@ def distinct(fields: dict[str, str]) -> Broken:
     """No two fields hold the same text; case and spacing make no difference, "C++" and "C#" do."""
     seen: dict[str, str] = {}
     for name, text in fields.items():
-        other = seen.setdefault(plain(text), name)
+        other = seen.setdefault(is_plain(text), name)
         if other != name:
             return "same_text", f"{other} and {name} hold the same text"
     return None
@@ -88,9 +88,9 @@ def not_copied(query: tuple[str, str], positive: tuple[str, str]) -> Broken:
 
 def not_naming(text: tuple[str, str], labels: dict[str, str]) -> Broken:
     """No label stands in the text, a (name, text), as whole words."""
-    haystack = plain(text[1])
+    haystack = is_plain(text[1])
     for name, label in labels.items():
-        if _stands_in(plain(label), haystack):
+        if _stands_in(is_plain(label), haystack):
             return "label_in_text", f"{text[0]} holds {name} {label!r}"
     return None
 

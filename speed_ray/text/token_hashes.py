@@ -56,7 +56,7 @@ class Words:
         return Words(mixed[whole], self.owners[:last][whole], self.texts)
 
 
-def read(texts: Sequence[str]) -> Words:
+def hash_tokens(texts: Sequence[str]) -> Words:
     """Hash the words of some texts."""
     hashes, counts = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for block in _blocks(texts):

@@ -16,7 +16,7 @@ from speed_ray.errors import Interrupted, UserError, nearest
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
 from speed_ray.training import distributed, plan, train
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 app = typer.Typer(add_completion=False)
 
@@ -30,18 +30,18 @@ def main(
 ) -> None:
     """Train one model of a run."""
     try:
-        loaded = recipes.load(recipe, changes)
+        loaded = recipes.load_recipe(recipe, changes)
         opened = Run(run)
         training = _named(model, opened, loaded)
         opened.freeze(loaded)
         train(training, _print)
-        distributed.leave()
+        distributed.destroy_process_group()
     except (UserError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
 
 
-def _named(model: str, run: Run, recipe: Recipe) -> Training:
+def _named(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
     if model == plan.JUNIOR:
         return plan.junior(run, recipe)
     if model == plan.SENIOR:

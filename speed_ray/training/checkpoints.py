@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from speed_ray.storage.trained_models import Model, fingerprint
+from speed_ray.storage.trained_models import Model, file_fingerprint
 from speed_ray.training import distributed
 
 KEPT = 2
@@ -70,7 +70,7 @@ class Checkpoints:
         self.folder = f"{model.path}/checkpoints"
         self.where = f"{model.where}/checkpoints"
         self.rank = distributed.rank()
-        self.facts = {"plan": plan, "zero": zero, "world": distributed.world()}
+        self.facts = {"plan": plan, "zero": zero, "world": distributed.world_size()}
         self.attempt = attempt
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
@@ -112,7 +112,7 @@ class Checkpoints:
                 self.model.store.download(f"{self.folder}/{checkpoint.name}/{rank}/{entry['path']}", file)
             except FileNotFoundError:
                 return False
-            if {"path": entry["path"], **fingerprint(file)} != entry:
+            if {"path": entry["path"], **file_fingerprint(file)} != entry:
                 return False
         return True
 
@@ -120,7 +120,7 @@ class Checkpoints:
         entries = []
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             path = file.relative_to(folder).as_posix()
-            entries.append({"path": path, **fingerprint(file)})
+            entries.append({"path": path, **file_fingerprint(file)})
             self.model.store.upload(f"{self.folder}/{name}/{self.rank}/{path}", file)
         listed = json.dumps({**self.facts, "step": step, "files": entries}, sort_keys=True).encode()
         self.model.store.put(f"{self.folder}/{name}/rank-{self.rank}.json", listed)

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import Training
+from speed_ray.recipes.schema import TrainingConfig
 
 
-def prepare(settings: Training) -> None:
+def prepare_environment(settings: TrainingConfig) -> None:
     """Set what DeepSpeed takes from the environment alone: the device, and a group even of one. Raises UserError."""
     if settings.workers.gpus and not torch.cuda.is_available():
         raise UserError(
@@ -32,7 +32,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many workers there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -47,7 +47,7 @@ def is_first_of_node() -> bool:
     return first_of_node() == rank()
 
 
-def share(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Return rank 0's value on every worker."""
     if not dist.is_initialized():
         return value
@@ -60,20 +60,20 @@ def all_agree(flag: bool) -> bool:
     """Whether the flag is true on every worker."""
     if not dist.is_initialized():
         return flag
-    flags = [False] * world()
+    flags = [False] * world_size()
     dist.all_gather_object(flags, flag)
     return all(flags)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when every worker is here."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def join(gpus: float) -> None:
+def init_process_group(gpus: float) -> None:
     """Meet the other workers, where no launcher has brought them together yet."""
-    if world() > 1 and not dist.is_initialized():
+    if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if gpus else "gloo")
 
 
@@ -82,7 +82,7 @@ def device(gpus: float) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """End what torch.distributed started: its threads, left running, may abort a process that has done its work."""
     if dist.is_initialized():
         dist.destroy_process_group()

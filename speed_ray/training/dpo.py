@@ -13,11 +13,11 @@ from trl import DPOConfig, DPOTrainer
 from speed_ray.recipes.schema import Dpo
 from speed_ray.records import Row
 from speed_ray.training import load_model, reference_logps, trl_trainer
-from speed_ray.training.plan import Report, Training
-from speed_ray.training.trl_trainer import Steps, Work
+from speed_ray.training.plan import Report, TrainingPlan
+from speed_ray.training.trl_trainer import TrainerInputs, TrainerMixin
 
 
-class DpoSteps(Steps, DPOTrainer):
+class DpoTrainerMixin(TrainerMixin, DPOTrainer):
     """TRL's trainer, on rows that are token ids already, with a reference that was computed already."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
@@ -27,12 +27,12 @@ class DpoSteps(Steps, DPOTrainer):
         return dataset  # TRL's own is written by rank 0 to a local file that every other node then looks for
 
 
-def train(training: Training, report: Report) -> None:
+def train_dpo(training: TrainingPlan, report: Report) -> None:
     """Train and publish on one worker of many (see loop.train)."""
-    trl_trainer.train(training, report, _trainer)
+    trl_trainer.run_trainer(training, report, _trainer)
 
 
-def losses(training: Training) -> dict[str, Any]:
+def losses(training: TrainingPlan) -> dict[str, Any]:
     """The recipe's loss in TRL's words.
 
     TRL 1.16 leaves `label_smoothing` out of `sigmoid` without a word. Its `robust` is ((1 - e) L(x) - e L(-x)) /
@@ -47,7 +47,7 @@ def losses(training: Training) -> dict[str, Any]:
     return {"loss_type": [kind], "label_smoothing": smoothing}
 
 
-def _trainer(work: Work) -> DpoSteps:
+def _trainer(work: TrainerInputs) -> DpoTrainerMixin:
     settings = work.training.settings
     assert isinstance(settings, Dpo)
     arguments = DPOConfig(
@@ -57,8 +57,8 @@ def _trainer(work: Work) -> DpoSteps:
         # Without LoRA, TRL would load a second model unless told that it need not. With it, it would only hash all.
         precompute_ref_log_probs=settings.lora is None,
     )
-    trainer = DpoSteps(
-        model=load_model.network(work.training, bool(settings.zero)),
+    trainer = DpoTrainerMixin(
+        model=load_model.load_network(work.training, bool(settings.zero)),
         args=arguments,
         train_dataset=_dataset(work.ordered),
         eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,
@@ -86,7 +86,7 @@ def _with_reference(dataset: Dataset, rows: list[Row], known: dict[str, referenc
     return dataset
 
 
-def _check(trainer: DpoSteps, rows: list[Row], end: int) -> None:
+def _check(trainer: DpoTrainerMixin, rows: list[Row], end: int) -> None:
     """Assert on a real batch that prompts are whole and unlearnt, that replies are learnt and end, and no more."""
     batch: dict[str, Any] = trainer.data_collator(rows)
     for half, name in enumerate(("chosen_ids", "rejected_ids")):

@@ -7,15 +7,15 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from speed_ray.engines.model_folder import find_model
+from speed_ray.engines.model_folder import resolve_model
 from speed_ray.errors import UserError
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import lora
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 
-def tokenizer(training: Training) -> PreTrainedTokenizerBase:
+def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer with the chat template that training and serving write prompts by.
 
     Without a pad token it pads with the end-of-sequence token: labels and masks are made from lengths, never from
@@ -39,13 +39,13 @@ def tokenizer(training: Training) -> PreTrainedTokenizerBase:
     return loaded
 
 
-def window(training: Training) -> int:
+def window(training: TrainingPlan) -> int:
     """The most tokens that the base can read."""
     config = AutoConfig.from_pretrained(_base(training), revision=training.revision, trust_remote_code=False)
     return int(getattr(config.get_text_config(), "max_position_embeddings", training.settings.max_length))
 
 
-def network(training: Training, sharded: bool) -> Any:
+def load_network(training: TrainingPlan, sharded: bool) -> Any:
     """Load the weights to train, a PreTrainedModel or a PeftModel, in the precision that training needs.
 
     `sharded` says that DeepSpeed keeps fp32 copies of the weights itself. Without it, bf16 is computed by autocast
@@ -71,8 +71,8 @@ def network(training: Training, sharded: bool) -> Any:
         adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT looks there when it saves
         return adapted
     set_seed(training.seed)  # an adapter begins with random numbers
-    return get_peft_model(model, lora.config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
+    return get_peft_model(model, lora.lora_config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
 
 
-def _base(training: Training) -> str | Path:
-    return find_model(training.base) or training.base
+def _base(training: TrainingPlan) -> str | Path:
+    return resolve_model(training.base) or training.base

@@ -11,7 +11,7 @@ from speed_ray.storage.trained_models import Model
 LOGGED = 100  # times in a training, at most about that often
 
 
-class Metrics:
+class MetricsLog:
     """Keeps what rank 0 logs; on the other ranks, which have no folder, it keeps nothing."""
 
     def __init__(self, model: Model, folder: Path | None) -> None:
@@ -19,7 +19,7 @@ class Metrics:
         self.folder = folder
         self._events = SummaryWriter(str(folder)) if folder else None
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *error: object) -> None:

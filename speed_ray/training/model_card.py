@@ -6,19 +6,19 @@ from typing import Any
 import yaml
 
 from speed_ray.training import plan
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 
-def facts(training: Training, rows: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+def training_facts(training: TrainingPlan, rows: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
     """What a published model says of itself: its identity, the rows it saw, its last metrics of each name."""
     last: dict[str, Any] = {}
     for logged in history:
         last |= logged
     timeless = {name: value for name, value in sorted(last.items()) if not re.search("runtime|per_second", name)}
-    return {**plan.identity(training), "base_model": training.base, "rows": rows, "metrics": timeless}
+    return {**plan.training_identity(training), "base_model": training.base, "rows": rows, "metrics": timeless}
 
 
-def text(training: Training, facts: dict[str, Any]) -> str:
+def text(training: TrainingPlan, facts: dict[str, Any]) -> str:
     """The card as Markdown."""
     method = {
         "sft": "supervised fine-tuning",

@@ -9,14 +9,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speed_ray import __version__
-from speed_ray.engines.model_folder import check_model_folder, find_model, folder_digest, read_chat_template
+from speed_ray.engines.model_folder import check_model_folder, folder_digest, read_chat_template, resolve_model
 from speed_ray.errors import UserError
-from speed_ray.executor.stage import content
+from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.schema import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
-from speed_ray.storage.fingerprint import what_decides
-from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, MAKES, REVISION_PAIRS, REVISIONS, VERDICTS, Run, written
+from speed_ray.storage.fingerprint import identity_fields
+from speed_ray.storage.run import (
+    CURATED_EXAMPLES,
+    DRAFTS,
+    PRODUCED_BY,
+    REVISION_PAIRS,
+    REVISIONS,
+    VERDICTS,
+    Run,
+    finished_examples,
+)
 from speed_ray.storage.shards import Artifact, Plan
-from speed_ray.storage.trained_models import Model, ground
+from speed_ray.storage.trained_models import Model, base_weights_of
 
 Report = Callable[[dict[str, Any]], None]  # takes a step's metrics
 
@@ -25,7 +34,7 @@ EMBEDDER = "embedder"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingPlan:
     """One training: everything that a worker must know, and nothing about where it runs.
 
     `base` is a model folder or hub name; `start` names a model of the same run that is trained on (for DPO it is the
@@ -53,7 +62,7 @@ class Training:
     @property
     def whole(self) -> Model | None:
         """The model of the run whose whole weights it begins with; None: the base's."""
-        return ground(Run(self.run), self.start)
+        return base_weights_of(Run(self.run), self.start)
 
     @property
     def workers(self) -> TrainingWorkers:
@@ -67,7 +76,7 @@ class Training:
 
     def begin(self) -> bool:
         """Write its plan; return whether there is anything to do. Raises UserError where it was begun differently."""
-        self.model.ensure_plan(identity(self))
+        self.model.ensure_plan(training_identity(self))
         return self.model.manifest() is None
 
     def train(self, report: Report) -> None:
@@ -77,18 +86,18 @@ class Training:
         train(self, report)
 
 
-def junior(run: Run, recipe: Recipe) -> Training:
+def junior(run: Run, recipe: Recipe) -> TrainingPlan:
     """The base learns to write examples from the teacher's drafts."""
     return _training(run, recipe, JUNIOR, "junior", None, DRAFTS, recipe.junior)
 
 
-def senior(run: Run, recipe: Recipe) -> Training:
+def senior(run: Run, recipe: Recipe) -> TrainingPlan:
     """The junior learns from the teacher's verdicts on its own candidates; as it was, it is the reference."""
     _goes_on(recipe.junior, "junior", recipe.senior, "senior")
     return _training(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
 
 
-def revisor(run: Run, recipe: Recipe) -> list[Training]:
+def revisor(run: Run, recipe: Recipe) -> list[TrainingPlan]:
     """The unaligned base, or the junior, learns the teacher's revisions, then to prefer them to its own."""
     sft, dpo, start = recipe.revisor.sft, recipe.revisor.dpo, None
     if recipe.revisor.start == JUNIOR:
@@ -103,7 +112,7 @@ def revisor(run: Run, recipe: Recipe) -> list[Training]:
     ]
 
 
-def embedder(run: Run, recipe: Recipe) -> Training:
+def embedder(run: Run, recipe: Recipe) -> TrainingPlan:
     """An embedder learns from the curated examples, or follows a synthesis that is still running."""
     settings = recipe.embedder
     if settings is None:
@@ -116,7 +125,7 @@ def embedder(run: Run, recipe: Recipe) -> Training:
             f"embedder.batch: {settings.batch} rows cannot be shared out evenly among the "
             f"{uneven[0]} workers of embedder.workers."
         )
-    return Training(
+    return TrainingPlan(
         name=EMBEDDER,
         key="embedder",
         run=run.store.uri,
@@ -124,14 +133,14 @@ def embedder(run: Run, recipe: Recipe) -> Training:
         base=settings.model,
         revision=settings.revision,
         start=None,
-        data=written(recipe) if settings.follow else CURATED_EXAMPLES,
+        data=finished_examples(recipe) if settings.follow else CURATED_EXAMPLES,
         settings=settings,
         seed=recipe.seed,
         chat_template=None,
     )
 
 
-def identity(training: Training) -> dict[str, Any]:
+def training_identity(training: TrainingPlan) -> dict[str, Any]:
     """All that decides the weights, as plan.json keeps it and as a difference is shown to the user.
 
     Raises UserError where the data or the model to start from is not finished, or where there are too few rows.
@@ -139,9 +148,9 @@ def identity(training: Training) -> dict[str, Any]:
     if not follows(training):
         manifest = data(training).manifest()
         assert manifest is not None
-        steps(training, manifest["counts"]["records"])
+        count_steps(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
-    folder = find_model(training.base)
+    folder = resolve_model(training.base)
     named = {"name": training.base, "revision": training.revision}
     return {
         "code": __version__,
@@ -149,18 +158,18 @@ def identity(training: Training) -> dict[str, Any]:
         "base": {"weights": folder_digest(folder)} if folder else named,
         "start": {"model": training.start, "digest": start} if start else None,
         "data": data_identity(training),
-        "settings": what_decides(training.settings),
+        "settings": identity_fields(training.settings),
         "chat_template": training.chat_template,
         "seed": training.seed,
     }
 
 
-def follows(training: Training) -> bool:
+def follows(training: TrainingPlan) -> bool:
     """Whether the rows may still be being written."""
     return isinstance(training.settings, Embedder) and training.settings.follow
 
 
-def followed(training: Training) -> Plan:
+def followed(training: TrainingPlan) -> Plan:
     """Return the plan of the rows that are followed. Raises UserError before there is one."""
     artifact = Run(training.run).artifact(training.data)
     plan = artifact.plan()
@@ -185,7 +194,7 @@ def micro_batch(settings: Sft | Dpo, workers: int) -> int:
     return rows
 
 
-def steps(training: Training, rows: int, others: str = "") -> int:
+def count_steps(training: TrainingPlan, rows: int, others: str = "") -> int:
     """How many steps a training on so many rows has. Raises UserError where there is not one."""
     settings = training.settings
     count = int(settings.epochs * rows / settings.batch)
@@ -199,32 +208,32 @@ def steps(training: Training, rows: int, others: str = "") -> int:
     return min(count, settings.most_steps or count)
 
 
-def data_identity(training: Training) -> dict[str, Any]:
+def data_identity(training: TrainingPlan) -> dict[str, Any]:
     """Name the rows that are learnt from: the artifact, its plan, one hash over the files of its manifest."""
     if follows(training):
         return {"artifact": training.data, "plan": followed(training).digest}
-    return content(data(training))
+    return artifact_identity(data(training))
 
 
-def source(training: Training) -> Artifact:
+def source(training: TrainingPlan) -> Artifact:
     """The rows that are learnt from, finished or not."""
     return Run(training.run).artifact(training.data)
 
 
-def data(training: Training) -> Artifact:
+def data(training: TrainingPlan) -> Artifact:
     """The rows that are learnt from. Raises UserError where they are not finished."""
     artifact = source(training)
     if artifact.manifest() is None:
         raise UserError(
             f"{artifact.where} is not finished, and {training.name} learns from it.\n"
-            f"Run `speed-ray {MAKES[training.data]}` first, with the same --recipe and --run."
+            f"Run `speed-ray {PRODUCED_BY[training.data]}` first, with the same --recipe and --run."
         )
     return artifact
 
 
 def _training(
     run: Run, recipe: Recipe, name: str, key: str, start: str | None, data: str, settings: Sft | Dpo
-) -> Training:
+) -> TrainingPlan:
     base = _base(recipe)
     for count in settings.workers.counts:
         micro_batch(settings, count)
@@ -232,7 +241,7 @@ def _training(
         raise UserError(
             f"{key}.label_smoothing: {settings.loss_type} knows none. Set it to 0, or loss_type to sigmoid or robust."
         )
-    return Training(
+    return TrainingPlan(
         name=name,
         key=key,
         run=run.store.uri,  # absolute: a worker of Ray Train has a working directory of its own
@@ -260,7 +269,7 @@ def _base(recipe: Recipe) -> VllmEngine:
             "generator.adapter: training begins with the weights of generator.model alone, so this key must go.\n"
             "To train an adapter on, merge it into the model's weights first."
         )
-    folder = find_model(generator.model)
+    folder = resolve_model(generator.model)
     if folder is not None:
         check_model_folder(folder, generator.chat_template)
     return generator

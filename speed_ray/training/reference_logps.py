@@ -17,15 +17,15 @@ from trl.models import prepare_deepspeed
 from speed_ray.errors import Interrupted
 from speed_ray.records import Row
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import Store, find
+from speed_ray.storage.store import Store, read_if_exists
 from speed_ray.training import distributed, plan
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 CHUNK = 64  # rows
 Pair = list[float]  # log p(chosen), log p(rejected)
 
 
-def log_probabilities(training: Training, trainer: Any, rows: list[Row]) -> dict[str, Pair]:
+def log_probabilities(training: TrainingPlan, trainer: Any, rows: list[Row]) -> dict[str, Pair]:
     """Return what the model that training begins with gives each row, by row id, on every worker.
 
     `trainer` is TRL's DPOTrainer before its first step. Raises Interrupted where a stored file is damaged.
@@ -33,20 +33,20 @@ def log_probabilities(training: Training, trainer: Any, rows: list[Row]) -> dict
     store, folder = Run(training.run).store, f"reference/{key(training)}"
     rows = sorted(rows, key=lambda row: row["row_id"])
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    missing = distributed.share(_missing(store, folder, chunks) if distributed.rank() == 0 else [])
+    missing = distributed.broadcast(_missing(store, folder, chunks) if distributed.rank() == 0 else [])
     if missing:
         _compute(trainer, store, folder, [(number, chunks[number]) for number in missing])
-    distributed.wait()
+    distributed.barrier()
     if missing and distributed.rank() == 0:
         digests = {name: _sha256(store.get(f"{folder}/{name}")) for name in map(_name, range(len(chunks)))}
         store.put(f"{folder}/_MANIFEST.json", json.dumps(digests, sort_keys=True).encode())
-    distributed.wait()
+    distributed.barrier()
     return _read(store, folder)
 
 
-def key(training: Training) -> str:
+def key(training: TrainingPlan) -> str:
     """Digest all that decides a reference log-probability."""
-    identity = plan.identity(training)
+    identity = plan.training_identity(training)
     decides = {name: identity[name] for name in ("base", "start", "data", "chat_template")}
     settings = {"max_length": training.settings.max_length, "precision": training.settings.precision}
     return _sha256(json.dumps({**decides, **settings}, sort_keys=True).encode())[:32]
@@ -54,7 +54,7 @@ def key(training: Training) -> str:
 
 def _missing(store: Store, folder: str, chunks: list[list[Row]]) -> list[int]:
     """Number the chunks that are not stored. A chunk is stored in one piece, so one that is there is whole."""
-    if find(store, f"{folder}/_MANIFEST.json") is not None:
+    if read_if_exists(store, f"{folder}/_MANIFEST.json") is not None:
         return []
     there = set(store.names(folder))
     return [number for number in range(len(chunks)) if _name(number) not in there]
@@ -63,7 +63,7 @@ def _missing(store: Store, folder: str, chunks: list[list[Row]]) -> list[int]:
 def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, list[Row]]]) -> None:
     """Share the chunks out among the workers, which all run the network equally often: ZeRO-3 needs them together."""
     network = _ready(trainer)
-    for first in range(0, len(missing), distributed.world()):
+    for first in range(0, len(missing), distributed.world_size()):
         mine = first + distributed.rank()
         number, rows = missing[min(mine, len(missing) - 1)]
         pairs = _pairs(trainer, network, rows)
@@ -103,7 +103,7 @@ def _sums(trainer: Any, network: Any, batch: dict[str, torch.Tensor]) -> tuple[P
 def _read(store: Store, folder: str) -> dict[str, Pair]:
     pairs: dict[str, Pair] = {}
     for name, digest in json.loads(store.get(f"{folder}/_MANIFEST.json")).items():
-        data = find(store, f"{folder}/{name}")
+        data = read_if_exists(store, f"{folder}/{name}")
         if data is None or _sha256(data) != digest:
             raise Interrupted(
                 f"{store.uri}/{folder}/{name} is missing or damaged (sha256 differs).\n"

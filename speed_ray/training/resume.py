@@ -9,11 +9,11 @@ from pathlib import Path
 from speed_ray.errors import UserError
 from speed_ray.training import distributed
 from speed_ray.training.checkpoints import Checkpoint, Checkpoints
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 
 @contextlib.contextmanager
-def resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None]:
+def resumed(training: TrainingPlan, checkpoints: Checkpoints) -> Iterator[str | None]:
     """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
     # Two nodes may share a temp dir, as Ray nodes on one machine do: each has a copy of its own.
     node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{distributed.first_of_node()}"
@@ -24,8 +24,8 @@ def resumed(training: Training, checkpoints: Checkpoints) -> Iterator[str | None
             shutil.rmtree(node, ignore_errors=True)
 
 
-def _fetched(training: Training, checkpoints: Checkpoints, node: Path) -> str | None:
-    for checkpoint in distributed.share(checkpoints.complete() if distributed.rank() == 0 else []):
+def _fetched(training: TrainingPlan, checkpoints: Checkpoints, node: Path) -> str | None:
+    for checkpoint in distributed.broadcast(checkpoints.complete() if distributed.rank() == 0 else []):
         check_fits(training, checkpoints, checkpoint)
         folder = node / checkpoint.name
         if distributed.all_agree(checkpoints.download(checkpoint, folder) if distributed.is_first_of_node() else True):
@@ -33,9 +33,9 @@ def _fetched(training: Training, checkpoints: Checkpoints, node: Path) -> str | 
     return None
 
 
-def check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+def check_fits(training: TrainingPlan, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
-    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, distributed.world())
+    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, distributed.world_size())
     if wrote == asked or (wrote[0] == asked[0] == 0):
         return
     raise UserError(
@@ -46,7 +46,7 @@ def check_fits(training: Training, checkpoints: Checkpoints, checkpoint: Checkpo
     )
 
 
-def diverged(training: Training, checkpoints: Checkpoints, what: str, row_ids: Sequence[str]) -> UserError:
+def diverged(training: TrainingPlan, checkpoints: Checkpoints, what: str, row_ids: Sequence[str]) -> UserError:
     """Say which step has no number for a loss, on which rows, and where to go from there."""
     checkpoints.wait()
     good = next(iter(checkpoints.complete()), None)

@@ -14,29 +14,29 @@ from trl import SFTConfig, SFTTrainer
 from speed_ray.recipes.schema import Sft
 from speed_ray.records import Row
 from speed_ray.training import load_model, trl_trainer
-from speed_ray.training.plan import Report, Training
-from speed_ray.training.trl_trainer import Steps, Work
+from speed_ray.training.plan import Report, TrainingPlan
+from speed_ray.training.trl_trainer import TrainerInputs, TrainerMixin
 
 IGNORED = -100  # a label that counts for no loss
 
 
-class SftSteps(Steps, SFTTrainer):
+class SftTrainerMixin(TrainerMixin, SFTTrainer):
     """TRL's trainer, on rows that are token ids already."""
 
 
-def train(training: Training, report: Report) -> None:
+def train_sft(training: TrainingPlan, report: Report) -> None:
     """Train and publish on one worker of many (see loop.train)."""
-    trl_trainer.train(training, report, _trainer)
+    trl_trainer.run_trainer(training, report, _trainer)
 
 
-def _trainer(work: Work) -> SftSteps:
+def _trainer(work: TrainerInputs) -> SftTrainerMixin:
     settings = work.training.settings
     assert isinstance(settings, Sft)
     arguments = SFTConfig(
         **work.arguments, padding_free=settings.packing, dataset_kwargs={"skip_prepare_dataset": True}
     )
-    trainer = SftSteps(
-        model=load_model.network(work.training, bool(settings.zero)),
+    trainer = SftTrainerMixin(
+        model=load_model.load_network(work.training, bool(settings.zero)),
         args=arguments,
         train_dataset=_dataset(work.ordered),
         eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,
@@ -55,7 +55,7 @@ def _dataset(rows: list[Row]) -> Dataset:
     )
 
 
-def _check(trainer: SftSteps, rows: list[Row], end: int) -> None:
+def _check(trainer: SftTrainerMixin, rows: list[Row], end: int) -> None:
     """Assert on a real batch that the prompts are whole and unlearnt, that replies are learnt and end, and no more."""
     batch: dict[str, Any] = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(batch["labels"]).bool()

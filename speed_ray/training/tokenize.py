@@ -15,7 +15,7 @@ from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Embedder
 from speed_ray.records import Row, content_id
 from speed_ray.training import plan
-from speed_ray.training.plan import Training
+from speed_ray.training.plan import TrainingPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,14 +44,14 @@ class LeftOut(Exception):
     """A row that is not trained on; the message is the reason, a word or two, counted."""
 
 
-def read(training: Training, tokenizer: "PreTrainedTokenizerBase", window: int) -> Rows:
+def read_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", window: int) -> Rows:
     """Tokenize the rows of a training in manifest order. `window` is the most tokens that the model can take.
 
     Raises UserError where too few are left for one step.
     """
     assert not isinstance(training.settings, Embedder)
     limit = min(training.settings.max_length, window)
-    writer = Writer(tokenizer, limit)
+    writer = ChatTokenizer(tokenizer, limit)
     rows = Rows([], [], Counter())
     for row in plan.data(training).records():
         try:
@@ -60,25 +60,25 @@ def read(training: Training, tokenizer: "PreTrainedTokenizerBase", window: int) 
             rows.left_out[str(reason)] += 1
             continue
         (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.trained).append(written)
-    steps(training, rows)
+    steps_of(training, rows)
     return rows
 
 
-def steps(training: Training, rows: Rows) -> int:
+def steps_of(training: TrainingPlan, rows: Rows) -> int:
     """How many steps a training has. Raises UserError where there is not one."""
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.left_out.items())) or "none"
     others = f"Held out for evaluation: {len(rows.held_out)}. Left out: {left_out}.\n"
-    return plan.steps(training, len(rows.trained), others)
+    return plan.count_steps(training, len(rows.trained), others)
 
 
-def order(rows: int, wanted: int, seed: int) -> list[int]:
+def shuffled_order(rows: int, wanted: int, seed: int) -> list[int]:
     """Return `wanted` places among `rows`: epoch after epoch, each in an order of its own, no batch cut at its end."""
     epochs = (np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(-(-wanted // rows)))
     places: list[int] = np.concatenate(list(epochs))[:wanted].tolist()
     return places
 
 
-def laid_out(places: list[int], rows: list[Row], batch: int) -> list[int]:
+def sort_by_length_within_batch(places: list[int], rows: list[Row], batch: int) -> list[int]:
     """Return the places with each batch's rows from short to long, so that those held at once need less padding.
 
     A step's loss is a mean over its whole batch, so this changes seconds and nothing else (padding of the miniature
@@ -97,7 +97,7 @@ def is_held_out(row_id: str, share: float) -> bool:
     return int(content_id(row_id, "held out")[:8], 16) < share * 2**32
 
 
-class Writer:
+class ChatTokenizer:
     """Writes prompts and replies as token ids by the tokenizer's chat template.
 
     `limit` is the most tokens of a prompt and its reply together.
@@ -167,7 +167,7 @@ class Writer:
         return ids
 
 
-def _written(row: Row, writer: Writer, answers: dict[str, str]) -> Row:
+def _written(row: Row, writer: ChatTokenizer, answers: dict[str, str]) -> Row:
     if len({row[name] for name in answers}) < len(answers):
         raise LeftOut("chosen_is_rejected")
     written: Row = {"row_id": row["row_id"]}

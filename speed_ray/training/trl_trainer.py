@@ -21,18 +21,18 @@ from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Dpo, Embedder, Sft
 from speed_ray.training import distributed, load_model, model_card, plan, resume, tokenize, zero
 from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
-from speed_ray.training.metrics_log import LOGGED, Metrics
-from speed_ray.training.plan import Report, Training
+from speed_ray.training.metrics_log import LOGGED, MetricsLog
+from speed_ray.training.plan import Report, TrainingPlan
 from speed_ray.training.tokenize import Rows
 
 EVALUATED = 10
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainerInputs:
     """What a method makes its trainer from: `order` holds the places in `rows.trained`, `batch` for each step."""
 
-    training: Training
+    training: TrainingPlan
     arguments: dict[str, Any]  # of transformers.TrainingArguments
     tokenizer: PreTrainedTokenizerBase
     rows: Rows
@@ -44,12 +44,12 @@ class Work:
         return [self.rows.trained[place] for place in self.order]
 
 
-class Steps(Trainer):
+class TrainerMixin(Trainer):
     """Mixed into TRL's trainers: our order, our checkpoints, our reports, and an end to a run that diverged."""
 
-    work: Work
+    work: TrainerInputs
     checkpoints: Checkpoints
-    metrics: Metrics
+    metrics: MetricsLog
     report: Report
     _total_train_tokens: int  # TRL's
 
@@ -98,7 +98,7 @@ class Steps(Trainer):
         """Send none: a training says nothing about itself to anybody."""
 
 
-def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> None:
+def run_trainer(training: TrainingPlan, report: Report, make: Callable[[TrainerInputs], TrainerMixin]) -> None:
     """Train and publish a model, from its last complete checkpoint on; return at once if it is published.
 
     Every worker calls this at once, and `report` is called on each equally often. Raises UserError where recipe, data
@@ -106,16 +106,16 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
     """
     settings = training.settings
     assert not isinstance(settings, Embedder)
-    distributed.prepare(settings)
+    distributed.prepare_environment(settings)
     disable_progress_bar()
-    digest = training.model.ensure_plan(plan.identity(training))
+    digest = training.model.ensure_plan(plan.training_identity(training))
     if training.model.manifest() is not None:
         return
-    tokenizer = load_model.tokenizer(training)
-    read = tokenize.read(training, tokenizer, load_model.window(training))
-    steps = tokenize.steps(training, read)
+    tokenizer = load_model.load_chat_tokenizer(training)
+    read = tokenize.read_rows(training, tokenizer, load_model.window(training))
+    steps = tokenize.steps_of(training, read)
     with tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch:
-        work = Work(
+        work = TrainerInputs(
             training=training,
             arguments=_arguments(settings, steps, bool(read.held_out), training.seed, scratch),
             tokenizer=tokenizer,
@@ -125,9 +125,9 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
         trainer = make(work)
         trainer.work, trainer.report = work, report
         trainer.remove_callback(PrinterCallback)  # `report` says it
-        attempt = distributed.share(uuid.uuid4().hex[:12])
+        attempt = distributed.broadcast(uuid.uuid4().hex[:12])
         with (
-            Metrics(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as trainer.metrics,
+            MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as trainer.metrics,
             Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
             resume.resumed(training, trainer.checkpoints) as checkpoint,
             only_data_is_loaded(settings.zero),
@@ -137,20 +137,20 @@ def train(training: Training, report: Report, make: Callable[[Work], Steps]) -> 
             trainer.train(resume_from_checkpoint=checkpoint)
             trainer.checkpoints.wait()
             _publish(trainer, Path(scratch, "model"))
-            distributed.wait()
+            distributed.barrier()
 
 
-def _order(training: Training, read: Rows, steps: int) -> list[int]:
+def _order(training: TrainingPlan, read: Rows, steps: int) -> list[int]:
     settings = training.settings
-    places = tokenize.order(len(read.trained), steps * settings.batch, training.seed)
+    places = tokenize.shuffled_order(len(read.trained), steps * settings.batch, training.seed)
     packed = isinstance(settings, Sft) and settings.packing  # needs no padding
-    return places if packed else tokenize.laid_out(places, read.trained, settings.batch)
+    return places if packed else tokenize.sort_by_length_within_batch(places, read.trained, settings.batch)
 
 
 def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
     """The recipe in the words of transformers.TrainingArguments."""
-    micro_batch = plan.micro_batch(settings, distributed.world())
-    accumulated = settings.batch // (distributed.world() * micro_batch)
+    micro_batch = plan.micro_batch(settings, distributed.world_size())
+    accumulated = settings.batch // (distributed.world_size() * micro_batch)
     return {
         "output_dir": folder,
         "max_steps": steps,
@@ -165,7 +165,7 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "bf16": settings.precision == "bf16",
         "gradient_checkpointing": settings.gradient_checkpointing,
         "use_cpu": not settings.workers.gpus,
-        "deepspeed": zero.config(settings, micro_batch, accumulated) if settings.zero else None,
+        "deepspeed": zero.zero_config(settings, micro_batch, accumulated) if settings.zero else None,
         "ddp_find_unused_parameters": False,
         "max_length": None,  # rows.py has left out what does not fit
         "logging_steps": max(1, steps // LOGGED),
@@ -181,7 +181,7 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
     }
 
 
-def _publish(trainer: Steps, folder: Path) -> None:
+def _publish(trainer: TrainerMixin, folder: Path) -> None:
     """Gather the weights on rank 0 and store them with tokenizer, chat template and model card."""
     training = trainer.work.training
     if training.settings.lora is None and training.settings.precision == "bf16":
@@ -190,14 +190,14 @@ def _publish(trainer: Steps, folder: Path) -> None:
     if distributed.rank() == 0:
         (folder / "training_args.bin").unlink()  # pickle
         if training.settings.lora is not None:
-            _settle(training, folder / "adapter_config.json")
+            _normalize_adapter_config(training, folder / "adapter_config.json")
         trainer.metrics.upload(trainer.state.log_history)
-        facts = model_card.facts(training, trainer.work.rows.facts(), trainer.state.log_history)
+        facts = model_card.training_facts(training, trainer.work.rows.facts(), trainer.state.log_history)
         (folder / "README.md").write_text(model_card.text(training, facts), encoding="utf-8")
         training.model.publish(folder, facts)
 
 
-def _settle(training: Training, file: Path) -> None:
+def _normalize_adapter_config(training: TrainingPlan, file: Path) -> None:
     """Write in an adapter's config what is the same anywhere: PEFT has its modules in an order of this process alone,
     and what it was put on as the path of this machine's copy.
 

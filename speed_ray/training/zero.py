@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from speed_ray.recipes.schema import Training
+from speed_ray.recipes.schema import TrainingConfig
 
 
-def config(settings: Training, micro_batch: int, accumulated: int) -> dict[str, Any]:
+def zero_config(settings: TrainingConfig, micro_batch: int, accumulated: int) -> dict[str, Any]:
     """What DeepSpeed is told; `accumulated` micro-batches are one step of one worker."""
     zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
     if settings.offload_optimizer:

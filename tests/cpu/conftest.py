@@ -18,7 +18,7 @@ from speed_ray import recipes
 from speed_ray.cli import main
 from speed_ray.engines import openai
 from speed_ray.engines.base import Engine, Reply, Request, Sample
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.engines.openai import OpenAI
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.executor.shard_worker import Worker
@@ -82,9 +82,9 @@ class Alignment:
     def begin(self) -> "Alignment":
         """Freeze the recipe and brainstorm tasks."""
         self.run.freeze(self.recipe)
-        topics.collect(self.run, topics.read(self.recipe.topics.source, self.recipe.topics.limit))
+        topics.collect_topics(self.run, topics.read_topics(self.recipe.topics.source, self.recipe.topics.limit))
         self.make(brainstorm.plan(self.run, self.recipe), brainstorm.stage(self.recipe))
-        select_tasks.select(self.run, self.recipe)
+        select_tasks.select_tasks(self.run, self.recipe)
         return self
 
     def make(self, plan: Plan, stage: Stage, engine: Engine | None = None) -> Artifact:
@@ -136,7 +136,7 @@ class WeakModel:
         return json.dumps(
             {
                 name: " ".join(rng.choice(elsewhere) if rng.random() < forgotten else word for word in text.split())
-                for name, text in teacher.write(request.facts, rng).items()
+                for name, text in teacher.write_example(request.facts, rng).items()
             }
         )
 
@@ -161,7 +161,7 @@ def begin_alignment() -> Callable[..., Alignment]:
         ]
         shards = [f"{stage}.shard_rows=10" for stage in ("draft", "propose", "judge", "critique", "revise")]
         script = ["generator={engine: scripted, model: the generator}", "synthesize.shard_rows=10"]
-        recipe = recipes.load("miniature", [*sizes, *shards, *script, *overrides])
+        recipe = recipes.load_recipe("miniature", [*sizes, *shards, *script, *overrides])
         return Alignment(StoredRun(ObjectStore(MemoryStore(), "memory://")), recipe).begin()
 
     return begin
@@ -177,7 +177,7 @@ def alignment(begin_alignment: Callable[..., Alignment]) -> Alignment:
     made.make(judge.plan(run, recipe), judge.stage(recipe))
     made.make(critique.plan(run, recipe), critique.stage(recipe))
     made.make(self_revise.plan(run, recipe, junior), self_revise.stage(recipe, junior), WeakModel())
-    pair_revisions.pair(run, recipe)
+    pair_revisions.pair_revisions(run, recipe)
     examples = synthesize.plan(run, recipe)
     made.make(examples, synthesize.stage(recipe), WeakModel())
     made.make(revise.plan(examples, recipe, junior), revise.stage(recipe, junior), WeakModel())
@@ -219,9 +219,9 @@ async def connect(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
     started: list[OpenAI] = []
 
-    async def connect(spent: Spent | None = None, key: str = "teacher", **settings: Any) -> OpenAI:
+    async def connect(spent: Usage | None = None, key: str = "teacher", **settings: Any) -> OpenAI:
         settings = {"base_url": endpoint.url, "in_flight": 8, "api_key_env": "ENDPOINT_KEY", **settings}
-        client = OpenAI(OpenAIEngine(engine="openai", model="m", **settings), spent or Spent(), key)
+        client = OpenAI(OpenAIEngine(engine="openai", model="m", **settings), spent or Usage(), key)
         await client.start()
         started.append(client)
         return client

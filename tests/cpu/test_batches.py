@@ -16,7 +16,7 @@ FAMILIES = [RETRIEVAL] * 20 + [STS] * 13 + [MATCHING] * 5 + [CLASSIFICATION] * 9
 
 def drawn(families, size, seed):
     members = {each: np.flatnonzero([family == each for family in families]) for each in set(families)}
-    return batches.draw(members, size, np.random.default_rng(seed))
+    return batches.draw_batches(members, size, np.random.default_rng(seed))
 
 
 def places(made):

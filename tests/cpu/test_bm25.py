@@ -15,7 +15,7 @@ def asked(queries, relevant):
 
 
 def test_the_formula_is_lucenes():
-    found = bm25.rank(asked({"q9": "Lamp?"}, {})).found["q9"]
+    found = bm25.bm25_ranking(asked({"q9": "Lamp?"}, {})).found["q9"]
     lengths = {"d1": 3, "d2": 3, "d3": 2, "q1": 3}  # words of two letters and more
     counts = {"d1": 1, "d2": 2, "q1": 2}
     idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
@@ -28,12 +28,12 @@ def test_the_formula_is_lucenes():
 
 
 def test_a_query_is_no_answer_to_itself():
-    assert list(bm25.rank(asked({"q1": "lamp"}, {})).found["q1"]) == ["d2", "d1"]
+    assert list(bm25.bm25_ranking(asked({"q1": "lamp"}, {})).found["q1"]) == ["d2", "d1"]
 
 
 @pytest.mark.parametrize("text", ["", "?!", "unheard of"])
 def test_what_shares_no_word_is_not_found_and_counts_as_zero(text):
     retrieval = asked({"q2": text, "q3": "dogs"}, {"q2": {"d1": 1}, "q3": {"d3": 1}})
-    ranking = bm25.rank(retrieval)
+    ranking = bm25.bm25_ranking(retrieval)
     assert ranking.found["q2"] == {}
     assert ranking.scores(retrieval) == {"ndcg_at_10": 0.5, "recall_at_100": 0.5, "mrr_at_10": 0.5}

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from speed_ray.training.contrastive import encoder, train_step
 from speed_ray.training.contrastive.encoder import Encoder, padded
-from speed_ray.training.contrastive.train_step import Objective
+from speed_ray.training.contrastive.train_step import ContrastiveConfig
 
 WORKER = Path(__file__).parents[1] / "embedding_worker.py"
 
@@ -24,12 +24,14 @@ def base(tmp_path_factory):
 
 def loss(base, objective, own_negatives_only=False):
     torch.manual_seed(0)
-    model = encoder.load(base, "last", max_length=64)
-    tokenizer = encoder.tokenizer(model)
+    model = encoder.load_encoder(base, "last", max_length=64)
+    tokenizer = encoder.load_tokenizer(model)
     made = rows(tokenizer)
     said = []
     return (
-        train_step.step(Encoder(model), made, own_negatives_only, objective, tokenizer.pad_token_id, said.append),
+        train_step.train_step(
+            Encoder(model), made, own_negatives_only, objective, tokenizer.pad_token_id, said.append
+        ),
         Encoder(model),
         made,
     )
@@ -64,7 +66,7 @@ def test_the_loss_is_that_of_the_formula(base, own_negatives_only):
 
 
 def test_each_width_counts_alike(base):
-    value, network, made = loss(base, Objective(0.05, mini_batch=3, dimensions=(64, 16)))
+    value, network, made = loss(base, ContrastiveConfig(0.05, mini_batch=3, dimensions=(64, 16)))
     each = [by_formula(network, made, 0.05, width, False) for width in (64, 16)]
     assert value == pytest.approx(sum(each) / 2, rel=1e-5)
 

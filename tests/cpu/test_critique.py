@@ -7,10 +7,10 @@ import pytest
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Sample
-from speed_ray.engines.fake_text import invent
+from speed_ray.engines.fake_text import fake_reply
 from speed_ray.miniature import teacher
 from speed_ray.prompts.parse import REMARKS, critique_schema
-from speed_ray.prompts.parse import critique as read
+from speed_ray.prompts.parse import parse_critique as read
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import Critique
 from speed_ray.records import Rejected
@@ -18,7 +18,7 @@ from speed_ray.stages import critique, example_request
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import CANDIDATES, REVISIONS
 
-STS = kinds.load("sts")
+STS = kinds.load_kind("sts")
 REVISED = {"S1": "the lamp hums at night", "S2": "at night the lamp hums", "S3": "the lamp hums at noon"}
 SAID = {"relevance": "It fits.", "completeness": "A little short.", "accuracy": "S2 is wrong.", "revision": REVISED}
 GERMAN = "Die Lampe summt jede Nacht, und niemand im Haus kann schlafen."
@@ -67,10 +67,10 @@ def test_a_revision_passes_the_checks_of_its_own_row(alignment):
     for parent in lists:
         row = PlannedRow("row", parent, "critique 0")
         request = stage.request(row)
-        kind = kinds.load("retrieval")
+        kind = kinds.load_kind("retrieval")
         assert (
             request.facts["slots"]
-            == example_request.draw(alignment.recipe, kind, parent["row_id"], example_request.PROPOSE).slots
+            == example_request.sample_slots(alignment.recipe, kind, parent["row_id"], example_request.PROPOSE).slots
         )
         said = SAID | {"revision": dict.fromkeys(("user_query", "positive_document", "hard_negative_document"), "so")}
         said["revision"] |= {"positive_document": "too short", "hard_negative_document": "too short as well"}
@@ -83,7 +83,7 @@ def test_a_revision_is_a_lesson_in_the_revisors_own_prompt(alignment):
     revisions = alignment.rows(REVISIONS)
     assert len(revisions) == 46
     for row in revisions:
-        parent, kind = lists[row["parent_id"]], kinds.load(row["kind"])
+        parent, kind = lists[row["parent_id"]], kinds.load_kind(row["kind"])
         assert row["example"] in parent["candidates"]
         asked = prompts.revise(kind, row["topic"], parent["task"], parent["language"], row["example"])
         assert row["messages"] == asked
@@ -123,10 +123,10 @@ def test_any_candidate_of_a_list_may_be_criticised(alignment):
     assert places == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("name", kinds.names())
+@pytest.mark.parametrize("name", kinds.kind_names())
 def test_an_invented_critique_is_one(name):
-    kind = kinds.load(name)
+    kind = kinds.load_kind(name)
     for seed in range(30):
         rng = random.Random(seed)
         slots = kind.slots(rng)
-        read(invent(critique_schema(kind), rng, {"slots": slots}), kind, slots, "English")
+        read(fake_reply(critique_schema(kind), rng, {"slots": slots}), kind, slots, "English")

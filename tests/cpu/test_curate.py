@@ -51,14 +51,16 @@ def publish(run: Run, rows: list[Row], name: str = EXAMPLES) -> None:
     """Publish rows as the stage before would, ten to a shard; None is a row that was rejected there."""
     plan = Plan(name, rows=len(rows), shard_rows=10)
     schema = EXAMPLE if name == EXAMPLES else REVISED
-    driver_stage.publish(run.artifact(name), plan, schema, (driver_stage.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish_rows(
+        run.artifact(name), plan, schema, (driver_stage.RowResult(row["id"], row, None) for row in rows)
+    )
 
 
 def curated(run: Run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]]:
     """Curate. Returns the records and the rejects."""
     publish(run, rows)
     sizes = ("synthesize.revise=false", "curate.shard_rows=16", "curate.held_out=0")
-    artifact = curate.publish(run, curate.prepare(run, recipes.load("miniature", [*sizes, *overrides])))
+    artifact = curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", [*sizes, *overrides])))
     assert all(verdict.holds for verdict in verify(run))
     files = [commit.files for commit in artifact.commits()]
     kept, rejects = ([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
@@ -248,14 +250,14 @@ def test_an_evaluation_set_that_is_not_there_is_named(run, tmp_path):
 
 def test_examples_that_are_not_finished_are_asked_for(run):
     with pytest.raises(UserError, match=r"examples is not finished.*\n.*Run `speed-ray synthesize` first"):
-        curate.publish(run, curate.prepare(run, recipes.load("miniature", ["synthesize.revise=false"])))
+        curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", ["synthesize.revise=false"])))
 
 
 def test_revised_examples_lose_what_only_their_revision_was_about(run):
     rows = [{**example(number), "revised": False, "kept_because": "unchanged"} for number in range(3)]
     publish(run, rows, REVISED_EXAMPLES)
     artifact = curate.publish(
-        run, curate.prepare(run, recipes.load("miniature", ["synthesize.revise=true", "curate.held_out=0"]))
+        run, curate.prepare(run, recipes.load_recipe("miniature", ["synthesize.revise=true", "curate.held_out=0"]))
     )
     kept = list(artifact.records())
     assert kept == [{**example(number), "split": "train"} for number in range(3)]
@@ -281,7 +283,7 @@ def test_curating_again_gives_the_same_bytes_and_the_funnel_adds_up(run_on: Call
         manifest = run.artifact(CURATED_EXAMPLES).manifest()
         digests.append([entry["sha256"] for shard in manifest["shards"] for entry in shard["files"].values()])
     assert digests[0] == digests[1]
-    [standing] = [each for each in status.standings(run) if each.artifact == CURATED_EXAMPLES]
+    [standing] = [each for each in status.artifact_statuses(run) if each.artifact == CURATED_EXAMPLES]
     assert standing.counts.records + sum(standing.counts.reasons.values()) == 300
     assert set(standing.counts.reasons) == {"duplicate", "too_short", "surplus"}
     assert "  rejected, surplus: " in "".join(status.breakdown(standing))
@@ -301,7 +303,7 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
         pass
 
     publish(run, many(100))
-    recipe = recipes.load("miniature", ["synthesize.revise=false", "curate.shard_rows=16"])
+    recipe = recipes.load_recipe("miniature", ["synthesize.revise=false", "curate.shard_rows=16"])
     artifact, rules = run.artifact(CURATED_EXAMPLES), curate.rules(recipe)
     plan = curate.plan(run.artifact(EXAMPLES), rules)
 
@@ -312,7 +314,7 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
             yield passed
 
     with pytest.raises(Stopped):
-        driver_stage.publish(artifact, plan, CURATED, cut())
+        driver_stage.publish_rows(artifact, plan, CURATED, cut())
     before = {commit.shard: commit.attempt for commit in artifact.commits()}
     assert set(before) == {0, 1}
     curate.publish(run, curate.prepare(run, recipe))
@@ -329,7 +331,7 @@ def test_a_run_of_the_miniature_is_curated_and_its_rows_walk_back_to_their_promp
     assert len(kept) + len(rejects) == len(examples) and {row["split"] for row in kept} == {"train", "held_out"}
     assert all(verdict.holds for verdict in verify(made.run))
     console = Console(record=True, width=200)
-    show.show(made.run, CURATED_EXAMPLES, console, row=kept[0]["id"])
+    show.show_rows(made.run, CURATED_EXAMPLES, console, row=kept[0]["id"])
     shown = console.export_text()
     assert "from topics: topic: " in shown and "raw reply (stop" in shown
 

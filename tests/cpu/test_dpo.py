@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speed_ray.errors import Interrupted
 from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.storage.trained_models import Model, served
+from speed_ray.storage.trained_models import Model, generator_with_trained_weights
 from speed_ray.training import plan, reference_logps, tokenize, train
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def stored_reference(run):
 def test_the_reference_is_the_junior(run, base):
     senior = both(run, tiny_recipe(base, most_steps=2))
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    read = tokenize.read(senior, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.read_rows(senior, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
     assert set(stored) == {row["row_id"] for row in read.trained + read.held_out}
     for row in (*read.trained[:8], *read.held_out):
@@ -103,9 +103,11 @@ def test_losses(run, base, settings, loss):
     checkpoint = next((run.store.root / "models" / "senior" / "checkpoints").glob("00000001-*")) / "0"
     policy = AutoModelForCausalLM.from_pretrained(checkpoint)
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    trained = tokenize.read(senior, AutoTokenizer.from_pretrained(base), window=256).trained
+    trained = tokenize.read_rows(senior, AutoTokenizer.from_pretrained(base), window=256).trained
     expected = []
-    for place in tokenize.laid_out(tokenize.order(len(trained), 16, senior.seed), trained, 8)[8:]:
+    for place in tokenize.sort_by_length_within_batch(
+        tokenize.shuffled_order(len(trained), 16, senior.seed), trained, 8
+    )[8:]:
         ratios = []
         for answer in ("chosen_ids", "rejected_ids"):
             ours, tokens = log_p(policy, trained[place], answer)
@@ -143,7 +145,7 @@ def test_an_adapter_on_a_trained_model(run, base):
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-4), "it did not begin as its own reference"
 
     junior, senior = Model(run, "junior"), Model(run, "senior")
-    engine = served(run, recipe, "senior")
+    engine = generator_with_trained_weights(run, recipe, "senior")
     assert (engine.model, engine.adapter) == (junior.where, senior.where)
     assert (
         json.loads((senior.fetch() / "adapter_config.json").read_text())["base_model_name_or_path"]
@@ -168,12 +170,12 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
 
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
-    read = tokenize.read(preferring, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.read_rows(preferring, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
     for row in read.trained[:8]:
         expected = [log_p(begun, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]
         assert stored[row["row_id"]] == pytest.approx(expected, abs=1e-3)
-    assert served(run, recipe, "revisor").model == Model(run, "junior").where
+    assert generator_with_trained_weights(run, recipe, "revisor").model == Model(run, "junior").where
 
 
 def test_a_second_training_computes_no_reference(run, base, monkeypatch):

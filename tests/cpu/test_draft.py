@@ -4,7 +4,7 @@ import json
 import random
 
 from speed_ray import kinds
-from speed_ray.prompts.parse import example_fields
+from speed_ray.prompts.parse import parse_example
 from speed_ray.records import seed_of
 from speed_ray.stages import draft, example_request
 from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES
@@ -13,13 +13,13 @@ from speed_ray.storage.shards import REPLIES
 
 def test_a_lesson_is_a_fit_example_with_its_fields_in_the_order_of_its_kind(alignment):
     lessons = alignment.rows(DRAFTS)
-    assert len(lessons) == 46 and {row["kind"] for row in lessons} == set(kinds.names())
+    assert len(lessons) == 46 and {row["kind"] for row in lessons} == set(kinds.kind_names())
     for row in lessons:
-        kind = kinds.load(row["kind"])
-        slots, language, _ = example_request.draw(alignment.recipe, kind, row["row_id"], example_request.DRAFT)
-        fields = example_fields(row["reply"], kind, slots, language)
+        kind = kinds.load_kind(row["kind"])
+        slots, language, _ = example_request.sample_slots(alignment.recipe, kind, row["row_id"], example_request.DRAFT)
+        fields = parse_example(row["reply"], kind, slots, language)
         assert list(json.loads(row["reply"])) == [field.name for field in kind.fields]
-        assert example_request.as_reply(fields) == row["reply"]
+        assert example_request.to_json(fields) == row["reply"]
 
 
 def test_a_lessons_prompt_is_the_one_that_was_asked(alignment):
@@ -38,11 +38,11 @@ def test_each_stage_puts_the_same_task_otherwise(alignment):
 
 
 def test_what_synthesize_draws_is_what_it_drew_before_there_were_other_stages(alignment):
-    recipe, kind = alignment.recipe, kinds.load("retrieval")
+    recipe, kind = alignment.recipe, kinds.load_kind("retrieval")
     for row_id in ("a", "b", "c"):
         rng = random.Random(seed_of(recipe.seed, row_id, "slots"))
         slots = kind.slots(rng) | recipe.slots["retrieval"]
-        drawn = example_request.draw(recipe, kind, row_id, example_request.SYNTHESIZE)
+        drawn = example_request.sample_slots(recipe, kind, row_id, example_request.SYNTHESIZE)
         assert (drawn.slots, drawn.language, drawn.rng.random()) == (slots, rng.choices(["English"])[0], rng.random())
 
 

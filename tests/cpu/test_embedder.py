@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 from speed_ray import recipes
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, content_id
-from speed_ray.stages.driver_stage import Passed, publish
+from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.training import plan, train
@@ -40,8 +40,8 @@ def examples(count=100):
 
 def a_run(folder, rows, shard_rows=16):
     run = Run(str(folder))
-    passed = (Passed(row["id"], row, None) for row in rows)
-    publish(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, len(rows), shard_rows), CURATED, passed)
+    passed = (RowResult(row["id"], row, None) for row in rows)
+    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, len(rows), shard_rows), CURATED, passed)
     return run
 
 
@@ -56,7 +56,7 @@ def a_recipe(model, **settings):
         "generator": {"engine": "vllm", "model": str(model)},
         "embedder": embedder,
     }
-    return recipes.check(tree, "the test")
+    return recipes.validate(tree, "the test")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def by_words(texts, _):
 
 
 def test_documents_are_ranked_by_cosine_and_none_answers_itself():
-    found = metrics.rank(by_words, SET).found
+    found = metrics.score_ranking(by_words, SET).found
     assert list(found["q1"]) == ["d1", "d2", "d3"]
     assert found["q1"] == pytest.approx({"d1": 1.0, "d2": 1 / math.sqrt(2), "d3": 0.0})
 
@@ -30,7 +30,7 @@ def test_documents_are_ranked_by_cosine_and_none_answers_itself():
 @pytest.mark.parametrize("most", [1, 7, 50, 99, 100, 200])
 def test_the_highest_are_those_of_a_whole_sort(most):
     scores = np.random.RandomState(0).randint(0, 9, 100).astype(np.float32)
-    assert metrics.highest(scores, most).tolist() == np.argsort(-scores, kind="stable")[:most].tolist()
+    assert metrics.top_k(scores, most).tolist() == np.argsort(-scores, kind="stable")[:most].tolist()
 
 
 def test_scores_of_a_ranking():
@@ -49,9 +49,9 @@ def test_what_stands_behind_the_tenth_place_is_no_first_answer():
 
 def test_sts_is_a_correlation_of_ranks():
     pairs = Pairs(["lamp", "lamp", "lamp"], ["lamp", "lamp light", "dog"], [5.0, 4.9, 0.0])
-    assert metrics.sts(by_words, pairs) == {"spearman": pytest.approx(1.0)}
+    assert metrics.score_sts(by_words, pairs) == {"spearman": pytest.approx(1.0)}
     pairs = Pairs(pairs.first, pairs.second, [0.0, 1.0, 2.0])
-    assert metrics.sts(by_words, pairs) == {"spearman": pytest.approx(-1.0)}
+    assert metrics.score_sts(by_words, pairs) == {"spearman": pytest.approx(-1.0)}
 
 
 def test_accuracy_is_mtebs(monkeypatch):
@@ -64,7 +64,7 @@ def test_accuracy_is_mtebs(monkeypatch):
     def embed(asked, _):
         return np.array([vectors[text] for text in asked], np.float32)
 
-    assert metrics.classification(embed, *split)["accuracy"] == pytest.approx(_by_mteb(embed, *split))
+    assert metrics.score_classification(embed, *split)["accuracy"] == pytest.approx(_by_mteb(embed, *split))
 
 
 def _by_mteb(embed, trained, tested):

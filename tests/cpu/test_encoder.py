@@ -21,7 +21,7 @@ def base(tmp_path_factory):
 
 
 def embedded(model, texts):
-    tokenizer = encoder.tokenizer(model)
+    tokenizer = encoder.load_tokenizer(model)
     ids = [tokenizer(text, truncation=True, max_length=model.max_seq_length).input_ids for text in texts]
     with torch.no_grad():
         return Encoder(model.eval())(**encoder.padded(ids, tokenizer.pad_token_id))
@@ -29,24 +29,24 @@ def embedded(model, texts):
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
 def test_the_saved_folder_answers_as_it_was_trained(base, tmp_path, pooling):
-    model = encoder.load(base, pooling, max_length=16)
+    model = encoder.load_encoder(base, pooling, max_length=16)
     model.save(str(tmp_path / "embedder"))
     loaded = SentenceTransformer(str(tmp_path / "embedder"), device="cpu")
     assert loaded.encode(TEXTS, convert_to_tensor=True).sub(embedded(model, TEXTS)).abs().max() < 1e-5
-    again = encoder.load(tmp_path / "embedder")
+    again = encoder.load_encoder(tmp_path / "embedder")
     assert embedded(again, TEXTS).sub(embedded(model, TEXTS)).abs().max() < 1e-6
 
 
 def test_a_text_ends_with_the_token_that_stands_for_it_also_when_cut(base):
-    model = encoder.load(base, "last", max_length=8)
-    tokenizer = encoder.tokenizer(model)
+    model = encoder.load_encoder(base, "last", max_length=8)
+    tokenizer = encoder.load_tokenizer(model)
     for text in ("", *TEXTS):
         ids = tokenizer(text, truncation=True, max_length=8).input_ids
         assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1 and len(ids) <= 8
 
 
 def test_padding_changes_no_vector(base):
-    model = encoder.load(base, "last", max_length=32)
+    model = encoder.load_encoder(base, "last", max_length=32)
     together = embedded(model, TEXTS)
     alone = torch.cat([embedded(model, [text]) for text in TEXTS])
     assert together.sub(alone).abs().max() < 1e-5
@@ -54,7 +54,7 @@ def test_padding_changes_no_vector(base):
 
 def test_a_language_model_must_be_told_how_to_pool(base):
     with pytest.raises(UserError, match=r"embedder\.pooling: .* does not say how to make one vector"):
-        encoder.load(base)
+        encoder.load_encoder(base)
 
 
 def test_only_queries_carry_their_instruction():
@@ -77,10 +77,10 @@ def without(base, folder, *names):
 def test_a_tokenizer_that_cannot_end_a_text(base, tmp_path):
     folder = without(base, tmp_path / "endless", "eos_token")
     with pytest.raises(UserError, match=r"embedder\.pooling: last takes the vector of the end-of-sequence token"):
-        encoder.load(folder, "last")
-    assert encoder.load(folder, "mean").encode("a").shape == (64,)
+        encoder.load_encoder(folder, "last")
+    assert encoder.load_encoder(folder, "mean").encode("a").shape == (64,)
 
 
 def test_a_tokenizer_that_has_nothing_to_pad_with(base, tmp_path):
     with pytest.raises(UserError, match=r"embedder\.model: .* neither a pad token nor an end-of-sequence token"):
-        encoder.load(without(base, tmp_path / "padless", "eos_token", "pad_token"), "mean")
+        encoder.load_encoder(without(base, tmp_path / "padless", "eos_token", "pad_token"), "mean")

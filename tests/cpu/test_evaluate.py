@@ -11,8 +11,8 @@ from tiny_training import tiny_model
 from speed_ray import pipeline, recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import datasets, eval_models, results, scoring
-from speed_ray.evaluation.datasets import Task
-from speed_ray.evaluation.eval_models import Subject
+from speed_ray.evaluation.datasets import EvaluationTask
+from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.recipes.schema import Evaluate
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
@@ -24,7 +24,7 @@ def base(tmp_path_factory):
     """A tiny language model, and an embedder made of it."""
     folder = tmp_path_factory.mktemp("evaluate")
     tiny_model(folder / "base")
-    encoder.load(folder / "base", "mean", max_length=64).save(str(folder / "embedder"))
+    encoder.load_encoder(folder / "base", "mean", max_length=64).save(str(folder / "embedder"))
     return folder
 
 
@@ -68,19 +68,19 @@ def recipe_of(base, pooling="mean", **settings):
         "embedder": {"model": str(base / "base"), "pooling": pooling, "max_length": 64},
         **settings,
     }
-    return recipes.check(tree, "the test")
+    return recipes.validate(tree, "the test")
 
 
 def planned(run, recipe):
-    return eval_models.subjects(run, recipe), scoring.tasks(recipe.evaluate)
+    return eval_models.models_of(run, recipe), scoring.all_tasks(recipe.evaluate)
 
 
 def done(run, recipe):
     """Score everything in this process. Returns each model's main scores by set."""
     scored, tasks = planned(run, recipe)
-    for each in scoring.missing(run, scored, tasks, "cpu"):
-        scoring.score(each)
-    assert not scoring.missing(run, scored, tasks, "cpu")
+    for each in scoring.missing_scores(run, scored, tasks, "cpu"):
+        scoring.score_task(each)
+    assert not scoring.missing_scores(run, scored, tasks, "cpu")
     kept = {subject.name: [results.kept(run, subject, task) for task in tasks] for subject in scored}
     return {
         name: {each["name"]: each["scores"][datasets.METRICS[each["kind"]]] for each in of_model if each}
@@ -115,7 +115,7 @@ def test_what_is_scored_is_not_scored_again(job, wanted):
     assert {path: path.stat().st_mtime_ns for path in files} == files
     changed = Path(wanted["sts"][0])
     changed.write_text(changed.read_text() + "a door,a gate,4\n")
-    assert [str(each) for each in scoring.missing(run, *planned(run, recipe), "cpu")] == [
+    assert [str(each) for each in scoring.missing_scores(run, *planned(run, recipe), "cpu")] == [
         "alike (base)", "alike (embedder)",
     ]  # fmt: skip
 
@@ -126,12 +126,12 @@ def test_a_damaged_result_is_named(job):
     damaged = next(Path(run.uri, "evaluation").glob("*/beir-*.json"))
     damaged.write_bytes(b"{")
     with pytest.raises(Interrupted, match=f"{damaged.name} is damaged"):
-        scoring.missing(run, *planned(run, recipe), "cpu")
+        scoring.missing_scores(run, *planned(run, recipe), "cpu")
 
 
 def test_the_instruction_goes_before_queries_alone(base, job):
     run, recipe = job
-    model = eval_models.load(eval_models.subjects(run, recipe)[1], "cpu")
+    model = eval_models.load_model(eval_models.models_of(run, recipe)[1], "cpu")
     plain, instructed = (eval_models.embed(model, told, "Find it") for told in (False, True))
     assert np.array_equal(instructed(["dogs"], "document"), plain(["dogs"], "document"))
     assert np.array_equal(instructed(["dogs"], "query"), plain(["Instruct: Find it\nQuery: dogs"], "query"))
@@ -139,7 +139,7 @@ def test_the_instruction_goes_before_queries_alone(base, job):
 
 
 def test_a_base_of_sentence_transformers_is_asked_as_its_folder_says(base, tmp_path):
-    model = encoder.load(base / "embedder")
+    model = encoder.load_encoder(base / "embedder")
     model.prompts = {"query": "search: ", "document": ""}
     embed = eval_models.embed(model, instructed=False, instruction="Find it")
     assert np.array_equal(embed(["dogs"], "query"), model.encode(["search: dogs"], prompt=""))
@@ -148,13 +148,13 @@ def test_a_base_of_sentence_transformers_is_asked_as_its_folder_says(base, tmp_p
 
 def test_a_language_model_is_asked_as_its_embedder_will_be(job):
     run, recipe = job
-    assert [each.instructed for each in eval_models.subjects(run, recipe)] == [True, True, False]
+    assert [each.instructed for each in eval_models.models_of(run, recipe)] == [True, True, False]
 
 
 def test_a_recipe_names_an_instruction_or_none(base, wanted):
     path = wanted["sts"][0]
     entries = [path, {"path": path, "instruction": "Compare"}, {"path": path, "instruction": ""}]
-    usual, own, none = datasets.tasks(Evaluate(sts=entries))
+    usual, own, none = datasets.recipe_tasks(Evaluate(sts=entries))
     told = [usual.instruction, own.instruction, none.instruction]
     assert told == ["Retrieve semantically similar text", "Compare", ""]
     assert len({usual.digest, own.digest, none.digest}) == 3
@@ -180,7 +180,7 @@ def test_a_recipe_without_sets(base, job):
 def test_a_recipe_without_an_embedder(job, wanted):
     tree = {"topics": {"source": "t"}, "teacher": {"engine": "scripted"}, "generator": {"engine": "scripted"}}
     with pytest.raises(UserError, match="embedder: this recipe trains none"):
-        pipeline.evaluate(job[0], recipes.check({**tree, "evaluate": wanted}, "the test"))
+        pipeline.evaluate(job[0], recipes.validate({**tree, "evaluate": wanted}, "the test"))
 
 
 @pytest.mark.parametrize(
@@ -205,24 +205,26 @@ def test_the_job_scores_on_actors_and_shows_all_side_by_side(job, capsys):
         assert words in shown
     written = json.loads(run.store.get("evaluation/embedder.json"))
     assert [each["name"] for each in written["results"]] == ["alike", "kinds", "beir"]
-    assert not scoring.missing(run, *planned(run, recipe), "cpu")
+    assert not scoring.missing_scores(run, *planned(run, recipe), "cpu")
 
 
 def test_the_table_leaves_open_what_is_not_scored(job):
     run, recipe = job
     console = Console(record=True, width=100)
-    console.print(results.table(run, *planned(run, recipe)))
+    console.print(results.score_table(run, *planned(run, recipe)))
     assert "alike" in console.export_text() and "0." not in console.export_text()
 
 
 def test_the_table_ends_an_entry_of_many_tasks_with_their_mean(run):
-    model = Subject("base", "0" * 32)
-    tasks = [Task("mteb", name, ("MTEB(eng, v2)",), None, name * 32) for name in "ab"]
+    model = EvalModel("base", "0" * 32)
+    tasks = [EvaluationTask("mteb", name, ("MTEB(eng, v2)",), None, name * 32) for name in "ab"]
     for task, score in zip(tasks, (0.5, 0.75), strict=True):
         results.keep(run, model, task, {"scores": {"main_score": score}})
-    assert cells(results.table(run, [model], tasks))[-1] == ["MTEB(eng, v2)", "mean of 2", "0.6250"]
-    more = [*tasks, Task("mteb", "c", ("MTEB(eng, v2)",), None, "c" * 32)]
-    assert cells(results.table(run, [model], more))[-1] == ["MTEB(eng, v2)", "mean of 3", ""], "one is not scored yet"
+    assert cells(results.score_table(run, [model], tasks))[-1] == ["MTEB(eng, v2)", "mean of 2", "0.6250"]
+    more = [*tasks, EvaluationTask("mteb", "c", ("MTEB(eng, v2)",), None, "c" * 32)]
+    assert cells(results.score_table(run, [model], more))[-1] == ["MTEB(eng, v2)", "mean of 3", ""], (
+        "one is not scored yet"
+    )
 
 
 def cells(table):

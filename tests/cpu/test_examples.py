@@ -27,33 +27,35 @@ def published(run):
 
     def publish(*rows):
         passed = [
-            driver_stage.Passed(row["row_id"], row, None)
+            driver_stage.RowResult(row["row_id"], row, None)
             if row["query"]
             else driver_stage.reject(row["row_id"], "-", "examples", "not_json", "", "", "sts")
             for row in rows
         ]
         plan = Plan("examples", len(rows), shard_rows=2, variants=("",))
-        driver_stage.publish(run.artifact("examples"), plan, EXAMPLE, iter(passed))
+        driver_stage.publish_rows(run.artifact("examples"), plan, EXAMPLE, iter(passed))
         return run
 
     return publish
 
 
 def test_yield_and_reasons(published):
-    found = quality.quality(published(example(1), example(2, query=""), example(3, query="x"), example(4, query="")))
+    found = quality.measure_quality(
+        published(example(1), example(2, query=""), example(3, query="x"), example(4, query=""))
+    )
     assert (found.planned, found.records, found.yielded) == (4, 2, 0.5)
     assert found.counts.reasons == {"not_json": 2} and found.counts.kinds == {"sts": 2}
 
 
 def test_duplicates_differ_in_case_and_spaces_alone(published):
     rows = [example(1), example(2, query="A  Lamp"), example(3, positive="a torch"), example(4, query="a dog")]
-    found = quality.quality(published(*rows))
+    found = quality.measure_quality(published(*rows))
     assert (found.same, found.same_query) == (1, 2)
 
 
 def test_lengths_are_counted_by_kind_and_side(published):
     rows = [example(1, query="one two", positive="w " * 8, negatives=["w " * 9]), example(2, positive="w " * 600)]
-    words = quality.quality(published(*rows)).words["sts"]
+    words = quality.measure_quality(published(*rows)).words["sts"]
     assert words["query"] == [2, 0, 0, 0, 0, 0, 0, 0]
     assert words["positive"] == [1, 0, 0, 0, 0, 0, 0, 1] and words["negative"] == [0, 1, 0, 0, 0, 0, 0, 0]
 
@@ -61,20 +63,20 @@ def test_lengths_are_counted_by_kind_and_side(published):
 def test_languages_as_asked_for_and_as_written(published):
     german = "Die kleine Lampe auf dem Tisch summt die ganze Nacht, und niemand im Haus kann dabei schlafen."
     rows = [example(1), example(2, positive=german), example(3, positive=german, language="German")]
-    found = quality.quality(published(*rows))
+    found = quality.measure_quality(published(*rows))
     assert found.languages == {"English": 2, "German": 1} and found.mistaken == pytest.approx(1 / 3)
 
 
 def test_the_sample_is_the_same_in_whatever_order_rows_come(published):
     rows = [example(number, query=f"query {number}") for number in (5, 3, 9, 1, 7)]
     artifact = published(*rows).artifact("examples")
-    assert [row["query"] for row in quality.sample(artifact, 3)] == ["query 1", "query 3", "query 5"]
+    assert [row["query"] for row in quality.sample_rows(artifact, 3)] == ["query 1", "query 3", "query 5"]
 
 
 def test_distinct_counts_what_is_said_for_the_first_time():
-    assert quality.distinct([["a", "b"], ["a", "b", "c"]], 1) == pytest.approx(3 / 5)
-    assert quality.distinct([["a", "b"], ["a", "b", "c"]], 2) == pytest.approx(2 / 3)
-    assert quality.distinct([[], ["a"]], 2) == 0.0
+    assert quality.distinct_n([["a", "b"], ["a", "b", "c"]], 1) == pytest.approx(3 / 5)
+    assert quality.distinct_n([["a", "b"], ["a", "b", "c"]], 2) == pytest.approx(2 / 3)
+    assert quality.distinct_n([[], ["a"]], 2) == 0.0
 
 
 def test_self_bleu_of_texts_alike_and_unlike():
@@ -103,13 +105,13 @@ def by_formula(texts, place):
 
 def test_what_holds_no_examples_is_said(alignment, run):
     with pytest.raises(UserError, match="tasks holds no examples: its rows have no"):
-        quality.quality(alignment.run, TASKS)
+        quality.measure_quality(alignment.run, TASKS)
     with pytest.raises(UserError, match="is not a run"):
-        quality.quality(run)
+        quality.measure_quality(run)
 
 
 def test_examples_of_the_miniature_world(alignment):
-    found = quality.quality(alignment.run)
+    found = quality.measure_quality(alignment.run)
     assert found.planned == 46 and found.records == found.counts.accepted == found.sample
     assert set(found.words) == {"classification", "sts", "retrieval", "matching_short", "matching_long"}
     assert sum(map(sum, (sides["query"] for sides in found.words.values()))) == found.records
@@ -127,7 +129,7 @@ def test_margins_by_hand():
         example(3, "lamp", "lamp dog", ["milk"]),  # 1 / sqrt(2) - 0
         example(4, "milk", "milk"),
     ]
-    found = margins.margins(by_word, rows, instructed=False)
+    found = margins.measure_margins(by_word, rows, instructed=False)
     assert (found.examples, found.right) == (3, pytest.approx(2 / 3))
     assert found.mean == pytest.approx(math.sqrt(0.5) / 3)
     assert found.diversity == pytest.approx(1 - 1 / 3), "of three pairs of queries one is the same"
@@ -140,10 +142,10 @@ def test_margins_read_queries_with_their_instruction():
         seen.extend(texts)
         return by_word(texts, side)
 
-    margins.margins(embed, [example(1, "lamp", "lamp", ["dog"])], instructed=True)
+    margins.measure_margins(embed, [example(1, "lamp", "lamp", ["dog"])], instructed=True)
     assert seen == ["Instruct: Find it\nQuery: lamp", "lamp", "dog"]
 
 
 def test_no_margin_without_negatives():
     with pytest.raises(UserError, match="no margin to measure"):
-        margins.margins(by_word, [example(1)], instructed=False)
+        margins.measure_margins(by_word, [example(1)], instructed=False)

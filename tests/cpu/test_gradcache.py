@@ -23,7 +23,9 @@ def network(dropout):
 
 
 def loss(embedded):
-    return infonce.loss(embedded[:QUERIES], embedded[QUERIES:], TEXTS, 0.05, own_negatives_only=False) / QUERIES
+    return (
+        infonce.infonce_loss(embedded[:QUERIES], embedded[QUERIES:], TEXTS, 0.05, own_negatives_only=False) / QUERIES
+    )
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -34,7 +36,9 @@ def test_the_gradient_of_the_whole_batch(dropout):
     cached, whole = network(dropout), network(dropout)
 
     torch.manual_seed(1)
-    value = gradcache.step(batches, lambda places: cached(texts[places]), loss, lambda scalar: scalar.backward())
+    value = gradcache.gradcache_step(
+        batches, lambda places: cached(texts[places]), loss, lambda scalar: scalar.backward()
+    )
     after = torch.rand(1)
     torch.manual_seed(1)
     back = torch.tensor([place for batch in batches for place in batch]).argsort()
@@ -61,7 +65,7 @@ def test_the_gradient_is_that_of_the_formula():
 
 def left_out(queries, positives, documents, own, own_negatives_only=False):
     hashes = (torch.tensor(each) for each in (queries, positives, documents, own))
-    return infonce.left_out(Texts(*hashes), own_negatives_only).int().tolist()
+    return infonce.false_negative_mask(Texts(*hashes), own_negatives_only).int().tolist()
 
 
 def test_a_text_that_answers_a_query_is_no_negative_of_it_wherever_it_stands():
@@ -75,7 +79,10 @@ def test_own_negatives_only():
 
 def test_a_query_that_knows_only_its_answer_has_no_loss():
     texts = Texts(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
-    assert infonce.loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False) == 0.0
+    assert (
+        infonce.infonce_loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False)
+        == 0.0
+    )
 
 
 def test_logits_that_are_taken_in_parts_change_nothing(monkeypatch):

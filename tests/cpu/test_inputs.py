@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 from speed_ray.errors import UserError
 from speed_ray.records import TASK, content_id
 from speed_ray.stages import driver_stage
-from speed_ray.storage.planned_rows import Inputs, pattern, turn_of
+from speed_ray.storage.planned_rows import Inputs, kind_and_turn, weighted_round_robin
 from speed_ray.storage.run import TASKS
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.storage.store import ObjectStore
@@ -21,7 +21,7 @@ MIXES = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 12), min_size
 
 @given(MIXES)
 def test_every_prefix_of_the_pattern_gives_each_kind_its_share(mix):
-    cycle = pattern(mix)
+    cycle = weighted_round_robin(mix)
     assert Counter(cycle) == mix
     for length in range(1, len(cycle) + 1):
         for kind, count in Counter(cycle[:length]).items():
@@ -33,7 +33,7 @@ def test_every_prefix_of_the_pattern_gives_each_kind_its_share(mix):
 
 def test_the_papers_mix_stays_within_one_row_of_its_share():
     mix = {"classification": 7, "sts": 7, "retrieval": 7, "matching_short": 1, "matching_long": 1}
-    cycle = pattern(mix)
+    cycle = weighted_round_robin(mix)
     for length in range(1, len(cycle) + 1):
         for kind, weight in mix.items():
             assert abs(cycle[:length].count(kind) - length * weight / 23) < 1.0
@@ -43,7 +43,7 @@ def test_the_papers_mix_stays_within_one_row_of_its_share():
 def test_turns_count_up_without_a_gap_for_every_kind(mix, rows):
     met = Counter()
     for i in range(rows):
-        kind, turn = turn_of(mix, i)
+        kind, turn = kind_and_turn(mix, i)
         assert turn == met[kind]
         met[kind] += 1
 
@@ -52,7 +52,7 @@ def test_turns_count_up_without_a_gap_for_every_kind(mix, rows):
 def test_the_order_in_which_a_mix_was_written_changes_nothing(mix, rng):
     names = list(mix)
     rng.shuffle(names)
-    assert pattern({name: mix[name] for name in names}) == pattern(mix)
+    assert weighted_round_robin({name: mix[name] for name in names}) == weighted_round_robin(mix)
 
 
 class Counting(Artifact):
@@ -71,15 +71,15 @@ def tasks(kinds: list[str | None], shard_rows: int) -> Counting:
     """Publish tasks of the kinds given; None is a reject."""
     artifact = Counting(ObjectStore(MemoryStore(), "memory://"))
 
-    def passed(number: int, kind: str | None) -> driver_stage.Passed:
+    def passed(number: int, kind: str | None) -> driver_stage.RowResult:
         name = content_id(str(number))
         if kind is None:
             return driver_stage.reject(name, "", TASKS, "bad", "", "")
         row = {"row_id": "r", "parent_id": "p", "kind": kind, "topic": "t", "task": f"task {number}", "model": "m"}
-        return driver_stage.Passed(name, {"id": name, **row}, None)
+        return driver_stage.RowResult(name, {"id": name, **row}, None)
 
     plan = Plan(TASKS, rows=len(kinds), shard_rows=shard_rows)
-    driver_stage.publish(artifact, plan, TASK, (passed(*pair) for pair in enumerate(kinds)))
+    driver_stage.publish_rows(artifact, plan, TASK, (passed(*pair) for pair in enumerate(kinds)))
     return artifact
 
 

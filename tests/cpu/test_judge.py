@@ -7,10 +7,10 @@ import pytest
 
 from speed_ray.console import status
 from speed_ray.engines.base import Reply, Sample
-from speed_ray.engines.fake_text import invent
+from speed_ray.engines.fake_text import fake_reply
 from speed_ray.evaluation import position_bias
 from speed_ray.miniature import teacher
-from speed_ray.prompts.parse import verdict, verdict_schema
+from speed_ray.prompts.parse import parse_verdict, verdict_schema
 from speed_ray.records import Rejected
 from speed_ray.stages import judge, propose
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
@@ -46,16 +46,16 @@ from speed_ray.storage.run import CANDIDATES, VERDICTS
 )
 def test_a_verdict_is_read_or_rejected(text, reason):
     if reason is None:
-        assert verdict(text, 3) == (1, 3, "it is")
+        assert parse_verdict(text, 3) == (1, 3, "it is")
     else:
         with pytest.raises(Rejected) as rejected:
-            verdict(text, 3)
+            parse_verdict(text, 3)
         assert rejected.value.reason == reason
 
 
 def test_an_invented_verdict_is_one():
     for seed in range(100):
-        best, worst, _ = verdict(invent(verdict_schema(2), random.Random(seed), {}), 2)
+        best, worst, _ = parse_verdict(fake_reply(verdict_schema(2), random.Random(seed), {}), 2)
         assert {best, worst} == {1, 2}
 
 
@@ -120,14 +120,14 @@ def test_a_judge_that_always_says_the_first_is_caught_by_status(begin_alignment,
     junior = made.recipe.generator
     made.make(propose.plan(made.run, made.recipe, junior), propose.stage(made.recipe, junior), weak)
     made.make(judge.plan(made.run, made.recipe), judge.stage(made.recipe), AlwaysFirst())
-    found = position_bias.places(made.run.artifact(VERDICTS))
+    found = position_bias.count_positions(made.run.artifact(VERDICTS))
     assert found.bias == 1.0 and found.favourite == 1
-    said = "\n".join(status.lines(made.run))
+    said = "\n".join(status.status_lines(made.run))
     assert "best by place shown: 1: 100% 2: 0%" in said and "WARNING: the judge prefers place 1" in said
 
 
 def test_a_fair_judge_is_not_accused(alignment):
-    assert "WARNING" not in "\n".join(status.lines(alignment.run))
+    assert "WARNING" not in "\n".join(status.status_lines(alignment.run))
 
 
 def test_chance_is_what_a_judge_by_lot_comes_to():

@@ -14,7 +14,7 @@ from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts import parse
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipes import load
+from speed_ray.recipes import load_recipe
 from speed_ray.records import Rejected
 from speed_ray.stages import synthesize
 from speed_ray.text import language, rules
@@ -49,7 +49,7 @@ def words(count: int, seed: int = 0) -> str:
 
 def drawn(name: str, slot: str, rows: int = 20_000) -> dict[object, float]:
     """Share of each value of a slot, over the rows of a seed."""
-    kind, rng = kinds.load(name), random.Random(1)
+    kind, rng = kinds.load_kind(name), random.Random(1)
     counts = collections.Counter(kind.slots(rng)[slot] for _ in range(rows))
     return {value: count / rows for value, count in counts.items()}
 
@@ -60,12 +60,12 @@ def reason(kind: Kind, fields: dict[str, str], **slots: object) -> str | None:
 
 
 def test_the_five_kinds_are_there() -> None:
-    assert [name for name in kinds.names() if name in FIVE] == FIVE
+    assert [name for name in kinds.kind_names() if name in FIVE] == FIVE
 
 
 @pytest.mark.parametrize("name", FIVE)
 def test_a_kind_is_whole(name: str) -> None:
-    kind = kinds.load(name)
+    kind = kinds.load_kind(name)
     named = [field.name for field in kind.fields]
     assert kind.name == name
     assert list(kind.schema["properties"]) == named == kind.schema["required"]
@@ -76,7 +76,7 @@ def test_a_kind_is_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIVE)
 def test_slots_are_a_function_of_the_generator(name: str) -> None:
-    kind = kinds.load(name)
+    kind = kinds.load_kind(name)
     assert kind.slots(random.Random(5)) == kind.slots(random.Random(5))
     assert json.loads(json.dumps(kind.slots(random.Random(5)))) == kind.slots(random.Random(5))
 
@@ -109,8 +109,8 @@ def test_adding_a_kind_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "limerick.py").write_text(LIMERICK)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    kind = kinds.load("limerick")
-    assert load("miniature", ["mix={limerick: 1}"]).mix == {"limerick": 1}
+    kind = kinds.load_kind("limerick")
+    assert load_recipe("miniature", ["mix={limerick: 1}"]).mix == {"limerick": 1}
 
     rng = random.Random(0)
     slots, prompts = kind.slots(rng), Prompts()
@@ -118,9 +118,9 @@ def test_adding_a_kind_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Match a limerick" in prompts.brainstorm(kind, "Bees", 5, "English", rng)[0]["content"]
 
     five = {"limerick": "a\nb\nc\nd\ne", "sentence": "Bees hum."}
-    assert parse.example_fields(json.dumps(five), kind, slots, "English") == five
+    assert parse.parse_example(json.dumps(five), kind, slots, "English") == five
     with pytest.raises(Rejected, match="not_five_lines"):
-        parse.example_fields(json.dumps(five | {"limerick": "a"}), kind, slots, "English")
+        parse.parse_example(json.dumps(five | {"limerick": "a"}), kind, slots, "English")
 
 
 def test_a_kind_that_no_run_asks_for_changes_no_plan(
@@ -128,11 +128,11 @@ def test_a_kind_that_no_run_asks_for_changes_no_plan(
 ) -> None:
     job = make_job().begin()
     before = synthesize.plan(job.run, job.recipe)
-    assert before.identity["kinds"] == {name: kinds.digest(name) for name in job.recipe.mix}
+    assert before.identity["kinds"] == {name: kinds.kind_digest(name) for name in job.recipe.mix}
     (tmp_path / "limerick.py").write_text(LIMERICK)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    assert "limerick" in kinds.names()
+    assert "limerick" in kinds.kind_names()
     assert synthesize.plan(job.run, job.recipe) == before
 
 
@@ -143,7 +143,7 @@ def test_a_kind_with_a_field_that_the_embedder_never_sees_is_refused(
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
     with pytest.raises(UserError, match=r"kinds/sonnet.py: the fields are limerick, mood, sentence, but query"):
-        kinds.load("sonnet")
+        kinds.load_kind("sonnet")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_kind_with_a_field_that_the_embedder_never_sees_is_refused(
 def test_classification_refuses(changed: dict[str, str], why: str | None) -> None:
     text = "river, green table: walk under seven lamps"
     fields = {"input_text": text, "label": "late payment", "misleading_label": "lost card"} | changed
-    assert reason(kinds.load("classification"), fields, min_words=10, max_words=None) == why
+    assert reason(kinds.load_kind("classification"), fields, min_words=10, max_words=None) == why
 
 
 def test_a_label_is_found_in_a_script_without_spaces() -> None:
@@ -192,7 +192,7 @@ def test_a_label_is_found_in_a_script_without_spaces() -> None:
 def test_retrieval_refuses(query: str, positive: str, why: str | None) -> None:
     fields = {"user_query": query, "positive_document": positive, "hard_negative_document": words(60, seed=2)}
     slots = {"min_words": 50, "query_min_words": None, "query_max_words": 15}
-    assert reason(kinds.load("retrieval"), fields, **slots) == why
+    assert reason(kinds.load_kind("retrieval"), fields, **slots) == why
 
 
 def test_a_document_is_long_enough_before_the_reply_would_be_cut() -> None:
@@ -202,7 +202,7 @@ def test_a_document_is_long_enough_before_the_reply_would_be_cut() -> None:
 
 
 def test_sts_lets_texts_share_words_but_not_all() -> None:
-    sts = kinds.load("sts")
+    sts = kinds.load_kind("sts")
     fields = {"S1": "the lamp hums at night", "S2": "at night the lamp hums", "S3": "the lamp hums at noon"}
     assert reason(sts, fields, min_words=4) is None
     assert reason(sts, fields | {"S3": "The lamp hums  at night"}, min_words=4) == "same_text"
@@ -212,7 +212,7 @@ def test_sts_lets_texts_share_words_but_not_all() -> None:
 
 
 def test_matching_keeps_its_lengths() -> None:
-    short, long = kinds.load("matching_short"), kinds.load("matching_long")
+    short, long = kinds.load_kind("matching_short"), kinds.load_kind("matching_long")
     assert reason(short, {"input": "a lamp", "positive_document": "a light"}) is None
     assert reason(short, {"input": "a lamp", "positive_document": words(100)}) == "too_long"
     assert reason(short, {"input": "Input: a lamp", "positive_document": "a light"}) is None
@@ -238,7 +238,7 @@ def test_english_is_not_taken_for_another_language() -> None:
         texts += [row["text"] for row in csv.DictReader(file)]
     rng, vocabulary = random.Random(0), sorted({word for text in texts for word in text.lower().split()})
     salads = [" ".join(rng.choices(vocabulary, k=rng.choice([12, 60]))) for _ in range(1000)]
-    assert [text for text in texts + salads if language.mistaken(text, "English")] == []
+    assert [text for text in texts + salads if language.other_language(text, "English")] == []
 
 
 @pytest.mark.parametrize(
@@ -253,11 +253,12 @@ def test_english_is_not_taken_for_another_language() -> None:
 )
 def test_another_language_is_seen(text: str, code: str) -> None:
     [own] = [name for name, known in language.CODES.items() if known == code]
-    assert language.mistaken(text, "English") == code
-    assert language.mistaken(text, own) is None
+    assert language.other_language(text, "English") == code
+    assert language.other_language(text, own) is None
 
 
 def test_shouting_is_still_english() -> None:
     assert (
-        language.mistaken("WHERE IS MY MONEY I WAS USING MY CARD AND IT DISAPPEARED FROM MY POCKET", "English") is None
+        language.other_language("WHERE IS MY MONEY I WAS USING MY CARD AND IT DISAPPEARED FROM MY POCKET", "English")
+        is None
     )

@@ -376,10 +376,10 @@ def test_the_service_is_an_application_that_serve_builds(monkeypatch: pytest.Mon
     (service,) = ray("service")
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
     (application,) = config.applications
-    assert application.import_path == f"{builder.__name__}:{builder.build.__name__}"
+    assert application.import_path == f"{builder.__name__}:{builder.build_app.__name__}"
     arguments = builder.Arguments.model_validate(application.args)
     (tmp_path / "modules.json").write_text("[]")
-    built = builder.build(arguments.model_copy(update={"model": str(tmp_path)}))
+    built = builder.build_app(arguments.model_copy(update={"model": str(tmp_path)}))
     assert built._bound_deployment._deployment_config.autoscaling_config.max_replicas == 4
 
 
@@ -403,7 +403,7 @@ def _recipe(job: Manifest) -> Recipe:
     command = ast.literal_eval(called.args[0].elts[0])
     group = typer.main.get_command(cli.app)
     context = group.commands[command].make_context(command, options)
-    recipe = recipes.load(context.params["recipe"], context.params["set_"] or ())
+    recipe = recipes.load_recipe(context.params["recipe"], context.params["set_"] or ())
     if context.params.get("until"):
         pipeline.up_to(context.params["until"].replace("-", "_"), recipe)
     return recipe

@@ -16,7 +16,7 @@ from speed_ray.engines.base import Request
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import UserError
 from speed_ray.miniature import base_model, corpus, teacher, truth, words, world
-from speed_ray.prompts.parse import example_fields, tasks
+from speed_ray.prompts.parse import parse_example, parse_tasks
 from speed_ray.recipes.schema import ScriptedEngine
 
 OUTSIDE = "Automotive/Auto Shows"
@@ -25,7 +25,7 @@ ALL_KINDS = ("classification", "sts", "retrieval", "matching_short", "matching_l
 
 def facts(kind: str, topic: str, seed: int, stage: str = "draft", **more: object) -> teacher.Facts:
     """What a stage tells an engine about one prompt, with slots drawn as a stage draws them."""
-    slots = kinds.load(kind).slots(random.Random(seed))
+    slots = kinds.load_kind(kind).slots(random.Random(seed))
     return {"stage": stage, "kind": kind, "topic": topic, "task": "", "slots": slots, "language": "English", **more}
 
 
@@ -65,8 +65,8 @@ def test_word_overlap_prefers_the_hard_negative_while_truth_knows_better(kind: s
         nearer = [truth.similarity(query, text, told["topic"]) for text in (positive, negative)]
         covered = [truth.about(text, told["topic"]) for text in (positive, negative)]
         assert nearer[0] > nearer[1] or covered[0] > covered[1]
-        assert truth.score(kind, told["topic"], query, positive, [negative]) > 0.9
-        assert truth.score(kind, told["topic"], query, negative, [positive]) < 0.5
+        assert truth.truth_score(kind, told["topic"], query, positive, [negative]) > 0.9
+        assert truth.truth_score(kind, told["topic"], query, negative, [positive]) < 0.5
     assert right / 96 < 0.25
 
 
@@ -87,7 +87,7 @@ def test_the_teachers_best_is_true_and_the_same_on_another_topic_is_not(kind: st
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("corruption", ["garbage", "shuffled", "half", "swapped", "spoilt_words"])
 def test_each_corruption_of_an_example_lowers_its_truth(kind: str, corruption: str) -> None:
-    definition = kinds.load(kind)
+    definition = kinds.load_kind(kind)
     pairs = drafts(kind, 48)
     for number, (told, fields) in enumerate(pairs):
         other = pairs[(number + 1) % len(pairs)][1]  # of another topic
@@ -114,10 +114,10 @@ def corrupt(
 def test_more_of_the_answer_is_never_less_true_and_nothing_is_worth_nothing() -> None:
     ask, topic = "how do i knead the warm oven", "Home/Kitchen/Baking"
     growing = ["experts fold it", "experts fold the stove", "experts fold the toasty stove"]
-    scores = [truth.score("matching_short", topic, ask, answer, []) for answer in growing]
+    scores = [truth.truth_score("matching_short", topic, ask, answer, []) for answer in growing]
     assert scores == sorted(scores) and scores[0] < scores[-1]
-    assert truth.score("matching_short", topic, ask, "", []) == 0.0
-    assert truth.score("sts", topic, "", "", [""]) == 0.0
+    assert truth.truth_score("matching_short", topic, ask, "", []) == 0.0
+    assert truth.truth_score("sts", topic, "", "", [""]) == 0.0
 
 
 # --- the teacher
@@ -135,7 +135,7 @@ def test_the_teacher_is_the_same_for_a_seed_and_another_for_the_next(kind: str) 
 def test_the_teachers_examples_pass_the_checks_of_their_kind(kind: str, topic: str | None) -> None:
     for seed in range(120):
         told = facts(kind, topic or world.topics()[seed % 24], seed)
-        example_fields(teacher.answer(told, seed), kinds.load(kind), told["slots"], "English")
+        parse_example(teacher.answer(told, seed), kinds.load_kind(kind), told["slots"], "English")
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
@@ -151,7 +151,7 @@ def test_the_teachers_tasks_are_as_many_as_asked_and_far_from_each_other() -> No
     first_of_each = []
     for seed, (kind, topic) in enumerate(told):
         reply = teacher.answer(facts(kind, topic, seed, "brainstorm", ask=5), seed)
-        found = tasks(reply, 5)
+        found = parse_tasks(reply, 5)
         assert len(found) == 5
         assert all(world.topic(topic).name in task for task in found)
         first_of_each += found
@@ -171,7 +171,7 @@ def test_the_judge_finds_the_best_and_the_worst() -> None:
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_revision_is_truer_where_it_can_be_and_keeps_what_is_good(kind: str) -> None:
-    definition = kinds.load(kind)
+    definition = kinds.load_kind(kind)
     for told, fields in drafts(kind, 24):
         poor = {**fields, definition.positive: "the weather is nice"}
         reply = json.loads(teacher.answer({**told, "stage": "critique", "fields": poor}, 1))
@@ -195,8 +195,8 @@ def test_the_engine_answers_n_samples_and_is_named_for_what_it_is() -> None:
 
 
 def test_the_base_model_never_reads_the_fields_of_a_kind() -> None:
-    names = {field.name for kind in kinds.names() for field in kinds.load(kind).fields}
-    pages = corpus.pages(0)
+    names = {field.name for kind in kinds.kind_names() for field in kinds.load_kind(kind).fields}
+    pages = corpus.corpus_pages(0)
     for page in (next(pages) for _ in range(2000)):
         assert not any(f'"{name}"' in page for name in names)
 
@@ -260,7 +260,7 @@ def test_the_folder_is_an_ordinary_one_that_transformers_loads(quick: Path) -> N
 def test_the_base_model_speaks_of_the_topic_that_a_page_is_headed_with() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = base_model.ensure("base")
+    folder = base_model.ensure_base_model("base")
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     on_topic = []
     for path in world.topics():
@@ -273,4 +273,4 @@ def test_the_base_model_speaks_of_the_topic_that_a_page_is_headed_with() -> None
 
 def test_an_unknown_miniature_model_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match="miniature://base"):
-        base_model.ensure("huge")
+        base_model.ensure_base_model("huge")

@@ -4,8 +4,8 @@ from speed_ray.evaluation import bm25, datasets
 from speed_ray.evaluation.metrics import Ranking
 from speed_ray.miniature import retrieval_set, truth
 
-DOCUMENTS, QUERIES, RELEVANT = retrieval_set.drawn()
-LOADED = datasets.load("retrieval", (datasets.MINIATURE,))
+DOCUMENTS, QUERIES, RELEVANT = retrieval_set.draw_queries()
+LOADED = datasets.load_dataset("retrieval", (datasets.MINIATURE,))
 
 
 def topic_of(name):
@@ -16,7 +16,7 @@ def test_every_topic_has_its_documents_and_every_document_its_questions():
     assert len(DOCUMENTS) == len(set(DOCUMENTS.values())) == 24 * 12
     assert len(QUERIES) == len(set(QUERIES.values())) == 24 * 12 * 2
     assert sorted(RELEVANT) == sorted(QUERIES)
-    assert retrieval_set.drawn() == (DOCUMENTS, QUERIES, RELEVANT)
+    assert retrieval_set.draw_queries() == (DOCUMENTS, QUERIES, RELEVANT)
 
 
 def test_one_document_alone_has_all_that_a_question_asks_for():
@@ -38,4 +38,4 @@ def test_who_knows_what_words_mean_finds_every_answer_and_word_overlap_few():
         for query, text in QUERIES.items()
     }
     assert Ranking(found).scores(LOADED)["ndcg_at_10"] == 1.0
-    assert bm25.rank(LOADED).scores(LOADED)["ndcg_at_10"] < 0.2
+    assert bm25.bm25_ranking(LOADED).scores(LOADED)["ndcg_at_10"] < 0.2

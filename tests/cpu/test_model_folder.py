@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speed_ray.engines import model_folder
-from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, find_model, folder_digest
+from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, folder_digest, resolve_model
 from speed_ray.errors import UserError
 
 
@@ -65,11 +65,11 @@ def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
 
 
 def test_a_path_to_nothing_is_refused_and_a_hub_name_passes(tmp_path: Path) -> None:
-    assert find_model("someone/some-model-0.5B") is None
-    assert find_model(str(tmp_path)) == tmp_path
+    assert resolve_model("someone/some-model-0.5B") is None
+    assert resolve_model(str(tmp_path)) == tmp_path
     for gone in (str(tmp_path / "gone"), "./gone", "../gone", "a/b/c"):
         with pytest.raises(UserError, match="no model folder"):
-            find_model(gone)
+            resolve_model(gone)
 
 
 def test_an_adapter_tells_its_rank(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_the_first_publication_counts(model, tmp_path):
 
 def test_a_local_model_is_its_own_folder(model, tmp_path):
     model.publish(trained(tmp_path / "a"), {})
-    assert trained_models.fetch(f"{tmp_path}/run/models/junior").is_relative_to(tmp_path / "run" / "models" / "junior")
+    assert trained_models.fetch_model(f"{tmp_path}/run/models/junior").is_relative_to(
+        tmp_path / "run" / "models" / "junior"
+    )
 
 
 @pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"weighty"), Path.unlink])
@@ -104,7 +106,7 @@ def test_a_damaged_remote_model_is_not_cached(bucket, tmp_path):
 @pytest.mark.parametrize("uri", ["junior", "run/junior", "/models/junior", "run/models/junior/deep"])
 def test_an_address_that_names_no_model(uri):
     with pytest.raises(UserError, match="does not name a trained model"):
-        trained_models.fetch(uri)
+        trained_models.fetch_model(uri)
 
 
 def test_the_digest_is_of_the_weights_not_of_the_facts(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speed_ray.curation import near_duplicates
-from speed_ray.curation.near_duplicates import Pile, sketch
+from speed_ray.curation.near_duplicates import MinHashIndex, sketch
 from speed_ray.text import token_hashes
 
 Find = Callable[..., list[int]]
@@ -20,9 +20,9 @@ def find(tmp_path: Path) -> Find:
     """The first that each text repeats; texts are added three at a time."""
 
     def find(texts: list[str], similarity: float = 0.6, wanted: list[bool] | None = None) -> list[int]:
-        pile = Pile(tmp_path)
+        pile = MinHashIndex(tmp_path)
         for begin in range(0, len(texts), 3):
-            pile.add(sketch(token_hashes.read(texts[begin : begin + 3])))
+            pile.add(sketch(token_hashes.hash_tokens(texts[begin : begin + 3])))
         found = pile.repeated(np.array(wanted or [True] * len(texts)), similarity)
         pile.close()
         return found.tolist()

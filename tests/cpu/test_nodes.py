@@ -7,7 +7,7 @@ from ray.cluster_utils import Cluster
 
 from speed_ray.errors import UserError
 from speed_ray.on_ray import capacity
-from speed_ray.on_ray.capacity import need
+from speed_ray.on_ray.capacity import resources_needed
 from speed_ray.recipes.schema import Pool, TrainingWorkers
 from speed_ray.storage.run import Run
 
@@ -29,7 +29,7 @@ HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
     ],
 )
 def test_how_many_a_node_holds(takes, fit):
-    assert need("synthesize.pool", takes).fits(HOST, {"zone": "a"}) == fit
+    assert resources_needed("synthesize.pool", takes).fits(HOST, {"zone": "a"}) == fit
 
 
 @pytest.mark.slow
@@ -102,4 +102,4 @@ def test_a_clock_that_is_off_is_told_and_harms_nothing(tmp_path, caplog):
 
 def test_workers_that_come_and_go_need_room_for_the_fewest():
     workers = TrainingWorkers(count=4, least=2, gpus=1)
-    assert need("junior.workers", workers, workers.counts[0]).count == 2
+    assert resources_needed("junior.workers", workers, workers.counts[0]).count == 2

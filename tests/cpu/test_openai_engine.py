@@ -24,8 +24,8 @@ from tiny_endpoint import (
 )
 
 from speed_ray.engines import openai
-from speed_ray.engines.base import EngineRefused, PromptTooLong
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.base import FatalEngineError, PromptTooLong
+from speed_ray.engines.budget import Usage
 from speed_ray.engines.openai import OpenAI
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import OpenAIEngine
@@ -163,7 +163,7 @@ async def test_every_row_finishes_once_among_many_faults(connect) -> None:
 async def test_a_website_is_no_endpoint(endpoint, connect) -> None:
     endpoint.answer = saying(b"<html>Welcome!</html>", "text/html")
     ends = await all_of(await connect(), 30)
-    assert all(isinstance(end, EngineRefused) for end in ends)
+    assert all(isinstance(end, FatalEngineError) for end in ends)
     assert "check teacher.base_url" in str(ends[0]) and "Welcome!" in str(ends[0])
     assert len(endpoint.asked) <= openai.STRANGE + 8
 
@@ -197,7 +197,7 @@ async def test_a_page_among_answers_passes(endpoint, connect) -> None:
 async def test_a_hopeless_answer_stops_every_row_at_once(endpoint, connect, answer, names) -> None:
     endpoint.answer = answer
     ends = await all_of(await connect(in_flight=4), 50)
-    assert all(isinstance(end, EngineRefused) for end in ends)
+    assert all(isinstance(end, FatalEngineError) for end in ends)
     assert len(endpoint.asked) <= 4
     assert names in str(ends[0]) and endpoint.url in str(ends[0])
 
@@ -209,7 +209,7 @@ async def test_a_refusal_wakes_those_that_wait_for_another_try(endpoint, connect
 
     endpoint.answer = answer
     ends = await asyncio.wait_for(all_of(await connect(in_flight=1), 2), 20)
-    assert [type(end) for end in ends] == [EngineRefused, EngineRefused]
+    assert [type(end) for end in ends] == [FatalEngineError, FatalEngineError]
 
 
 async def test_an_endpoints_words_are_shown_short_and_without_control_characters(endpoint, connect) -> None:
@@ -250,6 +250,6 @@ async def test_an_address_where_nobody_is_ends_the_start_with_the_key_to_correct
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    engine = OpenAI(OpenAIEngine(engine="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1"), Spent())
+    engine = OpenAI(OpenAIEngine(engine="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1"), Usage())
     with pytest.raises(UserError, match=r"teacher\.base_url: nobody answers"):
         await engine.start()

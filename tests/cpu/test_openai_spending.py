@@ -8,8 +8,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tiny_endpoint import KEY, Endpoint, all_of, answers, completion, cut, refusing, texts
 
-from speed_ray.engines.base import EngineRefused
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.base import FatalEngineError
+from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Budget, Price
 
@@ -21,7 +21,7 @@ async def test_the_budget_of_calls_is_exact_over_a_restart(endpoint, connect) ->
     ends = await all_of(second, 50)
     assert len(texts(ends)) == 3
     assert len(endpoint.asked) == 10
-    refused = [end for end in ends if isinstance(end, EngineRefused)]
+    refused = [end for end in ends if isinstance(end, FatalEngineError)]
     assert len(refused) == 47
     assert "teacher.budget.calls" in str(refused[0]) and "10 of 10" in str(refused[0])
 
@@ -37,7 +37,7 @@ async def test_tokens_and_dollars_never_pass_the_budget_and_nearly_reach_it(endp
     client = await connect(budget=budget, price=price, in_flight=64)
     ends = await all_of(client, 200, max_tokens=100)
     calls = len(endpoint.asked)
-    assert isinstance(ends[-1], EngineRefused)
+    assert isinstance(ends[-1], FatalEngineError)
     assert calls == len(texts(ends))
     most, each, bound = (2000, 30, 117) if budget.tokens else (0.01, 0.00018, 0.00084)
     assert most - bound <= calls * each <= most
@@ -46,7 +46,7 @@ async def test_tokens_and_dollars_never_pass_the_budget_and_nearly_reach_it(endp
 async def test_answers_lost_on_the_way_count_against_the_budget(endpoint, connect) -> None:
     endpoint.answer = cut
     [end] = await all_of(await connect(budget=Budget(calls=3)), 1)
-    assert isinstance(end, EngineRefused)
+    assert isinstance(end, FatalEngineError)
     assert len(endpoint.asked) == 3
 
 
@@ -65,7 +65,7 @@ async def test_dollars_need_a_price(connect) -> None:
 
 
 async def test_counters_add_up(endpoint, connect) -> None:
-    client = await connect(spent=Spent(5, 500, 500), price=Price(input=1.0, output=10.0))
+    client = await connect(spent=Usage(5, 500, 500), price=Price(input=1.0, output=10.0))
     endpoint.first(2, refusing(500))
     await all_of(client, 4)
     assert client.counters == {
@@ -75,7 +75,7 @@ async def test_counters_add_up(endpoint, connect) -> None:
         "output_tokens": 80,
         "dollars": pytest.approx((40 * 1 + 80 * 10) / 1e6),
     }
-    assert client.spent == Spent(9, 540, 580)
+    assert client.spent == Usage(9, 540, 580)
 
 
 @pytest.mark.parametrize("status", [401, 404, 400, 500])

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from speed_ray.on_ray.progress import Tally
+from speed_ray.on_ray.progress import StageProgress
 from speed_ray.recipes.schema import ScriptedEngine
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import Counts, Plan
 
 
 @pytest.fixture
-def tally(tmp_path: Path) -> Tally:
+def tally(tmp_path: Path) -> StageProgress:
     plan = Plan(stage=EXAMPLES, rows=4, shard_rows=2)
-    return Tally(Run(str(tmp_path)).artifact(EXAMPLES), plan, ScriptedEngine(engine="scripted"))
+    return StageProgress(Run(str(tmp_path)).artifact(EXAMPLES), plan, ScriptedEngine(engine="scripted"))
 
 
 def test_a_job_without_a_shard_yet_says_what_it_waits_for(tally):

@@ -66,17 +66,17 @@ def same_as_golden(name: str, text: str) -> bool:
 
 @pytest.mark.parametrize("name", FIVE)
 def test_golden_synthesize(name: str, prompts: Prompts) -> None:
-    assert same_as_golden(f"synthesize-{name}", synthesized(prompts, kinds.load(name)))
+    assert same_as_golden(f"synthesize-{name}", synthesized(prompts, kinds.load_kind(name)))
 
 
 @pytest.mark.parametrize("name", [name for name in FIVE if name != "sts"])
 def test_golden_brainstorm(name: str, prompts: Prompts) -> None:
-    assert same_as_golden(f"brainstorm-{name}", brainstormed(prompts, kinds.load(name)))
+    assert same_as_golden(f"brainstorm-{name}", brainstormed(prompts, kinds.load_kind(name)))
 
 
 @pytest.mark.parametrize("name", ["retrieval", "sts"])
 def test_golden_alignment(name: str, prompts: Prompts) -> None:
-    kind = kinds.load(name)
+    kind = kinds.load_kind(name)
     assert same_as_golden(f"judge-{name}", judged(prompts, kind))
     assert same_as_golden(f"critique-{name}", criticised(prompts, kind))
     assert same_as_golden(f"revise-{name}", revised(prompts, kind))
@@ -85,7 +85,7 @@ def test_golden_alignment(name: str, prompts: Prompts) -> None:
 @pytest.mark.parametrize("name", FIVE)
 def test_every_prompt_of_a_kind_is_whole(name: str, prompts: Prompts) -> None:
     """No slot leaves a hole, whatever is drawn; the fields asked for are the kind's, in order."""
-    kind = kinds.load(name)
+    kind = kinds.load_kind(name)
     for seed in range(200):
         text = synthesized(prompts, kind, seed)
         positions = [text.index(f'"{field.name}"') for field in kind.fields]
@@ -95,7 +95,7 @@ def test_every_prompt_of_a_kind_is_whole(name: str, prompts: Prompts) -> None:
 
 def test_guidelines_are_shuffled_where_the_kind_says_so(prompts: Prompts) -> None:
     def orders(name: str) -> int:
-        kind = kinds.load(name)
+        kind = kinds.load_kind(name)
         slots = kind.slots(random.Random(0))
         return len({str(prompts.synthesize(kind, slots, "a", "b", "English", random.Random(i))) for i in range(20)})
 
@@ -104,24 +104,24 @@ def test_guidelines_are_shuffled_where_the_kind_says_so(prompts: Prompts) -> Non
 
 
 def test_prompts_are_a_function_of_the_generator(prompts: Prompts) -> None:
-    kind = kinds.load("retrieval")
+    kind = kinds.load_kind("retrieval")
     assert synthesized(prompts, kind, 3) == synthesized(Prompts(), kind, 3)
     assert brainstormed(prompts, kind, 3) == brainstormed(Prompts(), kind, 3) != brainstormed(prompts, kind, 4)
 
 
 @pytest.mark.parametrize("hostile", ["{{ 7 * 7 }}", "{% for x in y %}", "{# gone #}", "{{ ''.__class__.__mro__ }}"])
 def test_topics_and_tasks_are_never_templates(hostile: str, prompts: Prompts) -> None:
-    assert hostile in synthesized(prompts, kinds.load("sts"), topic=hostile)
-    assert hostile in synthesized(prompts, kinds.load("retrieval"), task=hostile)
-    assert hostile in brainstormed(prompts, kinds.load("retrieval"), topic=hostile)
-    assert hostile in judged(prompts, kinds.load("retrieval"), candidates=("{}", hostile))
-    assert hostile in criticised(prompts, kinds.load("retrieval"), example=hostile)
-    assert hostile in revised(prompts, kinds.load("retrieval"), example=hostile)
+    assert hostile in synthesized(prompts, kinds.load_kind("sts"), topic=hostile)
+    assert hostile in synthesized(prompts, kinds.load_kind("retrieval"), task=hostile)
+    assert hostile in brainstormed(prompts, kinds.load_kind("retrieval"), topic=hostile)
+    assert hostile in judged(prompts, kinds.load_kind("retrieval"), candidates=("{}", hostile))
+    assert hostile in criticised(prompts, kinds.load_kind("retrieval"), example=hostile)
+    assert hostile in revised(prompts, kinds.load_kind("retrieval"), example=hostile)
 
 
 def test_what_varies_comes_last(prompts: Prompts) -> None:
     """Two prompts of a kind share their beginning, up to the guidelines, for the engine's prefix cache."""
-    kind = kinds.load("retrieval")
+    kind = kinds.load_kind("retrieval")
     one, other = synthesized(prompts, kind, 1), synthesized(prompts, kind, 2)
     shared = one[: one.index("Keep to these guidelines")]
     assert shared and one != other and other.startswith(shared)
@@ -131,9 +131,9 @@ def test_a_recipes_templates_replace_ours_name_by_name(tmp_path: Path, prompts: 
     (tmp_path / "synthesize.jinja").write_text("For all: {{ task }}{{ topic }}")
     (tmp_path / "synthesize-retrieval.jinja").write_text("For retrieval: {{ task }}")
     own = Prompts(str(tmp_path))
-    assert synthesized(own, kinds.load("retrieval")) == "For retrieval: Sort bees."
-    assert synthesized(own, kinds.load("sts")) == f"For all: {TOPIC}"
-    kind = kinds.load("retrieval")
+    assert synthesized(own, kinds.load_kind("retrieval")) == "For retrieval: Sort bees."
+    assert synthesized(own, kinds.load_kind("sts")) == f"For all: {TOPIC}"
+    kind = kinds.load_kind("retrieval")
     assert brainstormed(own, kind) == brainstormed(prompts, kind)
 
 
@@ -147,8 +147,8 @@ def test_their_general_template_outranks_ours_for_one_kind(tmp_path: Path, monke
     (ours / "synthesize-sts.jinja").write_text("ours for sts")
     (theirs / "synthesize.jinja").write_text("theirs")
     monkeypatch.setattr(render, "OURS", ours)
-    assert synthesized(Prompts(), kinds.load("sts")) == "ours for sts"
-    assert synthesized(Prompts(str(theirs)), kinds.load("sts")) == "theirs"
+    assert synthesized(Prompts(), kinds.load_kind("sts")) == "ours for sts"
+    assert synthesized(Prompts(str(theirs)), kinds.load_kind("sts")) == "theirs"
 
 
 def test_digests_name_the_text_in_use(tmp_path: Path, prompts: Prompts) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Sample
-from speed_ray.prompts.parse import example_fields
+from speed_ray.prompts.parse import parse_example
 from speed_ray.records import Rejected
 from speed_ray.stages import example_request, propose
 from speed_ray.storage.planned_rows import PlannedRow
@@ -45,12 +45,14 @@ def test_candidates_are_the_fit_samples_in_the_order_they_came(alignment):
     lists = alignment.rows(CANDIDATES)
     assert len({len(row["candidates"]) for row in lists}) > 1, "the weak model wrote no unfit sample"
     for row in lists:
-        kind = kinds.load(row["kind"])
-        slots, language, _ = example_request.draw(alignment.recipe, kind, row["row_id"], example_request.PROPOSE)
+        kind = kinds.load_kind(row["kind"])
+        slots, language, _ = example_request.sample_slots(
+            alignment.recipe, kind, row["row_id"], example_request.PROPOSE
+        )
         fit = []
         for text in last[row["row_id"]]:
             with contextlib.suppress(Rejected):
-                fit.append(example_request.as_reply(example_fields(text, kind, slots, language)))
+                fit.append(example_request.to_json(parse_example(text, kind, slots, language)))
         assert row["candidates"] == fit
 
 

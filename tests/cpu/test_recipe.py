@@ -5,7 +5,7 @@ import yaml
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.storage.fingerprint import what_decides
+from speed_ray.storage.fingerprint import identity_fields
 
 MINIMAL = "topics: {source: t.txt}\nteacher: {engine: scripted}\ngenerator: {engine: simulated}"
 OPENAI = "generator={engine: openai, model: m, base_url: http://localhost/v1}"
@@ -13,7 +13,7 @@ OPENAI = "generator={engine: openai, model: m, base_url: http://localhost/v1}"
 
 def complaint(*overrides: str) -> str:
     with pytest.raises(UserError) as caught:
-        recipes.load("miniature", overrides)
+        recipes.load_recipe("miniature", overrides)
     return str(caught.value)
 
 
@@ -89,7 +89,7 @@ def test_a_malformed_override_repeats_what_was_written(override):
 
 
 def test_overrides_are_yaml_laid_over_the_file_in_order():
-    recipe = recipes.load(
+    recipe = recipes.load_recipe(
         "miniature",
         ["synthesize.examples=3", "generator.args.max_model_len=64", "generator.args.x={a: [1, 2]}", "prompts=a=b",
          "seed=1", "seed=2", "mix={sts: 1}"],
@@ -104,7 +104,7 @@ def test_a_key_is_set_in_its_own_place_alone(tmp_path):
     """YAML anchors are for writing a mapping once; two keys that share one are still two."""
     path = tmp_path / "shared.yaml"
     path.write_text(f"{MINIMAL}\nsenior: &dpo {{epochs: 2.0}}\nrevisor: {{dpo: *dpo}}\n")
-    recipe = recipes.load(str(path), ["revisor.dpo.epochs=5"])
+    recipe = recipes.load_recipe(str(path), ["revisor.dpo.epochs=5"])
     assert (recipe.senior.epochs, recipe.revisor.dpo.epochs) == (2.0, 5.0)
 
 
@@ -113,26 +113,28 @@ def test_a_key_is_read_from_the_environment_only(monkeypatch):
     overrides = [OPENAI, "generator.api_key_env=SOME_KEY"]
     assert "generator.api_key_env names the environment variable SOME_KEY, which is not set" in complaint(*overrides)
     monkeypatch.setenv("SOME_KEY", "secret")
-    recipe = recipes.load("miniature", overrides)
-    assert "secret" not in recipes.dump(recipe)
+    recipe = recipes.load_recipe("miniature", overrides)
+    assert "secret" not in recipes.dump_yaml(recipe)
     monkeypatch.delenv("SOME_KEY")
-    assert recipes.check(yaml.safe_load(recipes.dump(recipe)), "recipe.yaml", environment=False) == recipe
+    assert recipes.validate(yaml.safe_load(recipes.dump_yaml(recipe)), "recipe.yaml", environment=False) == recipe
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", recipes.recipe_names())
 def test_every_packaged_recipe_loads_and_survives_a_dump(name):
     try:
-        recipe = recipes.load(name)
+        recipe = recipes.load_recipe(name)
     except UserError as error:
         assert "environment variable" in str(error)
         return
-    assert recipes.check(yaml.safe_load(recipes.dump(recipe)), "recipe.yaml") == recipe
-    assert recipes.dump(recipe) == recipes.dump(recipes.check(yaml.safe_load(recipes.dump(recipe)), "recipe.yaml"))
+    assert recipes.validate(yaml.safe_load(recipes.dump_yaml(recipe)), "recipe.yaml") == recipe
+    assert recipes.dump_yaml(recipe) == recipes.dump_yaml(
+        recipes.validate(yaml.safe_load(recipes.dump_yaml(recipe)), "recipe.yaml")
+    )
 
 
 def test_a_recipe_that_is_not_there_or_not_one_is_explained(tmp_path):
     with pytest.raises(UserError, match=r"--recipe minature: no such file.*did you mean 'miniature'"):
-        recipes.load("minature")
+        recipes.load_recipe("minature")
     file = tmp_path / "r.yaml"
     for content, expected in [
         (b"", "must be a mapping of recipe keys, not NoneType"),
@@ -144,12 +146,12 @@ def test_a_recipe_that_is_not_there_or_not_one_is_explained(tmp_path):
     ]:
         file.write_bytes(content)
         with pytest.raises(UserError, match=expected) as caught:
-            recipes.load(str(file))
+            recipes.load_recipe(str(file))
         assert str(file) in str(caught.value)
 
 
 def identity(*overrides: str) -> dict:
-    return what_decides(recipes.load("miniature", [OPENAI, *overrides]))
+    return identity_fields(recipes.load_recipe("miniature", [OPENAI, *overrides]))
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_what_decides_a_row_changes_the_identity(override):
 
 
 def test_of_vllms_arguments_only_those_that_decide_a_token_count():
-    plain = what_decides(recipes.load("miniature"))
+    plain = identity_fields(recipes.load_recipe("miniature"))
     fast = ["generator.args.tensor_parallel_size=2", "generator.args.gpu_memory_utilization=0.5"]
-    assert what_decides(recipes.load("miniature", fast)) == plain
-    assert what_decides(recipes.load("miniature", ["generator.args.quantization=fp8"])) != plain
+    assert identity_fields(recipes.load_recipe("miniature", fast)) == plain
+    assert identity_fields(recipes.load_recipe("miniature", ["generator.args.quantization=fp8"])) != plain
 
 
 def test_the_order_in_which_languages_were_written_changes_nothing():
-    one = recipes.load("miniature", ["languages={English: 3, German: 1}"])
-    other = recipes.load("miniature", ["languages={German: 1, English: 3}"])
+    one = recipes.load_recipe("miniature", ["languages={English: 3, German: 1}"])
+    other = recipes.load_recipe("miniature", ["languages={German: 1, English: 3}"])
     assert list(one.languages.items()) == list(other.languages.items())

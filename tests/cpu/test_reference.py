@@ -27,11 +27,11 @@ def example(number: int, query: str, positive: str, *others: str, kind: str = "r
 
 def curated(run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]]:
     plan = Plan(EXAMPLES, rows=len(rows), shard_rows=4)
-    driver_stage.publish(
-        run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.Passed(row["id"], row, None) for row in rows)
+    driver_stage.publish_rows(
+        run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.RowResult(row["id"], row, None) for row in rows)
     )
     fixed = ["synthesize.revise=false", "curate.held_out=0", f"curate.reference={MINILM}"]
-    artifact = curate.publish(run, curate.prepare(run, recipes.load("miniature", [*fixed, *overrides])))
+    artifact = curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", [*fixed, *overrides])))
     files = [commit.files for commit in artifact.commits()]
     return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
                  for role in (RECORDS, REJECTS))  # fmt: skip
@@ -136,7 +136,7 @@ def test_on_ray_the_verdicts_are_those_of_one_process(tmp_path):
 @pytest.mark.parametrize("key", ["margin=[0.1, 0.5]", "semantic_similarity=0.9"])
 def test_rules_of_a_reference_ask_for_one(key):
     with pytest.raises(UserError, match=r"told by an embedder: name one as curate\.reference"):
-        recipes.load("miniature", [f"curate.{key}"])
+        recipes.load_recipe("miniature", [f"curate.{key}"])
 
 
 def test_a_folder_that_is_no_sentence_transformer_is_named(run, tmp_path):

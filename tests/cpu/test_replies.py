@@ -39,7 +39,7 @@ PLAIN = Kind(  # a kind that accepts any text, so that only the reading is teste
 
 
 def read(text: str) -> dict[str, str]:
-    return parse.example_fields(text, PLAIN, {}, "English")
+    return parse.parse_example(text, PLAIN, {}, "English")
 
 
 def reason(text: str) -> str:
@@ -51,10 +51,10 @@ def reason(text: str) -> str:
 def outcome(text: str, said: dict[str, Any]) -> dict[str, Any]:
     try:
         if said["kind"] == "tasks":
-            return {"tasks": parse.tasks(text, 5)}
-        kind = kinds.load(said["kind"])
+            return {"tasks": parse.parse_tasks(text, 5)}
+        kind = kinds.load_kind(said["kind"])
         slots = kind.slots(random.Random(0)) | said.get("slots", {})
-        return {"fields": parse.example_fields(text, kind, slots, said.get("language", "English"))}
+        return {"fields": parse.parse_example(text, kind, slots, said.get("language", "English"))}
     except Rejected as rejected:
         return {"reason": rejected.reason, "detail": rejected.detail}
 
@@ -154,7 +154,7 @@ def test_nothing_but_rejected_is_raised(text: str) -> None:
     with contextlib.suppress(Rejected):
         read(text)
     with contextlib.suppress(Rejected):
-        parse.tasks(text, 5)
+        parse.parse_tasks(text, 5)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_many_hostile_quotes_end() -> None:
 
 
 def test_the_language_drawn_is_the_language_written() -> None:
-    sts = kinds.load("sts")
+    sts = kinds.load_kind("sts")
     fields = {
         "S1": "Der Zug nach Hamburg fährt heute wegen eines Unwetters erst zwei Stunden später ab.",
         "S2": "Wegen eines Unwetters verlässt der Hamburger Zug den Bahnhof heute mit zwei Stunden Verspätung.",
@@ -222,10 +222,10 @@ def test_the_language_drawn_is_the_language_written() -> None:
     }
     slots = sts.slots(random.Random(0))
     text = json.dumps(fields)
-    assert parse.example_fields(text, sts, slots, "German") == fields
-    assert parse.example_fields(text, sts, slots, "Klingon") == fields
+    assert parse.parse_example(text, sts, slots, "German") == fields
+    assert parse.parse_example(text, sts, slots, "Klingon") == fields
     with pytest.raises(Rejected, match="wrong_language"):
-        parse.example_fields(text, sts, slots, "English")
+        parse.parse_example(text, sts, slots, "English")
 
 
 def test_tasks() -> None:
@@ -240,11 +240,11 @@ def test_tasks() -> None:
         "a\nb",
         "\ud800",
     ]
-    assert parse.tasks(json.dumps({"tasks": listed}), 5) == ["Find  bolts.", "3D models of bolts, found."]
+    assert parse.parse_tasks(json.dumps({"tasks": listed}), 5) == ["Find  bolts.", "3D models of bolts, found."]
 
 
 def test_tasks_are_at_most_as_many_as_asked() -> None:
-    assert parse.tasks('{"tasks": ["a", "b", "c"]}', 2) == ["a", "b"]
+    assert parse.parse_tasks('{"tasks": ["a", "b", "c"]}', 2) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_tasks_are_at_most_as_many_as_asked() -> None:
 )
 def test_reasons_for_tasks(text: str, why: str) -> None:
     with pytest.raises(Rejected) as rejected:
-        parse.tasks(text, 5)
+        parse.parse_tasks(text, 5)
     assert rejected.value.reason == why
 
 

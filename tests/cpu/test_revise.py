@@ -10,7 +10,7 @@ from speed_ray import kinds
 from speed_ray.console import status
 from speed_ray.engines.base import PromptTooLong, Reply, Sample
 from speed_ray.errors import Interrupted
-from speed_ray.records import EXAMPLE, LESSON, REVISION
+from speed_ray.records import EXAMPLE, REVISION, SFT_EXAMPLE
 from speed_ray.stages import driver_stage, example_request, pair_revisions, revise, synthesize
 from speed_ray.storage.planned_rows import FollowedInputs
 from speed_ray.storage.run import EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES, REVISION_PAIRS, REVISIONS
@@ -31,7 +31,7 @@ class Answers:
         self.asked.append(request.row_id)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Reply([Sample(self.answer or example_request.as_reply(request.facts["fields"]), "stop", 1)], 1, 0.0)
+        return Reply([Sample(self.answer or example_request.to_json(request.facts["fields"]), "stop", 1)], 1, 0.0)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_example_whose_revision_is_unfit_is_kept_with_the_reason(written, ans
     rows, examples = revised_by(written, engine), written.rows(EXAMPLES)
     assert rows == [{**example, "revised": False, "kept_because": reason} for example in examples]
     assert sorted(engine.asked) == sorted(row["id"] for row in examples), "a single pass, and each once"
-    assert f"  kept as it was, {reason}: {len(examples)}" in status.lines(written.run)
+    assert f"  kept as it was, {reason}: {len(examples)}" in status.status_lines(written.run)
 
 
 def test_what_was_not_written_is_not_asked_about(written):
@@ -124,8 +124,8 @@ def test_the_generation_that_counts_is_followed(written):
 def test_an_example_is_written_back_as_the_fields_it_came_from(alignment):
     raw = {row["row_id"]: row["text"] for row in alignment.rows(EXAMPLES, REPLIES)}  # the last trial's
     for row in alignment.rows(EXAMPLES):
-        kind = kinds.load(row["kind"])
-        assert example_request.as_reply(example_request.fields_of(kind, row)) == example_request.as_reply(
+        kind = kinds.load_kind(row["kind"])
+        assert example_request.to_json(example_request.from_columns(kind, row)) == example_request.to_json(
             json.loads(raw[row["id"]])
         )
 
@@ -151,14 +151,14 @@ def pair_up(run, begin_alignment):
         for number, (example, reply, own) in zip(count(), given, strict=False):
             ids = {"id": f"r{number}", "row_id": f"r{number}", "parent_id": "list"}
             row = {**base, **ids, **remarks, "example": example, "reply": reply}
-            passed[REVISIONS].append(driver_stage.Passed(row["id"], row, None))
+            passed[REVISIONS].append(driver_stage.RowResult(row["id"], row, None))
             if own is not None:
                 row = {**base, "id": f"o{number}", "row_id": f"o{number}", "parent_id": ids["id"], "reply": own}
-                passed[OWN_REVISIONS].append(driver_stage.Passed(row["id"], row, None))
-        for name, schema in ((REVISIONS, REVISION), (OWN_REVISIONS, LESSON)):
+                passed[OWN_REVISIONS].append(driver_stage.RowResult(row["id"], row, None))
+        for name, schema in ((REVISIONS, REVISION), (OWN_REVISIONS, SFT_EXAMPLE)):
             plan = Plan(name, rows=len(passed[name]), shard_rows=2)
-            driver_stage.publish(run.artifact(name), plan, schema, iter(passed[name]))
-        artifact = pair_revisions.pair(run, recipe)
+            driver_stage.publish_rows(run.artifact(name), plan, schema, iter(passed[name]))
+        artifact = pair_revisions.pair_revisions(run, recipe)
         rows = [row for c in artifact.commits() if "records" in c.files
                 for row in artifact.read(c.files["records"].path).to_pylist()]  # fmt: skip
         return rows, artifact.manifest()["counts"]
@@ -186,7 +186,7 @@ def test_the_teachers_revision_is_preferred_to_what_the_revisor_would_do(pair_up
 
 
 def test_pairs_are_made_once_and_verified(alignment):
-    again = pair_revisions.pair(alignment.run, alignment.recipe)
+    again = pair_revisions.pair_revisions(alignment.run, alignment.recipe)
     assert len(list(again.commits())) == 5
     rows, rejects = alignment.rows(REVISION_PAIRS), alignment.rows(REVISION_PAIRS, REJECTS)
     assert len(rows) + len(rejects) == 46 and {row["reason"] for row in rejects} <= {"nothing_to_prefer"}

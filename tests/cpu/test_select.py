@@ -12,7 +12,7 @@ from obstore.store import MemoryStore
 from speed_ray import recipes
 from speed_ray.records import TASK, Row, content_id
 from speed_ray.stages import driver_stage
-from speed_ray.stages.select_tasks import Seen, select
+from speed_ray.stages.select_tasks import TaskDeduplicator, select_tasks
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
 from speed_ray.storage.shards import RECORDS, REJECTS, Plan
 from speed_ray.storage.store import ObjectStore
@@ -32,15 +32,15 @@ def propose(run: Run, proposals: list[Proposal]) -> None:
 
     rows = (row(number, *proposal) for number, proposal in enumerate(proposals))
     plan = Plan(PROPOSED_TASKS, rows=len(proposals), shard_rows=3)
-    driver_stage.publish(
-        run.artifact(PROPOSED_TASKS), plan, TASK, (driver_stage.Passed(row["id"], row, None) for row in rows)
+    driver_stage.publish_rows(
+        run.artifact(PROPOSED_TASKS), plan, TASK, (driver_stage.RowResult(row["id"], row, None) for row in rows)
     )
 
 
 def selected(run: Run, proposals: list[Proposal], *overrides: str) -> tuple[list[Row], list[Row]]:
     """Select. Returns the tasks and the rejects."""
     propose(run, proposals)
-    artifact = select(run, recipes.load("miniature", overrides))
+    artifact = select_tasks(run, recipes.load_recipe("miniature", overrides))
     files = [commit.files for commit in artifact.commits()]
     return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
                  for role in (RECORDS, REJECTS))  # fmt: skip
@@ -130,7 +130,7 @@ def similarity(one: str, other: str) -> float:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the list of real topics is not beside this checkout")
 def test_among_real_topics_nothing_kept_is_near_and_everything_dropped_is():
-    seen, dropped = Seen(0.7), []
+    seen, dropped = TaskDeduplicator(0.7), []
     lines = SHARED.read_text().splitlines()[:300]
     for line in lines:
         for form in ("Given a question about {}, find the passage that answers it", "Find what experts of {} write"):

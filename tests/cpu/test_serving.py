@@ -23,9 +23,9 @@ from tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
 from speed_ray.cli import main
 from speed_ray.on_ray import serve_env
 from speed_ray.serving import embedding_request, haproxy, proxy
-from speed_ray.serving.batcher import FORWARDS, Rounds
+from speed_ray.serving.batcher import FORWARDS, DynamicBatcher
 from speed_ray.serving.replica import Embed
-from speed_ray.serving.resolve_model import EMBEDDER, find
+from speed_ray.serving.resolve_model import EMBEDDER, resolve_served_model
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 
@@ -61,7 +61,7 @@ async def http_to(replica):
         answer = await replica(Request(scope, receive))
         await answer(scope, receive, send)
 
-    transport = httpx.ASGITransport(proxy.Front(app))
+    transport = httpx.ASGITransport(proxy.JsonErrors(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica/v1") as client:
         yield client
 
@@ -216,7 +216,7 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
             await send({"type": "http.response.start", "status": int(status), "headers": headers})
             await send({"type": "http.response.body", "body": b"Internal Server Error"})
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy.Front(app)), base_url="http://lost") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy.JsonErrors(app)), base_url="http://lost") as http:
         answer = await http.post("/v1/embeddings", json=ASK)
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["type"] == "server_error"
@@ -225,7 +225,7 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
 def test_haproxy_is_told_to_say_what_the_proxy_says_of_a_lost_replica():
     head, _, body = haproxy.error_page().partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
-    expected = embedding_request.Refused(503, haproxy.LOST).response()
+    expected = embedding_request.APIError(503, haproxy.LOST).response()
     assert status.split()[:2] == ["HTTP/1.1", "503"] and orjson.loads(body) == orjson.loads(expected.body)
     headers = dict(line.split(": ") for line in lines)
     assert headers.pop("content-length") == str(len(body))
@@ -269,7 +269,7 @@ class Counted:
 
 async def test_a_small_request_does_not_wait_for_a_large_one():
     counted = Counted()
-    rounds = Rounds(counted.encode, forward_tokens=20)
+    rounds = DynamicBatcher(counted.encode, forward_tokens=20)
     large = asyncio.create_task(rounds.embed(["large"] * 2048, [2] * 2048, None))
     await asyncio.sleep(0)
     await rounds.embed(["s"], [2], None)
@@ -279,7 +279,7 @@ async def test_a_small_request_does_not_wait_for_a_large_one():
 
 async def test_a_forward_has_texts_of_like_length_and_one_type_and_no_more_than_its_tokens():
     counted = Counted()
-    rounds = Rounds(counted.encode, forward_tokens=20)
+    rounds = DynamicBatcher(counted.encode, forward_tokens=20)
     rng = random.Random(0)
 
     async def ask(input_type):
@@ -296,7 +296,7 @@ async def test_a_forward_has_texts_of_like_length_and_one_type_and_no_more_than_
 
 
 async def test_a_forward_that_fails_takes_only_its_own_requests_with_it():
-    rounds = Rounds(Counted().encode, forward_tokens=20)
+    rounds = DynamicBatcher(Counted().encode, forward_tokens=20)
     lost, kept = await asyncio.gather(
         rounds.embed(["poison"], [20], None), rounds.embed(["fine"], [1], None), return_exceptions=True
     )
@@ -317,7 +317,7 @@ async def test_a_model_that_only_fails_is_reported_to_ray_serve(replica, http, m
 
 async def test_who_went_away_is_not_embedded():
     counted = Counted()
-    rounds = Rounds(counted.encode, forward_tokens=2)
+    rounds = DynamicBatcher(counted.encode, forward_tokens=2)
     first = asyncio.create_task(rounds.embed(["first"] * 5, [2] * 5, None))
     gone = asyncio.create_task(rounds.embed(["gone"] * 100, [2] * 100, None))
     await asyncio.sleep(0)
@@ -358,7 +358,7 @@ def test_the_embedder_of_a_run_is_served(tmp_path, folder, monkeypatch):
     (run / "recipe.yaml").write_text("seed: 1")
     Model(Run(str(run)), EMBEDDER).publish(folder, {})
     monkeypatch.chdir(tmp_path)
-    found = find("run")
+    found = resolve_served_model("run")
     monkeypatch.chdir("/")  # a replica has a working directory of its own
     fetch = cloudpickle.loads(cloudpickle.dumps(found.fetch))
     assert found.name == "embedder" and (Path(fetch()) / "modules.json").is_file()
@@ -402,7 +402,9 @@ def test_a_served_model_under_64_clients(folder, reference, drive):
         return worst
 
     assert asyncio.run(ask()) < 1e-4
-    large = httpx.post(f"{endpoint.url}/v1/embeddings", content=b"a" * (embedding_request.MOST_BYTES + 1), timeout=60)
+    large = httpx.post(
+        f"{endpoint.url}/v1/embeddings", content=b"a" * (embedding_request.MAX_BODY_BYTES + 1), timeout=60
+    )
     assert large.status_code == 413
     driver.process.send_signal(signal.SIGTERM)
     assert driver.ended() == 0, driver.said()

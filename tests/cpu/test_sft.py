@@ -54,10 +54,10 @@ def test_loss_is_on_the_replies_alone(run, base):
     train(training, ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    trained = tokenize.read(training, tokenizer, window=256).trained
+    trained = tokenize.read_rows(training, tokenizer, window=256).trained
     network = AutoModelForCausalLM.from_pretrained(base)
     log_probs = []
-    for place in tokenize.order(len(trained), 8, training.seed):
+    for place in tokenize.shuffled_order(len(trained), 8, training.seed):
         prompt, reply = trained[place]["prompt_ids"], trained[place]["reply_ids"]
         logits = network(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
         log_probs += logits.log_softmax(-1)[range(len(reply)), reply].tolist()
@@ -160,8 +160,10 @@ def test_a_diverged_training_says_where(run, base):
     with pytest.raises(UserError) as told:
         train(training, ignore)
     said = str(told.value)
-    trained = tokenize.read(training, AutoTokenizer.from_pretrained(base), window=256).trained
-    places = tokenize.laid_out(tokenize.order(len(trained), 16, training.seed), trained, batch=8)
+    trained = tokenize.read_rows(training, AutoTokenizer.from_pretrained(base), window=256).trained
+    places = tokenize.sort_by_length_within_batch(
+        tokenize.shuffled_order(len(trained), 16, training.seed), trained, batch=8
+    )
     second = [trained[place]["row_id"] for place in places[8:]]
     assert "the loss of step 2 is" in said
     assert f"Its rows: {', '.join(second)}\n" in said

@@ -87,12 +87,12 @@ def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list
     ]
 
 
-def topics_of(world: World) -> Iterator[driver_stage.Passed]:
+def topics_of(world: World) -> Iterator[driver_stage.RowResult]:
     for number, good in enumerate(world.topics):
         row_id = content_id(str(number))
         record = {"id": row_id, "topic": f"topic {number}", "source": ""}
         yield (
-            driver_stage.Passed(row_id, record, None)
+            driver_stage.RowResult(row_id, record, None)
             if good
             else driver_stage.reject(row_id, "", TOPICS, "bad", "", "")
         )
@@ -109,12 +109,12 @@ def plans_of(world: World) -> tuple[Plan, Plan]:
 def drive(run: Run, world: World) -> None:
     """What a job does: topics, then the work on every pending shard, then publication."""
     topics, tasks = plans_of(world)
-    driver_stage.publish(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
+    driver_stage.publish_rows(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
     artifact = run.artifact(PROPOSED_TASKS)
     artifact.ensure_plan(tasks)
     if artifact.manifest() is not None:
         return
-    settings = schema.Stage(retries=world.retries)
+    settings = schema.StageSettings(retries=world.retries)
     engine = schema.ScriptedEngine(engine="scripted")
     stage = Stage(PROPOSED_TASKS, TASK, "teacher", engine, settings, 0, request_of, parse)
     worker = Worker(stage, artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
@@ -277,7 +277,7 @@ def test_a_flipped_bit_is_never_read_as_another_row(run):
     plan = Plan(TOPICS, rows=50, shard_rows=50)
     rows = [{"id": str(i), "topic": content_id(str(i)), "source": content_id(f"s{i}")} for i in range(50)]
     artifact = run.artifact(TOPICS)
-    driver_stage.publish(artifact, plan, TOPIC, (driver_stage.Passed(row["id"], row, None) for row in rows))
+    driver_stage.publish_rows(artifact, plan, TOPIC, (driver_stage.RowResult(row["id"], row, None) for row in rows))
     path = next(artifact.commits()).files[RECORDS].path
     data = artifact.get(path)
     noticed = 0
@@ -409,7 +409,7 @@ def test_another_plan_is_refused_and_the_difference_names_the_key(run):
 
 
 def test_an_empty_plan_is_published(run):
-    driver_stage.publish(run.artifact(TOPICS), Plan(TOPICS, rows=0, shard_rows=4), TOPIC, iter(()))
+    driver_stage.publish_rows(run.artifact(TOPICS), Plan(TOPICS, rows=0, shard_rows=4), TOPIC, iter(()))
     (verdict,) = verify(run)
     assert verdict.holds and verdict.planned == 0
 

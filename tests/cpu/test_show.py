@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from speed_ray.console.show import show
+from speed_ray.console.show import show_rows
 from speed_ray.errors import UserError
 from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, TASKS, TOPICS
 from speed_ray.storage.shards import REPLIES
@@ -27,7 +27,7 @@ def test_a_row_is_shown_with_all_that_it_came_from(alignment):
                 told += [message["content"] for message in reply["messages"]] + [reply["text"]]
 
     console = Console(file=io.StringIO(), width=200)
-    show(alignment.run, REVISED_EXAMPLES, console, row=example["row_id"])
+    show_rows(alignment.run, REVISED_EXAMPLES, console, row=example["row_id"])
 
     shown, place = squeezed(console.file.getvalue().replace("│", " ")), 0
     for part in map(squeezed, told):
@@ -42,7 +42,7 @@ def squeezed(text: str) -> str:
 
 def test_one_row_takes_no_filter(alignment):
     with pytest.raises(UserError, match="leave --rejects and --kind away"):
-        show(alignment.run, EXAMPLES, Console(file=io.StringIO()), row="x", kind="sts")
+        show_rows(alignment.run, EXAMPLES, Console(file=io.StringIO()), row="x", kind="sts")
 
 
 def test_show_disarms_hostile_text(make_job, said):

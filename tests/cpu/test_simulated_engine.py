@@ -9,7 +9,7 @@ from speed_ray import kinds
 from speed_ray.engines.base import EngineDead, Request
 from speed_ray.engines.simulated import DEATHS, Simulated
 from speed_ray.errors import UserError
-from speed_ray.prompts.parse import example_fields, tasks, tasks_schema
+from speed_ray.prompts.parse import parse_example, parse_tasks, tasks_schema
 from speed_ray.recipes.schema import Faults, SimulatedEngine
 from speed_ray.records import Rejected
 
@@ -145,23 +145,23 @@ async def test_answers_without_a_wait_still_let_others_run() -> None:
 
 @pytest.mark.parametrize("name", ["classification", "sts", "retrieval", "matching_short", "matching_long"])
 async def test_examples_pass_their_kinds_checks(name: str) -> None:
-    engine, kind = await started(), kinds.load(name)
+    engine, kind = await started(), kinds.load_kind(name)
     for seed in range(300):
         slots = kind.slots(random.Random(seed))
         reply = await engine.generate(prompt(seed, schema=kind.schema, facts={"slots": slots}))
-        example_fields(reply.samples[0].text, kind, slots, "English")
+        parse_example(reply.samples[0].text, kind, slots, "English")
 
 
 async def test_tasks_are_as_many_as_asked_and_mention_the_topic() -> None:
     engine = await started()
     request = prompt(3, schema=tasks_schema(5), facts={"topic": "Arts/Movies", "ask": 5})
-    proposed = tasks((await engine.generate(request)).samples[0].text, 5)
+    proposed = parse_tasks((await engine.generate(request)).samples[0].text, 5)
     assert len(set(proposed)) == 5
     assert all("Arts/Movies" in task for task in proposed)
 
 
 async def test_the_seed_decides_the_text() -> None:
-    schema = kinds.load("retrieval").schema
+    schema = kinds.load_kind("retrieval").schema
     engines = [await started(), await started()]
     texts = [
         [(await engine.generate(prompt(seed, schema=schema, n=2))).samples for seed in range(500)]
@@ -172,7 +172,7 @@ async def test_the_seed_decides_the_text() -> None:
 
 
 async def test_malformed_replies_come_in_their_share_and_recur() -> None:
-    kind = kinds.load("sts")
+    kind = kinds.load_kind("sts")
     slots = kind.slots(random.Random(0))
 
     async def malformed() -> set[int]:
@@ -180,7 +180,7 @@ async def test_malformed_replies_come_in_their_share_and_recur() -> None:
         for seed in range(1000):
             reply = await engine.generate(prompt(seed, schema=kind.schema, facts={"slots": slots}))
             try:
-                example_fields(reply.samples[0].text, kind, slots, "English")
+                parse_example(reply.samples[0].text, kind, slots, "English")
             except Rejected:
                 found.add(seed)
         return found

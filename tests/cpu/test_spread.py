@@ -39,7 +39,7 @@ def names(folder):
 
 @pytest.mark.slow
 def test_every_piece_is_done(touch, tmp_path):
-    map_tasks.spread("test", ["a", "b", "c"], touch, Workers(count=2))
+    map_tasks.map_tasks("test", ["a", "b", "c"], touch, Workers(count=2))
     assert names(tmp_path) == ["a", "b", "c"]
 
 
@@ -47,17 +47,17 @@ def test_every_piece_is_done(touch, tmp_path):
 @pytest.mark.parametrize(("bad", "error"), [(["wrong", "away"], UserError), (["away"], Interrupted)])
 def test_what_one_piece_lacks_ends_no_other(touch, tmp_path, bad, error):
     with pytest.raises(error, match="the network is away"):
-        map_tasks.spread("test", [*bad, "a", "b"], touch, Workers())
+        map_tasks.map_tasks("test", [*bad, "a", "b"], touch, Workers())
     assert names(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.slow
 def test_a_lost_worker_is_made_up_for(touch, tmp_path):
-    map_tasks.spread("test", ["a", "deadly", "b"], touch, Workers(retries=1))
+    map_tasks.map_tasks("test", ["a", "deadly", "b"], touch, Workers(retries=1))
     assert names(tmp_path) == ["a", "b", "deadly", "died"]
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_always_lost_ends_the_job(touch):
     with pytest.raises(Interrupted, match="a worker was lost"):
-        map_tasks.spread("test", ["always deadly"], touch, Workers(retries=1))
+        map_tasks.map_tasks("test", ["always deadly"], touch, Workers(retries=1))

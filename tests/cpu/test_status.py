@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from speed_ray.console import status
-from speed_ray.engines.budget import Spent
+from speed_ray.engines.budget import Usage
 from speed_ray.evaluation import parse_rate
-from speed_ray.executor.usage import by_artifact, spent
+from speed_ray.executor.usage import usage_by_artifact, usage_of
 from speed_ray.recipes.schema import OpenAIEngine, Price
 from speed_ray.stages import draft
 from speed_ray.storage.run import CANDIDATES, DRAFTS
@@ -18,7 +18,7 @@ from speed_ray.storage.shards import REPLIES
 
 def said(run) -> dict[str, str]:
     """The lines about the teacher, by their first word."""
-    lines = status.lines(run)
+    lines = status.status_lines(run)
     begins = next(number for number, line in enumerate(lines) if line.startswith("teacher ("))
     return {line.split()[0]: line for line in lines[begins:]}
 
@@ -28,8 +28,8 @@ def test_the_teachers_calls_are_told_stage_by_stage(alignment):
     assert list(lines) == ["teacher", "proposed_tasks", "drafts", "verdicts", "revisions", "in", "against"]
     for name in ("drafts", "verdicts", "revisions"):
         assert f" {sum(1 for _ in alignment.rows(name, REPLIES))} calls" in lines[name]
-    total = spent(alignment.run, "teacher")
-    assert total == sum(by_artifact(alignment.run, "teacher").values(), Spent())
+    total = usage_of(alignment.run, "teacher")
+    assert total == sum(usage_by_artifact(alignment.run, "teacher").values(), Usage())
     assert f" {total.calls} calls" in lines["in"] and f"{total.prompt_tokens:,}" in lines["in"]
 
 
@@ -38,8 +38,8 @@ def test_the_paper_is_compared_without_brainstorming_and_dollars_come_from_the_r
     teacher = OpenAIEngine(engine="openai", model="big", base_url="http://localhost", price=price)
     recipe = alignment.recipe.model_copy(update={"teacher": teacher})
     asked = {
-        "proposed_tasks": Spent(calls=9_000, prompt_tokens=7),
-        "drafts": Spent(calls=4_500, prompt_tokens=2_000_000, output_tokens=1_200_000),
+        "proposed_tasks": Usage(calls=9_000, prompt_tokens=7),
+        "drafts": Usage(calls=4_500, prompt_tokens=2_000_000, output_tokens=1_200_000),
     }
     lines = status._teacher(recipe, asked)
     assert lines[-1].endswith("10.0% of its 45K calls, 10.0% of its 32M tokens")
@@ -47,13 +47,13 @@ def test_the_paper_is_compared_without_brainstorming_and_dollars_come_from_the_r
 
 
 def test_raw_replies_are_counted_by_their_form_alone(alignment):
-    [weak] = parse_rate.parsed(alignment.run.artifact(CANDIDATES))
+    [weak] = parse_rate.measure_parse_rate(alignment.run.artifact(CANDIDATES))
     first = [row["text"] for row in alignment.rows(CANDIDATES, REPLIES) if row["trial"] == 0]
     assert (weak.model, weak.looked_at, weak.held_to_schema) == ("the generator", 230, False)
     assert weak.parsed == sum(text.startswith("{") for text in first) < 230
-    [teacher] = parse_rate.parsed(alignment.run.artifact(DRAFTS))
+    [teacher] = parse_rate.measure_parse_rate(alignment.run.artifact(DRAFTS))
     assert teacher.parsed == teacher.looked_at == 46
-    assert f"  the generator: {weak.parsed / 230:.1%} of 230 raw replies parsed" in status.lines(alignment.run)
+    assert f"  the generator: {weak.parsed / 230:.1%} of 230 raw replies parsed" in status.status_lines(alignment.run)
 
 
 def test_a_share_that_a_schema_brought_about_is_marked(alignment, begin_alignment, weak):
@@ -61,9 +61,9 @@ def test_a_share_that_a_schema_brought_about_is_marked(alignment, begin_alignmen
     plan = draft.plan(made.run, made.recipe)
     plan.identity["engine"]["structured"] = True  # as the plan of a vLLM says
     made.make(plan, draft.stage(made.recipe), weak)
-    [line] = [line for line in status.lines(made.run) if "raw replies parsed" in line]
+    [line] = [line for line in status.status_lines(made.run) if "raw replies parsed" in line]
     assert line.endswith("held to a JSON schema: this says nothing about the model")
-    assert "held to" not in "".join(status.lines(alignment.run))
+    assert "held to" not in "".join(status.status_lines(alignment.run))
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from obstore.store import GCSStore, MemoryStore
 from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3, speak_gcs
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.storage.store import LocalFolder, ObjectStore, find, open_store
+from speed_ray.storage.store import LocalFolder, ObjectStore, open_store, read_if_exists
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_put_get_names_delete(store):
     assert store.names("attempts") == ["1/b", "2/x/y"]
     with pytest.raises(FileNotFoundError):
         store.get("attempts/1/a")
-    assert find(store, "attempts/1/a") is None
+    assert read_if_exists(store, "attempts/1/a") is None
 
 
 def test_a_large_object_comes_back_whole(store):

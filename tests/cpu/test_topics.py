@@ -9,7 +9,7 @@ import pytest
 
 from speed_ray.errors import UserError
 from speed_ray.records import Row
-from speed_ray.stages.topics import collect, read, truncate
+from speed_ray.stages.topics import collect_topics, read_topics, truncate
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.verify import verify
@@ -36,7 +36,7 @@ def source(tmp_path):
 
 def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row], list[Row]]:
     """Collect topics. Returns records and rejects."""
-    artifact = collect(run, read(path, limit))
+    artifact = collect_topics(run, read_topics(path, limit))
     files = [commit.files for commit in artifact.commits()]
     return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
                  for role in (RECORDS, REJECTS))  # fmt: skip
@@ -55,7 +55,7 @@ def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row],
     ],
 )
 def test_what_is_a_topic_in_a_file(source, name, content, expected):
-    assert read(source(name, content)) == expected
+    assert read_topics(source(name, content)) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_what_is_a_topic_in_a_file(source, name, content, expected):
 def test_a_file_without_topics_is_explained(source, name, content, expected):
     path = source(name, content)
     with pytest.raises(UserError, match=expected) as caught:
-        read(path)
+        read_topics(path)
     assert path in str(caught.value)
 
 
 def test_a_missing_file_and_a_folder_are_explained(tmp_path):
     with pytest.raises(UserError, match=f"topics.source: there is no file {tmp_path}/no.txt"):
-        read(f"{tmp_path}/no.txt")
+        read_topics(f"{tmp_path}/no.txt")
     with pytest.raises(UserError, match=f"there is no file file://{tmp_path}/no.txt"):
-        read(f"file://{tmp_path}/no.txt")
+        read_topics(f"file://{tmp_path}/no.txt")
     with pytest.raises(UserError, match=f"cannot read {tmp_path}: Is a directory"):
-        read(str(tmp_path))
+        read_topics(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_a_limit_takes_the_first_lines_and_is_part_of_the_plan(run, source):
     path = source("t.txt", b"a\nb\nc\n")
     records, _ = collected(run, path, limit=2)
     assert [row["topic"] for row in records] == ["a", "b"]
-    collect(run, read(path, limit=2))
+    collect_topics(run, read_topics(path, limit=2))
     with pytest.raises(UserError, match="rows: was 2, now 3"):
-        collect(run, read(path))
+        collect_topics(run, read_topics(path))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the list of real topics is not beside this checkout")

@@ -34,7 +34,7 @@ def changed(recipe, **keys):
         for key in above:
             branch = branch[key]
         branch[last] = value
-    return recipes.check(tree, "the test")
+    return recipes.validate(tree, "the test")
 
 
 def test_each_model_starts_where_the_paper_says(run, base):
@@ -56,25 +56,25 @@ def test_the_papers_revisor_is_supervised_only(run, base):
 
 def test_speed_is_no_part_of_the_identity_and_settings_are(run, base):
     recipe = tiny_recipe(base)
-    before = plan.identity(plan.junior(run, recipe))
+    before = plan.training_identity(plan.junior(run, recipe))
     faster = changed(
         recipe, junior__workers__count=8, junior__zero=3, junior__micro_batch=1, junior__checkpoint_every=5
     )
-    assert plan.identity(plan.junior(run, faster)) == before
+    assert plan.training_identity(plan.junior(run, faster)) == before
     for key, value in {"learning_rate": 1e-5, "batch": 16, "lora": {"rank": 4}, "precision": "bf16"}.items():
-        assert plan.identity(plan.junior(run, changed(recipe, **{f"junior__{key}": value}))) != before, key
+        assert plan.training_identity(plan.junior(run, changed(recipe, **{f"junior__{key}": value}))) != before, key
 
 
 def test_data_must_be_there(tmp_path, base):
     training = plan.junior(Run(str(tmp_path / "empty")), tiny_recipe(base))
     with pytest.raises(UserError, match="drafts is not finished, and junior learns from it"):
-        plan.identity(training)
+        plan.training_identity(training)
 
 
 def test_a_model_to_start_from_must_be_there(run, base):
     write_rows(run, VERDICTS, tiny_rows(40))
     with pytest.raises(UserError, match="models/junior is not trained yet"):
-        plan.identity(plan.senior(run, tiny_recipe(base)))
+        plan.training_identity(plan.senior(run, tiny_recipe(base)))
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 8}])
@@ -107,7 +107,7 @@ def test_smoothing_that_means_nothing_is_refused(run, base):
 def test_too_few_rows_are_told_before_anything_is_started(run, base):
     training = plan.junior(run, tiny_recipe(base, batch=64))
     with pytest.raises(UserError, match=r"drafts has 40 rows to train junior on, and one step needs 64"):
-        plan.identity(training)
+        plan.training_identity(training)
 
 
 @pytest.mark.parametrize(("batch", "micro_batch", "count"), [(8, 3, 1), (8, 4, 3), (4, 4, 8)])
@@ -123,7 +123,7 @@ def test_more_workers_hold_fewer_rows_each(base):
 
 
 def test_the_command_names_the_models_that_there_are(base, tmp_path):
-    (tmp_path / "recipe.yaml").write_text(recipes.dump(tiny_recipe(base)))
+    (tmp_path / "recipe.yaml").write_text(recipes.dump_yaml(tiny_recipe(base)))
     asked = ["jnior", "--recipe", str(tmp_path / "recipe.yaml"), "--run", str(tmp_path / "run")]
     told = CliRunner().invoke(app, asked)
     assert told.exit_code == 2
@@ -146,13 +146,13 @@ def test_a_base_without_chat_template(run, tmp_path):
         plan.junior(run, tiny_recipe(bare))
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     training = plan.junior(run, changed(tiny_recipe(bare), generator__chat_template=template))
-    assert load_model.tokenizer(training).chat_template == template
+    assert load_model.load_chat_tokenizer(training).chat_template == template
 
 
 def test_a_tokenizer_without_an_end(run, tmp_path):
     endless = tiny_model(tmp_path / "endless", end=None)
     with pytest.raises(UserError, match=r"generator\.model: .* no end-of-sequence token"):
-        load_model.tokenizer(plan.junior(run, tiny_recipe(endless)))
+        load_model.load_chat_tokenizer(plan.junior(run, tiny_recipe(endless)))
 
 
 def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
@@ -160,7 +160,7 @@ def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     del config["pad_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = load_model.tokenizer(plan.junior(run, tiny_recipe(folder)))
+    tokenizer = load_model.load_chat_tokenizer(plan.junior(run, tiny_recipe(folder)))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
 
 

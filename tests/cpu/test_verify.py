@@ -12,7 +12,7 @@ from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Commit, Counts, Plan
-from speed_ray.storage.verify import Verdict, repair, verify
+from speed_ray.storage.verify import VerifyResult, repair, verify
 
 TOPIC_ROWS = [{"id": content_id(name), "topic": name, "source": name} for name in "abcdefg"]
 PLAN = Plan(PROPOSED_TASKS, rows=14, shard_rows=4, input=TOPICS, variants=("retrieval", "sts"))
@@ -26,8 +26,8 @@ def task(row_id: str, parent: str, index: int = 0) -> Row:
 @pytest.fixture
 def begun(run: Run) -> Run:
     """A run with topics published and nothing made of them yet."""
-    rows = (driver_stage.Passed(row["id"], row, None) for row in TOPIC_ROWS)
-    driver_stage.publish(run.artifact(TOPICS), Plan(TOPICS, rows=7, shard_rows=3), TOPIC, rows)
+    rows = (driver_stage.RowResult(row["id"], row, None) for row in TOPIC_ROWS)
+    driver_stage.publish_rows(run.artifact(TOPICS), Plan(TOPICS, rows=7, shard_rows=3), TOPIC, rows)
     run.artifact(PROPOSED_TASKS).ensure_plan(PLAN)
     return run
 
@@ -44,7 +44,7 @@ def commit(run: Run, shard: int, records: list[Row], rejects: list[Row], plan: P
 Spoil = Callable[[list[Row], list[Row]], tuple[list[Row], list[Row]]]
 
 
-def finish(run: Run, spoil: Spoil = lambda records, rejects: (records, rejects)) -> Verdict:
+def finish(run: Run, spoil: Spoil = lambda records, rejects: (records, rejects)) -> VerifyResult:
     """Commit every shard, each third row a reject and the others two records, and publish. Returns the verdict.
 
     `spoil` changes what shard 0 commits.

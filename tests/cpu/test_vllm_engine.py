@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from speed_ray.engines.base import EngineDead, EngineRefused, PromptTooLong, Request
+from speed_ray.engines.base import EngineDead, FatalEngineError, PromptTooLong, Request
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import VllmEngine
 
@@ -167,14 +167,14 @@ async def test_seeded_prompts_of_many_lengths_at_once_leave_the_engine_alive(eng
 
 
 async def test_a_bad_schema_is_refused_and_is_not_the_engines_death(engine) -> None:
-    with pytest.raises(EngineRefused):
+    with pytest.raises(FatalEngineError):
         await engine.generate(replace(ASK, schema={"type": "no such type"}))
     assert (await engine.generate(ASK)).samples
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 2.0}, {"n": 2, "temperature": 0.0}])
 async def test_impossible_sampling_is_refused(engine, wrong: dict) -> None:
-    with pytest.raises(EngineRefused, match="sampling"):
+    with pytest.raises(FatalEngineError, match="sampling"):
         await engine.generate(replace(ASK, **wrong))
 
 
@@ -205,14 +205,14 @@ async def test_an_adapter_answers_as_it_does_in_peft(engine, tiny: Path, adapter
 
 
 async def test_an_adapter_that_is_not_there_is_refused(engine, tmp_path: Path) -> None:
-    with pytest.raises(EngineRefused, match="no model folder"):
+    with pytest.raises(FatalEngineError, match="no model folder"):
         await engine.generate(replace(ASK, adapter=str(tmp_path / "gone")))
 
 
 async def test_a_broken_adapter_is_refused_and_is_not_the_engines_death(engine, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
     (tmp_path / "adapter_model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(EngineRefused, match="adapter"):
+    with pytest.raises(FatalEngineError, match="adapter"):
         await engine.generate(replace(ASK, adapter=str(tmp_path)))
     assert (await engine.generate(ASK)).samples
 

@@ -19,7 +19,9 @@ def families(shard):
 
 
 def drawn(least=20, size=4, seed=1):
-    return shuffle_windows.drawn(shuffle_windows.windows([ROWS] * SHARDS, least, seed), families, size, seed)
+    return shuffle_windows.draw_window_batches(
+        shuffle_windows.shuffle_windows([ROWS] * SHARDS, least, seed), families, size, seed
+    )
 
 
 def epoch(number, **settings):

@@ -18,7 +18,10 @@ def better(begin_alignment):
 
 
 def test_the_better_run_wins_from_both_sides(alignment, better):
-    ahead, behind = win_rate.wins(better, alignment.run, EXAMPLES), win_rate.wins(alignment.run, better, EXAMPLES)
+    ahead, behind = (
+        win_rate.measure_win_rate(better, alignment.run, EXAMPLES),
+        win_rate.measure_win_rate(alignment.run, better, EXAMPLES),
+    )
     rows = {row["id"] for row in alignment.rows(EXAMPLES)}
     assert ahead.compared == len(rows) > 30 and ahead.unread == 0
     assert ahead.rate > 0.9 and behind.rate == pytest.approx(1 - ahead.rate)
@@ -33,15 +36,15 @@ def test_no_place_is_shown_first_more_often(alignment, better):
 
 
 def test_of_the_same_text_twice_nobody_is_asked(better):
-    found = win_rate.wins(better, better, EXAMPLES)
+    found = win_rate.measure_win_rate(better, better, EXAMPLES)
     assert (found.compared, found.unread) == (0, 0) and found.alike == 46
-    assert "no example of this run could be compared" in str(quality_report.shown_wins(found, "the other"))
+    assert "no example of this run could be compared" in str(quality_report.win_rate_tables(found, "the other"))
 
 
 def test_what_was_compared_is_not_asked_again(alignment, better, monkeypatch):
-    first = win_rate.wins(better, alignment.run, EXAMPLES)
+    first = win_rate.measure_win_rate(better, alignment.run, EXAMPLES)
     monkeypatch.setattr("speed_ray.engines.build", None)
-    assert win_rate.wins(better, alignment.run, EXAMPLES) == first
+    assert win_rate.measure_win_rate(better, alignment.run, EXAMPLES) == first
 
 
 def test_a_verdict_that_cannot_be_read_counts_for_nobody(alignment, better):
@@ -55,11 +58,11 @@ def test_runs_without_a_common_prompt_are_not_compared(alignment, begin_alignmen
     other = begin_alignment(f"topics.source={source}")
     other.make(synthesize.plan(other.run, other.recipe), synthesize.stage(other.recipe))
     with pytest.raises(UserError, match="have no prompt in common"):
-        win_rate.wins(alignment.run, other.run, EXAMPLES)
+        win_rate.measure_win_rate(alignment.run, other.run, EXAMPLES)
 
 
 def test_both_runs_must_be_finished(alignment, run):
     with pytest.raises(UserError, match="examples is not finished"):
-        win_rate.wins(alignment.run, run, EXAMPLES)
+        win_rate.measure_win_rate(alignment.run, run, EXAMPLES)
     with pytest.raises(UserError, match="holds no examples"):
-        win_rate.wins(alignment.run, alignment.run, TASKS)
+        win_rate.measure_win_rate(alignment.run, alignment.run, TASKS)

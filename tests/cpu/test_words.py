@@ -9,7 +9,7 @@ from speed_ray.text import rules, token_hashes
 
 
 def hashes(text: str) -> list[int]:
-    return token_hashes.read([text]).hashes.tolist()
+    return token_hashes.hash_tokens([text]).hashes.tolist()
 
 
 @pytest.mark.parametrize(
@@ -33,32 +33,32 @@ def test_letters_and_their_order_do():
 
 def test_in_a_script_without_spaces_every_character_is_a_word():
     assert len(hashes("我喜欢猫。")) == 4
-    assert len(token_hashes.read(["我喜欢猫", "ab"]).grams(2).hashes) == 3
+    assert len(token_hashes.hash_tokens(["我喜欢猫", "ab"]).grams(2).hashes) == 3
 
 
 @given(st.lists(st.text(max_size=30), max_size=12))
 def test_texts_together_have_the_words_that_they_have_alone(texts):
-    together = token_hashes.read(texts)
+    together = token_hashes.hash_tokens(texts)
     assert together.counts().tolist() == [len(hashes(text)) for text in texts]
     assert together.hashes.tolist() == [number for text in texts for number in hashes(text)]
 
 
 @given(st.lists(st.text(alphabet="ab Ü。 ", max_size=40), max_size=12))
 def test_words_are_counted_as_the_checks_count_them(texts):
-    assert token_hashes.read(texts).counts().tolist() == [len(rules.words(text)) for text in texts]
+    assert token_hashes.hash_tokens(texts).counts().tolist() == [len(rules.words(text)) for text in texts]
 
 
 def test_blocks_change_nothing(monkeypatch):
     texts = [f"text {number} of {'many ' * (number % 7)} words" for number in range(100)]
-    whole = token_hashes.read(texts)
+    whole = token_hashes.hash_tokens(texts)
     monkeypatch.setattr(token_hashes, "BLOCK", 50)
-    parts = token_hashes.read(texts)
+    parts = token_hashes.hash_tokens(texts)
     assert np.array_equal(whole.hashes, parts.hashes) and np.array_equal(whole.owners, parts.owners)
 
 
 def test_no_run_of_words_crosses_from_text_to_text():
-    runs = token_hashes.read(["a b c", "", "d", "e f g h"]).grams(3)
+    runs = token_hashes.hash_tokens(["a b c", "", "d", "e f g h"]).grams(3)
     assert runs.owners.tolist() == [0, 3, 3]
     assert runs.hashes.tolist() == [
-        token_hashes.read([text]).grams(3).hashes[0] for text in ("a b c", "e f g", "f g h")
+        token_hashes.hash_tokens([text]).grams(3).hashes[0] for text in ("a b c", "e f g", "f g h")
     ]

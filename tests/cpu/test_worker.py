@@ -11,7 +11,7 @@ from speed_ray.engines.base import EngineDead, PromptTooLong, Reply, Request, Sa
 from speed_ray.executor.reply_journal import EVERY, replay
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
-from speed_ray.executor.usage import spent
+from speed_ray.executor.usage import usage_of
 from speed_ray.recipes import schema
 from speed_ray.records import TASK, TOPIC, Rejected, Row, seed_of
 from speed_ray.stages import driver_stage
@@ -66,13 +66,13 @@ def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list
 def work(run: Run) -> Callable[..., Counts | None]:
     """Work on the one shard of a plan of 100 rows, about the topics "0" to "99"; "0" asks no model."""
     topics = ({"id": f"id{number}", "topic": str(number), "source": ""} for number in range(ROWS))
-    passed: Iterator[driver_stage.Passed] = (driver_stage.Passed(topic["id"], topic, None) for topic in topics)
-    driver_stage.publish(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
+    passed: Iterator[driver_stage.RowResult] = (driver_stage.RowResult(topic["id"], topic, None) for topic in topics)
+    driver_stage.publish_rows(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
     plan = Plan(PROPOSED_TASKS, rows=ROWS, shard_rows=ROWS, input=TOPICS, variants=("sts",))
     artifact = run.artifact(PROPOSED_TASKS)
     artifact.ensure_plan(plan)
     config = schema.ScriptedEngine(engine="scripted")
-    settings = schema.Stage(retries=RETRIES)
+    settings = schema.StageSettings(retries=RETRIES)
     stage = Stage(PROPOSED_TASKS, TASK, "teacher", config, settings, 0, request_of, parse)
 
     def do(engine: Scripted) -> Counts | None:
@@ -166,12 +166,12 @@ def test_what_a_paid_engine_answered_before_its_death_is_not_asked_again(work, r
         work(first)
     answered = Counter({key: 1 for key in first.asked if key[0] < 60})
     assert set(key[1] for key in replay(artifact, 0)) == {0, 1} and len(replay(artifact, 0)) == answered.total() == 60
-    assert spent(run, "teacher").calls == 60
+    assert usage_of(run, "teacher").calls == 60
     second = Scripted(lambda number, trial: f"second {number}", paid=True)
     counts = work(second)
     assert second.asked == {(number, 0): 1 for number in range(60, ROWS)}
     assert (counts.calls, counts.retries, counts.prompt_tokens) == (100, 1, 500)
-    assert spent(run, "teacher").calls == 100
+    assert usage_of(run, "teacher").calls == 100
     tasks = [row["task"] for row in rows(artifact, RECORDS)]
     assert tasks[1:] == [f"{'first' if number < 60 else 'second'} {number}" for number in range(1, ROWS)]
     artifact.publish(artifact.plan())

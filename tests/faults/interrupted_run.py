@@ -50,13 +50,13 @@ class Moments:
             self.file.write_text("\n".join(others))
             os.kill(os.getpid(), signal.SIGINT)
 
-    def training_begins(self, training: train.Training) -> None:
+    def training_begins(self, training: train.TrainingJob) -> None:
         """Press Ctrl-C now, or once it has a complete checkpoint."""
         self.reached(f"before {training.name}")
         if f"inside {training.name}" in self.left()[:1]:
             threading.Thread(target=self._watch, args=(training,), daemon=True).start()
 
-    def _watch(self, training: train.Training) -> None:
+    def _watch(self, training: train.TrainingJob) -> None:
         model = Model(Run(training.run), training.name)
         while not any(name.endswith("/rank-0.json") for name in model.store.names(f"{model.path}/checkpoints")):
             time.sleep(0.02)  # its one worker is still at its first steps

@@ -16,7 +16,7 @@ TASKS = 6
 def job(make_job, tmp_path):
     """A run with a trained embedder, to be scored on tables of one line more each."""
     tiny_model(tmp_path / "base")
-    encoder.load(tmp_path / "base", "mean", max_length=64).save(str(tmp_path / "trained"))
+    encoder.load_encoder(tmp_path / "base", "mean", max_length=64).save(str(tmp_path / "trained"))
     tables = [tmp_path / f"table-{number}.csv" for number in range(TASKS)]
     for number, table in enumerate(tables, start=2):
         table.write_text("".join(f"lamp {line},light {line},{line}\n" for line in range(number)))

@@ -30,7 +30,9 @@ class Batch(NamedTuple):
 Members = Mapping[Family, np.ndarray]  # the places of each family's rows
 
 
-def draw(members: Members, size: int, rng: np.random.Generator) -> tuple[list[Batch], dict[Family, np.ndarray]]:
+def draw_batches(
+    members: Members, size: int, rng: np.random.Generator
+) -> tuple[list[Batch], dict[Family, np.ndarray]]:
     """Return batches of `size` rows each, in a drawn order, and the rows that fill no batch any more."""
     batches: list[Batch] = []
     rests: dict[tuple[int, bool], list[tuple[Family, np.ndarray]]] = defaultdict(list)

@@ -22,7 +22,7 @@ class Replicated:
     def __init__(self, encoder: nn.Module, settings: Embedder, steps: int) -> None:
         self.encoder = encoder
         self.clip = settings.clip
-        alone = distributed.world() == 1
+        alone = distributed.world_size() == 1
         self.network = encoder if alone else DistributedDataParallel(encoder)
         self.unsynchronised: Context = contextlib.nullcontext if alone else self.network.no_sync
         self.optimizer = torch.optim.AdamW(decayed(encoder, settings.weight_decay), lr=settings.learning_rate)
@@ -30,7 +30,7 @@ class Replicated:
 
     def backward(self, value: Tensor) -> None:
         """Add a gradient; DistributedDataParallel takes the workers' mean where their sum is wanted."""
-        (value * distributed.world()).backward()
+        (value * distributed.world_size()).backward()
 
     def step(self) -> float:
         """Change the weights; return the gradient's norm before it was clipped."""

@@ -25,7 +25,7 @@ Ids = np.ndarray  # int32: a list takes nine times as much memory
 RETRIEVE = "Given a question, find the passage that answers it"  # where a query comes without an instruction
 
 
-def load(
+def load_encoder(
     folder: str | Path, pooling: Literal["last", "mean", "cls"] | None = None, max_length: int = 512
 ) -> SentenceTransformer:
     """Load an embedder to train, or make one of a language model.
@@ -55,11 +55,11 @@ def load(
         width = transformer.get_embedding_dimension()
         modules = [transformer, Pooling(width, pooling_mode=mode), Normalize()]
         model = SentenceTransformer(modules=modules, device="cpu")
-    _prepare(tokenizer(model), str(folder), ends=pooling == "last")
+    _prepare(load_tokenizer(model), str(folder), ends=pooling == "last")
     return model
 
 
-def tokenizer(model: SentenceTransformer) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: SentenceTransformer) -> PreTrainedTokenizerBase:
     """The tokenizer that texts are read with, here and once the model is saved."""
     read: PreTrainedTokenizerBase = model.tokenizer
     return read
@@ -94,7 +94,7 @@ def adapt(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> 
     set_seed(seed)  # an adapter begins with random numbers
     if bf16:
         model.to(torch.bfloat16)
-    model[0].model = get_peft_model(model[0].model, lora.config(settings, "FEATURE_EXTRACTION"))
+    model[0].model = get_peft_model(model[0].model, lora.lora_config(settings, "FEATURE_EXTRACTION"))
 
 
 def merge(model: SentenceTransformer) -> None:
@@ -103,9 +103,9 @@ def merge(model: SentenceTransformer) -> None:
         model[0].model = model[0].model.merge_and_unload()
 
 
-def freeze_idle(model: SentenceTransformer) -> None:
+def freeze_unused_parameters(model: SentenceTransformer) -> None:
     """Freeze weights that no vector depends on, such as BERT's own pooler: workers would wait for their gradient."""
-    text = padded([tokenizer(model)("a").input_ids], 0)
+    text = padded([load_tokenizer(model)("a").input_ids], 0)
     Encoder(model)(**{name: tensor.to(model.device) for name, tensor in text.items()}).sum().backward()
     for weight in model.parameters():
         if weight.requires_grad and weight.grad is None:

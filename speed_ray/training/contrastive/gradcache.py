@@ -42,7 +42,7 @@ class RandomState:
             yield
 
 
-def step(
+def gradcache_step(
     batches: Sequence[list[int]],
     embed: Embed,
     loss: Callable[[Tensor], Tensor],

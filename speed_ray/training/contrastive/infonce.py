@@ -34,7 +34,9 @@ class Texts:
         return Texts(self.queries[queries], self.positives[queries], self.documents, self.own[queries])
 
 
-def loss(queries: Tensor, documents: Tensor, texts: Texts, temperature: float, own_negatives_only: bool) -> Tensor:
+def infonce_loss(
+    queries: Tensor, documents: Tensor, texts: Texts, temperature: float, own_negatives_only: bool
+) -> Tensor:
     """Return the sum over queries (n, d) held against documents (m, d), in fp32; divide it by all workers' queries.
 
     `own_negatives_only` is for classification, whose labels answer many of the other queries too.
@@ -62,7 +64,7 @@ class _Loss(torch.autograd.Function):
             part = slice(first, first + at_once)
             mine = texts.of(part)
             logits = (asked[part] @ held.T).div_(temperature)
-            logits.masked_fill_(left_out(mine, own_negatives_only), float("-inf"))
+            logits.masked_fill_(false_negative_mask(mine, own_negatives_only), float("-inf"))
             right = mine.own[:, :1]
             sums = logits.logsumexp(1, keepdim=True)
             total += (sums - logits.gather(1, right)).sum()
@@ -86,7 +88,7 @@ def _through_length(gradient: Tensor, unit: Tensor, vectors: Tensor) -> Tensor:
     return gradient.addcmul_(unit, along).div_(lengths).to(vectors.dtype)
 
 
-def left_out(texts: Texts, own_negatives_only: bool) -> Tensor:
+def false_negative_mask(texts: Texts, own_negatives_only: bool) -> Tensor:
     """Which documents (n, m) a query is not held against: its positive's text once more, and its own text."""
     mine = torch.zeros(len(texts.queries), len(texts.documents), dtype=torch.bool, device=texts.own.device)
     mine.scatter_(1, texts.own, True)

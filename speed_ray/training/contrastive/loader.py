@@ -20,7 +20,7 @@ from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed
 from speed_ray.training.contrastive.batches import Batch, Family, Members
 from speed_ray.training.contrastive.encoder import as_query
-from speed_ray.training.contrastive.shuffle_windows import ROW_BITS, Drawn
+from speed_ray.training.contrastive.shuffle_windows import ROW_BITS, WindowBatches
 from speed_ray.training.contrastive.train_step import Triple, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")
@@ -28,7 +28,7 @@ AHEAD = 4  # batches that wait for training at most
 
 
 @dataclass(frozen=True)
-class Share:
+class LocalBatch:
     """This worker's rows of one batch. `row_ids` are those of the whole batch, in its order.
 
     `cut` counts the texts that were too long; `instructed` says whether a query had an instruction.
@@ -75,13 +75,13 @@ class Corpus:
         return found
 
 
-def published(artifact: Artifact, own_negatives_only: Sequence[str]) -> tuple[Corpus, int]:
+def published_corpus(artifact: Artifact, own_negatives_only: Sequence[str]) -> tuple[Corpus, int]:
     """Return the rows of a published artifact, and how many shards have any; these are numbered from 0."""
     paths = [file.path for file in artifact.record_files().values()]
     return Corpus(artifact, own_negatives_only, paths.__getitem__), len(paths)
 
 
-def following(artifact: Artifact, own_negatives_only: Sequence[str]) -> Corpus:
+def streaming_corpus(artifact: Artifact, own_negatives_only: Sequence[str]) -> Corpus:
     """Return the rows of an artifact of which single shards are committed."""
 
     def path_of(shard: int) -> str | None:
@@ -99,10 +99,10 @@ class Reader:
     tokenizer: PreTrainedTokenizerBase
     settings: Embedder
     max_length: int
-    _ready: "queue.Queue[Share | BaseException | None]" = field(default_factory=lambda: queue.Queue(AHEAD))
+    _ready: "queue.Queue[LocalBatch | BaseException | None]" = field(default_factory=lambda: queue.Queue(AHEAD))
     _ended: threading.Event = field(default_factory=threading.Event)
 
-    def shares(self, drawn: Iterable[Drawn], skip: int) -> Iterator[Share]:
+    def shares(self, drawn: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
         """Yield this worker's share of each batch after the first `skip`; close it to end the thread."""
         threading.Thread(target=self._fill, args=(drawn, skip), daemon=True).start()
         try:
@@ -113,7 +113,7 @@ class Reader:
         finally:
             self._ended.set()
 
-    def _fill(self, drawn: Iterable[Drawn], skip: int) -> None:
+    def _fill(self, drawn: Iterable[WindowBatches], skip: int) -> None:
         try:
             for share in self._shares(drawn, skip):
                 self._put(share)
@@ -123,15 +123,15 @@ class Reader:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, share: Share | BaseException | None) -> None:
+    def _put(self, share: LocalBatch | BaseException | None) -> None:
         while not self._ended.is_set():
             try:
                 return self._ready.put(share, timeout=1)
             except queue.Full:
                 continue
 
-    def _shares(self, drawn: Iterable[Drawn], skip: int) -> Iterator[Share]:
-        held = Held(self.corpus)
+    def _shares(self, drawn: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
+        held = RowCache(self.corpus)
         for each in drawn:
             wanted = each.batches[skip:]
             skip -= len(each.batches) - len(wanted)
@@ -140,12 +140,12 @@ class Reader:
             for batch in wanted:
                 yield self._share(batch, held)
 
-    def _share(self, batch: Batch, held: "Held") -> Share:
-        size = len(batch.places) // distributed.world()
+    def _share(self, batch: Batch, held: "RowCache") -> LocalBatch:
+        size = len(batch.places) // distributed.world_size()
         mine = batch.places[distributed.rank() * size : (distributed.rank() + 1) * size]
         table = held.rows(mine).to_pydict()
         rows, cut = self._triples(table)
-        return Share(batch.own_negatives_only, rows, cut, any(table["instruction"]), held.ids(batch.places))
+        return LocalBatch(batch.own_negatives_only, rows, cut, any(table["instruction"]), held.ids(batch.places))
 
     def _triples(self, table: dict[str, list[Any]]) -> tuple[list[Triple], int]:
         asked = [as_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
@@ -164,7 +164,7 @@ class Reader:
         return triples, cut
 
 
-class Held:
+class RowCache:
     """The rows of one window, and those that windows before it left over, by place."""
 
     def __init__(self, corpus: Corpus, places: np.ndarray | None = None, table: pa.Table | None = None) -> None:
@@ -172,7 +172,7 @@ class Held:
         self.places = np.array([], dtype=np.int64) if places is None else places
         self.table = table
 
-    def moved_on(self, wanted: np.ndarray) -> "Held":
+    def moved_on(self, wanted: np.ndarray) -> "RowCache":
         """Keep those wanted rows that are here, read the shards of the others, and let go of the rest."""
         here = np.flatnonzero(np.isin(self.places, wanted))
         missing = wanted[~np.isin(wanted, self.places)]
@@ -194,12 +194,12 @@ class Held:
         ids: list[str] = self.table["id"].take(np.searchsorted(self.places, places)).to_pylist()
         return ids
 
-    def _sorted(self, places: np.ndarray, table: pa.Table) -> "Held":
+    def _sorted(self, places: np.ndarray, table: pa.Table) -> "RowCache":
         # A row that was kept may be read again with its shard, when a resumed training had not kept its neighbours.
         unique, first = np.unique(places, return_index=True)
-        return Held(self.corpus, unique, table.take(first))
+        return RowCache(self.corpus, unique, table.take(first))
 
 
-def chained(before: str, row_ids: Sequence[str]) -> str:
+def hash_chain(before: str, row_ids: Sequence[str]) -> str:
     """Hash all batches so far: two trainings with the same hash saw the same rows in the same batches and order."""
     return hashlib.sha256("\n".join([before, *row_ids]).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from speed_ray.engines.model_folder import local_folder
+from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Embedder
 from speed_ray.training import distributed, model_card, plan, resume
@@ -25,11 +25,11 @@ from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
 from speed_ray.training.contrastive import encoder, loader, shuffle_windows, streaming, train_step
 from speed_ray.training.contrastive.ddp import Replicated
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.loader import Corpus, Reader, Share
-from speed_ray.training.contrastive.shuffle_windows import Drawn
-from speed_ray.training.contrastive.train_step import Objective
-from speed_ray.training.metrics_log import LOGGED, Metrics
-from speed_ray.training.plan import Report, Training
+from speed_ray.training.contrastive.loader import Corpus, LocalBatch, Reader
+from speed_ray.training.contrastive.shuffle_windows import WindowBatches
+from speed_ray.training.contrastive.train_step import ContrastiveConfig
+from speed_ray.training.metrics_log import LOGGED, MetricsLog
+from speed_ray.training.plan import Report, TrainingPlan
 
 WINDOW = 32  # batches that are drawn together, at least; a window's texts are in memory
 FOLLOWED = 4  # batches, where they are still being written
@@ -37,7 +37,7 @@ PROGRESS = "progress.json"
 
 
 @dataclass
-class Progress:
+class LoopState:
     """How far a training has come: what its checkpoint says beside the weights."""
 
     step: int = 0
@@ -47,30 +47,32 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(training: Training, report: Report) -> None:
+def train_contrastive(training: TrainingPlan, report: Report) -> None:
     """Train and publish the embedder, from its last complete checkpoint on; return at once if it is published.
 
     Every worker calls this at once. Raises UserError where recipe, data or model are at fault, or where the loss is no
     number.
     """
     settings = _settings(training)
-    distributed.prepare(settings)
+    distributed.prepare_environment(settings)
     disable_progress_bar()
-    digest = training.model.ensure_plan(plan.identity(training))
+    digest = training.model.ensure_plan(plan.training_identity(training))
     if training.model.manifest() is not None:
         return
-    distributed.join(settings.workers.gpus)
+    distributed.init_process_group(settings.workers.gpus)
     model = _model(training)
-    reader, drawn, steps = read(training, model)
+    reader, drawn, steps = read_settings(training, model)
     states = optimised(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
-        Metrics(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
-        Checkpoints(training.model, digest, settings.zero, distributed.share(uuid.uuid4().hex[:12])) as checkpoints,
+        MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
+        Checkpoints(
+            training.model, digest, settings.zero, distributed.broadcast(uuid.uuid4().hex[:12])
+        ) as checkpoints,
         resume.resumed(training, checkpoints) as checkpoint,
         only_data_is_loaded(settings.zero),
     ):
-        progress = _load(Path(checkpoint), states) if checkpoint else Progress()
+        progress = _load(Path(checkpoint), states) if checkpoint else LoopState()
         report({"step": progress.step, "steps": steps})
         loop = Loop(training, states, reader, metrics, checkpoints, report, progress, steps, Path(scratch))
         loop.run(drawn)
@@ -80,19 +82,19 @@ def train(training: Training, report: Report) -> None:
             )
         checkpoints.wait()
         _publish(loop, model, Path(scratch, "model"))
-        distributed.wait()
+        distributed.barrier()
 
 
-def _settings(training: Training) -> Embedder:
+def _settings(training: TrainingPlan) -> Embedder:
     assert isinstance(training.settings, Embedder)
     return training.settings
 
 
-def _model(training: Training) -> SentenceTransformer:
+def _model(training: TrainingPlan) -> SentenceTransformer:
     """Load the embedder to train, adapters on it, where this worker computes."""
     settings = _settings(training)
-    folder = local_folder(training.base, training.revision, "embedder.model")
-    model = encoder.load(folder, settings.pooling, settings.max_length)
+    folder = fetch_model_folder(training.base, training.revision, "embedder.model")
+    model = encoder.load_encoder(folder, settings.pooling, settings.max_length)
     if settings.lora is not None:
         encoder.adapt(model, settings.lora, training.seed, settings.precision == "bf16")
     if settings.gradient_checkpointing:
@@ -103,7 +105,7 @@ def _model(training: Training) -> SentenceTransformer:
             f"embedder.dimensions: {wide[0]} is more than the {width} of {training.base}. Leave out what is wider."
         )
     model = model.to(distributed.device(settings.workers.gpus)).train()
-    encoder.freeze_idle(model)
+    encoder.freeze_unused_parameters(model)
     set_seed(training.seed + distributed.rank())  # what dropout draws
     return model
 
@@ -117,38 +119,42 @@ def optimised(network: Encoder, settings: Embedder, steps: int) -> Any:
     return Sharded(network, settings, steps)
 
 
-def read(training: Training, model: SentenceTransformer) -> tuple[Reader, Iterator[Drawn], int]:
+def read_settings(training: TrainingPlan, model: SentenceTransformer) -> tuple[Reader, Iterator[WindowBatches], int]:
     """Return what reads rows, the batches to read, and how many steps there are, at most."""
     settings = _settings(training)
     artifact = plan.source(training)
     if settings.follow:
         followed = plan.followed(training)
-        corpus = loader.following(artifact, settings.own_negatives_only)
-        chosen = streaming.windows(training.model, artifact, followed, FOLLOWED * settings.batch)
-        drawn = shuffle_windows.drawn(chosen, corpus.families, settings.batch, training.seed)
+        corpus = loader.streaming_corpus(artifact, settings.own_negatives_only)
+        chosen = streaming.streamed_windows(training.model, artifact, followed, FOLLOWED * settings.batch)
+        drawn = shuffle_windows.draw_window_batches(chosen, corpus.families, settings.batch, training.seed)
         steps = max(1, followed.rows // settings.batch)
     else:
         corpus, drawn, steps = _published(training)
-    reader = Reader(corpus, encoder.tokenizer(model), settings, model.get_max_seq_length() or settings.max_length)
+    reader = Reader(corpus, encoder.load_tokenizer(model), settings, model.get_max_seq_length() or settings.max_length)
     return reader, drawn, steps
 
 
-def _published(training: Training) -> tuple[Corpus, Iterator[Drawn], int]:
+def _published(training: TrainingPlan) -> tuple[Corpus, Iterator[WindowBatches], int]:
     settings = _settings(training)
-    corpus, shards = loader.published(plan.data(training), settings.own_negatives_only)
-    families = distributed.share(
+    corpus, shards = loader.published_corpus(plan.data(training), settings.own_negatives_only)
+    families = distributed.broadcast(
         [corpus.families(shard) for shard in range(shards)] if distributed.rank() == 0 else []
     )
     counts = [sum(map(len, members.values())) for members in families]
-    steps = plan.steps(
+    steps = plan.count_steps(
         training, sum(counts), "Counted are those that are not held out and have a negative to learn from.\n"
     )
     _check_fills_a_batch(training, families)
-    chosen = shuffle_windows.windows(counts, WINDOW * settings.batch, training.seed)
-    return corpus, shuffle_windows.drawn(chosen, families.__getitem__, settings.batch, training.seed), steps
+    chosen = shuffle_windows.shuffle_windows(counts, WINDOW * settings.batch, training.seed)
+    return (
+        corpus,
+        shuffle_windows.draw_window_batches(chosen, families.__getitem__, settings.batch, training.seed),
+        steps,
+    )
 
 
-def _check_fills_a_batch(training: Training, families: list[Any]) -> None:
+def _check_fills_a_batch(training: TrainingPlan, families: list[Any]) -> None:
     """Refuse rows of which no batch is ever full: those with unlike numbers of negatives do not meet in one."""
     together: dict[tuple[int, bool], int] = {}
     for members in families:
@@ -168,17 +174,17 @@ def _check_fills_a_batch(training: Training, families: list[Any]) -> None:
 class Loop:
     """One start of a training."""
 
-    training: Training
+    training: TrainingPlan
     states: Any
     reader: Reader
-    metrics: Metrics
+    metrics: MetricsLog
     checkpoints: Checkpoints
     report: Report
-    progress: Progress
+    progress: LoopState
     steps: int
     scratch: Path
 
-    def run(self, drawn: Iterator[Drawn]) -> None:
+    def run(self, drawn: Iterator[WindowBatches]) -> None:
         """Take every step that is left, with a checkpoint now and then."""
         settings = _settings(self.training)
         if self.progress.step >= self.steps:
@@ -191,11 +197,11 @@ class Loop:
             if done:
                 return
 
-    def _step(self, share: Share) -> None:
+    def _step(self, share: LocalBatch) -> None:
         settings = _settings(self.training)
-        objective = Objective(settings.temperature, settings.micro_batch, tuple(settings.dimensions))
+        objective = ContrastiveConfig(settings.temperature, settings.micro_batch, tuple(settings.dimensions))
         pad = self.reader.tokenizer.pad_token_id
-        loss = train_step.step(
+        loss = train_step.train_step(
             self.states.network,
             share.rows,
             share.own_negatives_only,
@@ -211,10 +217,10 @@ class Loop:
         self.progress.step += 1
         self.progress.cut += share.cut
         self.progress.instructed |= share.instructed
-        self.progress.batches = loader.chained(self.progress.batches, share.row_ids)
+        self.progress.batches = loader.hash_chain(self.progress.batches, share.row_ids)
         self._log({"loss": loss, "grad_norm": norm, "learning_rate": rate})
 
-    def _check(self, what: str, value: float, share: Share) -> None:
+    def _check(self, what: str, value: float, share: LocalBatch) -> None:
         if not torch.isfinite(torch.tensor(value)):
             said = f"the {what} of step {self.progress.step + 1} is {value}"
             raise resume.diverged(self.training, self.checkpoints, said, share.row_ids)
@@ -243,7 +249,7 @@ def _random() -> dict[str, torch.Tensor]:
     return {"cpu": torch.get_rng_state(), **gpu}
 
 
-def _load(folder: Path, states: Any) -> Progress:
+def _load(folder: Path, states: Any) -> LoopState:
     """Go on where a checkpoint was written. Random numbers are those of a rank that there was then."""
     states.load(folder)
     drawn = folder / f"random-{distributed.rank()}.pt"
@@ -252,7 +258,7 @@ def _load(folder: Path, states: Any) -> Progress:
         torch.set_rng_state(random["cpu"])
         if "gpu" in random and torch.cuda.is_available():
             torch.cuda.set_rng_state(random["gpu"])
-    return Progress(**json.loads((folder / PROGRESS).read_text()))
+    return LoopState(**json.loads((folder / PROGRESS).read_text()))
 
 
 def _publish(loop: Loop, model: SentenceTransformer, folder: Path) -> None:
@@ -272,6 +278,6 @@ def _publish(loop: Loop, model: SentenceTransformer, folder: Path) -> None:
         "cut": progress.cut,
         "instructed": progress.instructed,
     }
-    facts = model_card.facts(loop.training, rows, progress.history)
+    facts = model_card.training_facts(loop.training, rows, progress.history)
     (folder / "README.md").write_text(model_card.text(loop.training, facts), encoding="utf-8")
     loop.training.model.publish(folder, facts)

@@ -25,7 +25,7 @@ class Window(NamedTuple):
     shards: tuple[int, ...]
 
 
-class Drawn(NamedTuple):
+class WindowBatches(NamedTuple):
     """A window's batches, which need rows of its own shards and of what the windows before it left over."""
 
     window: Window
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
     left: dict[Family, np.ndarray]
 
 
-def windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Window]:
+def shuffle_windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Window]:
     """Yield windows for ever, of at least `least` rows but for an epoch's last; `rows[k]` is how many shard k has."""
     for epoch in itertools.count():
         shards: list[int] = []
@@ -47,7 +47,9 @@ def windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Window]:
             yield Window(epoch, number, tuple(shards))
 
 
-def drawn(windows: Iterable[Window], families: Callable[[int], Members], size: int, seed: int) -> Iterator[Drawn]:
+def draw_window_batches(
+    windows: Iterable[Window], families: Callable[[int], Members], size: int, seed: int
+) -> Iterator[WindowBatches]:
     """Yield each window's batches; `families` gives a shard's rows (by their number in it) by family."""
     left: dict[Family, np.ndarray] = {}
     for window in windows:
@@ -58,8 +60,8 @@ def drawn(windows: Iterable[Window], families: Callable[[int], Members], size: i
             for family, rows in families(shard).items():
                 members.setdefault(family, []).append(rows.astype(np.int64) + (shard << ROW_BITS))
         rng = np.random.default_rng([seed, window.epoch, window.number])
-        made, left = batches.draw({name: np.concatenate(parts) for name, parts in members.items()}, size, rng)
-        yield Drawn(window, made, left)
+        made, left = batches.draw_batches({name: np.concatenate(parts) for name, parts in members.items()}, size, rng)
+        yield WindowBatches(window, made, left)
 
 
 def shard_of(place: int) -> tuple[int, int]:

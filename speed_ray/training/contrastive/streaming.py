@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from speed_ray.errors import Interrupted
 from speed_ray.storage.shards import Artifact, Plan
-from speed_ray.storage.store import find
+from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import distributed
 from speed_ray.training.contrastive.shuffle_windows import Window
@@ -22,7 +22,7 @@ LOOK = 1.0  # seconds between two looks at the storage
 PATIENCE = 30 * 60.0  # seconds without a new shard
 
 
-def windows(model: Model, artifact: Artifact, plan: Plan, least: int) -> Iterator[Window]:
+def streamed_windows(model: Model, artifact: Artifact, plan: Plan, least: int) -> Iterator[Window]:
     """Yield windows as their shards are committed, `least` rows or more in each, until the plan is done.
 
     Raises Interrupted where nothing came for half an hour.
@@ -39,7 +39,7 @@ def _window(model: Model, artifact: Artifact, plan: Plan, least: int, taken: set
     path = f"{model.path}/windows/{number:08d}.json"
     began, seen = time.monotonic(), 0
     while True:
-        if (written := find(model.store, path)) is not None:
+        if (written := read_if_exists(model.store, path)) is not None:
             shards: list[int] = json.loads(written)
             return shards
         if distributed.rank() == 0:

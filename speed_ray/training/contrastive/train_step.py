@@ -29,7 +29,7 @@ class Triple:
 
 
 @dataclass(frozen=True)
-class Objective:
+class ContrastiveConfig:
     """What is made small. `dimensions` are the first so many of a vector that must do alone as well (Matryoshka)."""
 
     temperature: float
@@ -37,11 +37,11 @@ class Objective:
     dimensions: tuple[int, ...] = ()
 
 
-def step(
+def train_step(
     encoder: nn.Module,
     rows: Sequence[Triple],
     own_negatives_only: bool,
-    objective: Objective,
+    objective: ContrastiveConfig,
     pad: int,
     backward: Callable[[Tensor], None],
     unsynchronised: gradcache.Context = contextlib.nullcontext,
@@ -55,7 +55,7 @@ def step(
     texts = [text for column in zip(*(row.texts for row in rows), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     known = _known(rows, device)
-    queries = len(rows) * distributed.world()
+    queries = len(rows) * distributed.world_size()
 
     def embed(places: list[int]) -> Tensor:
         batch = padded([texts[place] for place in places], pad)
@@ -66,14 +66,16 @@ def step(
         asked, own = embedded.split([len(rows), len(embedded) - len(rows)])
         documents = gradcache.gathered(own)
         parts = [
-            infonce.loss(asked[:, :width], documents[:, :width], known, objective.temperature, own_negatives_only)
+            infonce.infonce_loss(
+                asked[:, :width], documents[:, :width], known, objective.temperature, own_negatives_only
+            )
             for width in objective.dimensions or (embedded.shape[1],)
         ]
         return torch.stack(parts).mean() / queries
 
     size = objective.mini_batch
     batches = [order[first : first + size] for first in range(0, len(order), size)]
-    value = gradcache.step(batches, embed, loss, backward, unsynchronised)
+    value = gradcache.gradcache_step(batches, embed, loss, backward, unsynchronised)
     if dist.is_initialized():
         dist.all_reduce(value)
     return float(value)

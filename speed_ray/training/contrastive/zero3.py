@@ -29,7 +29,7 @@ class Sharded:
         self.stage = settings.zero
         optimizer = torch.optim.AdamW(ddp.decayed(encoder, settings.weight_decay), lr=settings.learning_rate)
         self.schedule = ddp.schedule(optimizer, settings, steps)
-        config = {**zero.config(settings, micro_batch=1, accumulated=1), "managed_gradient_accumulation": False}
+        config = {**zero.zero_config(settings, micro_batch=1, accumulated=1), "managed_gradient_accumulation": False}
         self.network, *_ = deepspeed.initialize(
             model=encoder, optimizer=optimizer, lr_scheduler=self.schedule, config=config
         )
@@ -37,7 +37,7 @@ class Sharded:
 
     def backward(self, value: Tensor) -> None:
         """Add a gradient; DeepSpeed takes the workers' mean where their sum is wanted."""
-        self.network.backward(value * distributed.world())
+        self.network.backward(value * distributed.world_size())
 
     def step(self) -> float:
         """Change the weights; return the gradient's norm before it was clipped."""
