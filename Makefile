@@ -29,7 +29,7 @@ demo: venv
 	$(BIN)/python jobs/compare_writers.py runs/demo
 
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/cpu tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration tests/cluster tests/faults
 
 lint: venv
 	$(BIN)/ruff check

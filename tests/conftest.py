@@ -38,6 +38,7 @@ MIX = {"classification": 7, "sts": 7, "retrieval": 7, "matching_short": 1, "matc
 FAST = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1e9}
 SLOW = {**FAST, "one_stream": 1400.0, "in_flight": 16}  # a quarter of a second an answer: 7 s for 460 rows
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and all they start, ignore it
+pytest_plugins = ["tests.helpers.alignment"]
 STATUS = pytest.StashKey[int]()
 MARK = "SPEED_RAY_TEST_DRIVER"  # an environment variable that a driver and all that it starts have in common
 

@@ -54,7 +54,7 @@ class Ledger:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def reserve(self, most: Usage) -> None:
-        """Hold room for one call, waiting for calls in flight to settle. Raises BudgetExhausted when none can be had."""
+        """Reserve one call, waiting for calls in flight to settle. Raises BudgetExhausted when none can be had."""
         while short := self._short_of(self.settled + self.held + most):
             if not self.held.calls:
                 raise BudgetExhausted(

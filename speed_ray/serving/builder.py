@@ -1,4 +1,4 @@
-"""What a Serve config names as `import_path`, as KubeRay's RayService does: `speed_ray.serving.builder:build`."""
+"""What a Serve config names as `import_path`, as KubeRay's RayService does: `speed_ray.serving.builder:build_app`."""
 
 import dataclasses
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import ray
-from tiny_cluster import Head
-from tiny_training import tiny_model
-from two_hosts import Cluster, two_hosts
+
+from tests.helpers.tiny_cluster import Head
+from tests.helpers.tiny_training import tiny_model
+from tests.helpers.two_hosts import Cluster, two_hosts
 
 TEACHER = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1400.0, "in_flight": 4}
 TRAINING = {

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import ray
@@ -14,6 +13,7 @@ from speed_ray.storage.run import ARTIFACTS
 from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.trained_models import Model
 from speed_ray.storage.verify import verify
+from tests.helpers.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -99,7 +99,7 @@ def cluster() -> Iterator[str]:
 def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_whole_job, drive, cluster, tmp_path):
     """See interrupted_run.py for what stands in for vLLM; trainings, pools and storage are real."""
     stopped, unbroken = make_whole_job("stopped"), make_whole_job("unbroken")
-    program = [sys.executable, str(Path(__file__).with_name("interrupted_run.py"))]
+    program = [sys.executable, str(ROOT / "tests" / "helpers" / "interrupted_run.py")]
     none, moments = tmp_path / "none", tmp_path / "moments"
     none.touch()
     moments.write_text("\n".join(f"{when} {stage}" for stage in STAGES for when in ("before", "inside")))

@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from tiny_cluster import SUBMIT, Head, Submitted
+
+from tests.helpers.tiny_cluster import SUBMIT, Head, Submitted
 
 pytestmark = pytest.mark.slow
 WORDS = ("echo", "the job has run")

@@ -7,7 +7,8 @@ AutoscalingCluster would begin and end with `ray stop --force`, for every Ray of
 import json
 
 import pytest
-from tiny_cluster import Head, named
+
+from tests.helpers.tiny_cluster import Head, named
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MOST = 2  # nodes beside the head

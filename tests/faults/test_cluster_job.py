@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_cluster import SUBMIT, Head, Joined, Submitted, lose
+
+from tests.helpers.tiny_cluster import SUBMIT, Head, Joined, Submitted, lose
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 UNTIL = ("--until", "synthesize")  # from topics on; what comes after needs models

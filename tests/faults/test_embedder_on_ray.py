@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 from sentence_transformers import SentenceTransformer
-from tiny_training import ignore, tiny_model
 
 from speed_ray import pipeline
 from speed_ray.stages import synthesize
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
+from tests.helpers.tiny_training import ignore, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS, WORKERS = 5, 60, 2

@@ -1,7 +1,8 @@
 """A job at an endpoint that refuses, costs too much, fails now and then; and a driver that is killed while it pays."""
 
 import pytest
-from tiny_endpoint import asked, mock
+
+from tests.helpers.tiny_endpoint import asked, mock
 
 pytestmark = pytest.mark.slow
 IN_FLIGHT = 8

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from tiny_training import tiny_model
 
 from speed_ray.storage.trained_models import Model
 from speed_ray.training.contrastive import encoder
+from tests.helpers.tiny_training import tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TASKS = 6

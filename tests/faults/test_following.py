@@ -4,11 +4,11 @@ import json
 import random
 
 import pytest
-from tiny_training import ignore, tiny_model
 
 from speed_ray.errors import UserError
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
+from tests.helpers.tiny_training import ignore, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EMBEDDER = {

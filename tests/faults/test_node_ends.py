@@ -3,7 +3,8 @@
 import signal
 
 import pytest
-from tiny_cluster import Head, Joined, named
+
+from tests.helpers.tiny_cluster import Head, Joined, named
 
 pytestmark = pytest.mark.slow
 

@@ -3,14 +3,14 @@
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3
 from sentence_transformers import SentenceTransformer
 
 from speed_ray.storage.trained_models import Model
 from speed_ray.storage.verify import verify
+from tests.helpers.paths import ROOT
+from tests.helpers.s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3
 
 pytestmark = pytest.mark.slow
 SHARDS = 46
@@ -91,7 +91,7 @@ def test_a_run_on_an_object_store(make_whole_job, drive, nothing_left, stand_bef
     job = make_whole_job(uri=uri, synthesize__generator="junior", synthesize__revise=False, **few)
     moments = tmp_path / "none"
     moments.touch()
-    program = [sys.executable, str(Path(__file__).with_name("interrupted_run.py")), str(moments)]
+    program = [sys.executable, str(ROOT / "tests" / "helpers" / "interrupted_run.py"), str(moments)]
     driver = drive(job, "run", program=program, SPEED_RAY_CACHE=str(tmp_path / "cache"))
     assert driver.ended() == 0, driver.said()
     verdicts = verify(job.run)

@@ -11,7 +11,8 @@ import openai
 import psutil
 import pytest
 from sentence_transformers import SentenceTransformer
-from tiny_serving import Endpoint, free_port, tiny_embedder
+
+from tests.helpers.tiny_serving import Endpoint, free_port, tiny_embedder
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ import time
 import psutil
 import pytest
 from safetensors.torch import load_file
-from tiny_serving import free_port
-from tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 from speed_ray.storage.run import DRAFTS, Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
+from tests.helpers.tiny_serving import free_port
+from tests.helpers.tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS = 10, 60

@@ -11,11 +11,11 @@ import pytest
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_training import tiny_model
 
 from speed_ray.stages import draft
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, train
+from tests.helpers.tiny_training import tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS, WORKERS = 5, 40, 2

@@ -1,0 +1,274 @@
+"""What we hear: replies are read without changing a word, or rejected for a reason that can be counted.
+
+`SPEED_RAY_WRITE_GOLDEN=1 pytest tests/unit/prompts/test_parse.py` rewrites tests/golden/replies: for each
+`<name>.txt`, a raw reply, `<name>.json` says the kind ("tasks" for a brainstormed list), the slots where they matter,
+and what came of it. Review the difference before committing it.
+"""
+
+import contextlib
+import json
+import os
+import random
+import string
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from speed_ray import kinds
+from speed_ray.kinds.kind import Field, Kind
+from speed_ray.prompts import parse
+from speed_ray.records import Rejected
+from tests.helpers.paths import GOLDEN
+
+unhurried = settings(deadline=None, max_examples=300)  # a slow machine is no wrong answer
+REPLIES_FOLDER = GOLDEN / "replies"
+
+PLAIN = Kind(  # a kind that accepts any text, so that only the reading is tested
+    name="plain",
+    brief="",
+    fields=(Field("user_query", "", any_language=True), Field("S2", "", any_language=True)),
+    query="user_query",
+    positive="S2",
+    negative=None,
+    slots=lambda rng: {},
+    guidelines=(),
+    check=lambda fields, slots: None,
+)
+
+
+def read(text: str) -> dict[str, str]:
+    return parse.parse_example(text, PLAIN, {}, "English")
+
+
+def reason(text: str) -> str:
+    with pytest.raises(Rejected) as rejected:
+        read(text)
+    return rejected.value.reason
+
+
+def outcome(text: str, said: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if said["kind"] == "tasks":
+            return {"tasks": parse.parse_tasks(text, 5)}
+        kind = kinds.load_kind(said["kind"])
+        slots = kind.slots(random.Random(0)) | said.get("slots", {})
+        return {"fields": parse.parse_example(text, kind, slots, said.get("language", "English"))}
+    except Rejected as rejected:
+        return {"reason": rejected.reason, "detail": rejected.detail}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in REPLIES_FOLDER.glob("*.txt")))
+def test_golden(name: str) -> None:
+    text = (REPLIES_FOLDER / f"{name}.txt").read_bytes().decode()
+    expected = json.loads((REPLIES_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    asked = {key: expected[key] for key in ("kind", "slots", "language") if key in expected}
+    got = asked | outcome(text, asked)
+    if os.environ.get("SPEED_RAY_WRITE_GOLDEN"):
+        (REPLIES_FOLDER / f"{name}.json").write_text(
+            json.dumps(got, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    else:
+        assert got == expected
+
+
+# Words that have broken other parsers: quotes, braces, commas before braces, thoughts, fences, apostrophes, escapes.
+TRAPS = [
+    "task's",
+    "'",
+    '"',
+    "\\",
+    "{",
+    "}",
+    ",}",
+    ", ]",
+    "{'a': 'b',}",
+    '{"S2": 1}',
+    "```",
+    "</think>",
+    "<think>",
+    "\n",
+    "\t",
+]
+CONTENT = st.lists(st.sampled_from(TRAPS) | st.text(st.characters(exclude_categories=["Cs", "Cc"])), min_size=1).map(
+    " ".join
+)
+FIELDS = st.fixed_dictionaries({"user_query": CONTENT, "S2": CONTENT}).map(
+    lambda fields: {name: text.strip() for name, text in fields.items()}
+)
+BEFORE = st.sampled_from(
+    [
+        "",
+        "\ufeff",
+        "Sure! Here it is:\n",
+        "```json\n",
+        "```\n",
+        "<think>a {\"b\": 1} and {'c'}</think>\n",
+        "{ok} ",
+        "{{",
+    ]
+)
+AFTER = st.sampled_from(["", "\n```", "\nHope that's what you wanted! {smile}", '\n\n{"user_query": "other"}', "}}"])
+
+
+@unhurried
+@given(FIELDS, BEFORE, AFTER, st.booleans(), st.sampled_from([None, 2]))
+def test_no_word_is_changed(
+    fields: dict[str, str], before: str, after: str, ascii_only: bool, indent: int | None
+) -> None:
+    assume(all(fields.values()))
+    assert read(before + json.dumps(fields, ensure_ascii=ascii_only, indent=indent) + after) == fields
+
+
+@unhurried
+@given(FIELDS, BEFORE)
+@example({"user_query": "task's", "S2": "</think> {'a': 'b',}"}, "Sure! Here it is:\n")
+def test_no_word_is_changed_by_leniency(fields: dict[str, str], before: str) -> None:
+    """A trailing comma makes JSON's own grammar refuse, so this goes the other way through the parser."""
+    assume(all(fields.values()))
+    dumped = json.dumps(fields, ensure_ascii=False)
+    assert read(before + dumped[:-1] + ", }") == fields
+
+
+@unhurried
+@given(FIELDS)
+@example({"user_query": "task's", "S2": '</think> {"S2": 1}'})
+def test_python_quotes_change_no_word(fields: dict[str, str]) -> None:
+    assume(all(fields.values()))
+    try:
+        assert read(repr(fields)) == fields
+    except Rejected as rejected:  # repr writes \x07 and \U000e0001, which JSON has not: refused, not guessed
+        assert rejected.reason == "not_json" and ("\\x" in repr(fields) or "\\U" in repr(fields))
+
+
+@unhurried
+@given(FIELDS, st.data())
+def test_a_cut_reply_is_never_completed(fields: dict[str, str], data: st.DataObject) -> None:
+    assume(all(fields.values()))
+    dumped = json.dumps(fields)
+    assert reason(dumped[: data.draw(st.integers(2, len(dumped) - 1))]) == "truncated"
+
+
+@unhurried
+@given(st.text(st.sampled_from("{}[]\"'\\,: \nabc" + string.digits)))
+def test_nothing_but_rejected_is_raised(text: str) -> None:
+    with contextlib.suppress(Rejected):
+        read(text)
+    with contextlib.suppress(Rejected):
+        parse.parse_tasks(text, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not_json"),
+        ("I cannot help with that.", "not_json"),
+        ('["user_query", "S2"]', "not_json"),
+        ('{"user_query": "a "quoted" word", "S2": "b"}', "not_json"),
+        ("{'user_query': 'it's here', 'S2': 'b'}", "not_json"),
+        ('{"user_query": __import__("os"), "S2": "b"}', "not_json"),
+        ('{"a":' * 100_000, "not_json"),
+        ('<think>so {"user_query": "a", "S2": "b"}', "truncated"),
+        ('{"user_query": "a", "S2": "b"', "truncated"),
+        ('{"user_query": "a"}', "missing_field"),
+        ('{"user_query": "a", "S2": "b", "why": "c"}', "extra_field"),
+        ('{"user_query": "a", "S2": 7}', "not_a_string"),
+        ('{"user_query": "a", "S2": ' + "7" * 5000 + "}", "not_a_string"),
+        ('{"user_query": "a", "S2": true}', "not_a_string"),
+        ('{"user_query": "a", "S2": NaN}', "not_a_string"),
+        ('{"user_query": "a", "S2": {"text": "b"}}', "not_a_string"),
+        ('{"user_query": "a", "S2": " \\n "}', "blank_field"),
+        ('{"user_query": "a", "S2": "b", "S2": "c"}', "duplicate_field"),
+        ('{"user_query": "a", "S2": "b\\u0000c"}', "control_character"),
+        ('{"user_query": "a", "S2": "b\\u007fc"}', "control_character"),
+        ('{"user_query": "a", "S2": "\\ud83d"}', "lone_surrogate"),
+    ],
+)
+def test_reasons(text: str, why: str) -> None:
+    assert reason(text) == why
+
+
+def test_an_example_quoted_inside_a_broken_one_is_not_taken_for_it() -> None:
+    inner = "{'user_query': 'x', 'S2': 'y'}"
+    assert reason('{"user_query": "a "quoted" word", "S2": "' + inner + '"}') == "not_json"
+
+
+def test_line_breaks_inside_strings_are_read_as_they_are() -> None:
+    assert read('{"user_query": "a\nb", "S2": "c\td"}') == {"user_query": "a\nb", "S2": "c\td"}
+
+
+def test_a_surrogate_pair_is_one_character() -> None:
+    assert read('{"user_query": "a", "S2": "\\ud83d\\ude00"}')["S2"] == "😀"
+
+
+def test_the_answer_is_read_and_not_the_thought() -> None:
+    thought = '{"user_query": "draft", "S2": "draft"}'
+    answer = '{"user_query": "a", "S2": "b"}'
+    for text in (f"<think>{thought}</think>Here: {answer}", f"{'x' + thought}</think>\n\n```json\n{answer}\n```"):
+        assert read(text)["S2"] == "b"
+
+
+def test_many_hostile_quotes_end() -> None:
+    assert reason('{"' + '\\"' * 200_000) == "truncated"
+    assert reason("{'" + "\\'" * 200_000) == "not_json"
+    assert reason("{'a" * 100_000) == "not_json"
+
+
+def test_the_language_drawn_is_the_language_written() -> None:
+    sts = kinds.load_kind("sts")
+    fields = {
+        "S1": "Der Zug nach Hamburg fährt heute wegen eines Unwetters erst zwei Stunden später ab.",
+        "S2": "Wegen eines Unwetters verlässt der Hamburger Zug den Bahnhof heute mit zwei Stunden Verspätung.",
+        "S3": "Der Zug nach München ist heute pünktlich, obwohl draußen ein heftiges Unwetter tobt.",
+    }
+    slots = sts.slots(random.Random(0))
+    text = json.dumps(fields)
+    assert parse.parse_example(text, sts, slots, "German") == fields
+    assert parse.parse_example(text, sts, slots, "Klingon") == fields
+    with pytest.raises(Rejected, match="wrong_language"):
+        parse.parse_example(text, sts, slots, "English")
+
+
+def test_tasks() -> None:
+    listed = [
+        "1. Find  bolts.",
+        "2) find bolts.",
+        "- 3D models of bolts, found.",
+        " ",
+        "x" * 401,
+        7,
+        None,
+        "a\nb",
+        "\ud800",
+    ]
+    assert parse.parse_tasks(json.dumps({"tasks": listed}), 5) == ["Find  bolts.", "3D models of bolts, found."]
+
+
+def test_tasks_are_at_most_as_many_as_asked() -> None:
+    assert parse.parse_tasks('{"tasks": ["a", "b", "c"]}', 2) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"tasks": ["a", "b', "truncated"),
+        ('{"task": ["a"]}', "missing_field"),
+        ('{"tasks": ["a"], "note": "b"}', "extra_field"),
+        ('{"tasks": "a"}', "not_a_list"),
+        ('{"tasks": [" ", 3]}', "no_tasks"),
+        ('{"tasks": []}', "no_tasks"),
+    ],
+)
+def test_reasons_for_tasks(text: str, why: str) -> None:
+    with pytest.raises(Rejected) as rejected:
+        parse.parse_tasks(text, 5)
+    assert rejected.value.reason == why
+
+
+def test_tasks_follow_their_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate({"tasks": ["a", "b"]}, parse.tasks_schema(2))
+    for wrong in ({"tasks": []}, {"tasks": ["a", "b", "c"]}, {"tasks": [1]}, {"tasks": ["a"], "b": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, parse.tasks_schema(2))

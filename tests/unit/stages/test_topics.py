@@ -1,0 +1,141 @@
+"""Topics come from whatever file a user has: a line is a topic or a reject, a useless file an error that helps."""
+
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speed_ray.errors import UserError
+from speed_ray.records import Row
+from speed_ray.stages.topics import collect_topics, read_topics, truncate
+from speed_ray.storage.run import TOPICS, Run
+from speed_ray.storage.shards import RECORDS, REJECTS
+from speed_ray.storage.verify import verify
+from tests.helpers.paths import SHARED
+
+TOPICS_FILE = SHARED / "data" / "topics.txt"
+
+
+def parquet(column: pa.Array, name: str = "topic") -> bytes:
+    sink = BytesIO()
+    pq.write_table(pa.table({name: column}), sink)
+    return sink.getvalue()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Write a file. Returns its path."""
+
+    def write(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        return str(tmp_path / name)
+
+    return write
+
+
+def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row], list[Row]]:
+    """Collect topics. Returns records and rejects."""
+    artifact = collect_topics(run, read_topics(path, limit))
+    files = [commit.files for commit in artifact.commits()]
+    return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
+                 for role in (RECORDS, REJECTS))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("plain.txt", b"Arts/Music\nScience", ["Arts/Music", "Science"]),
+        ("crlf.txt", b"a\r\n\r\n  b \r\n", ["a", "b"]),
+        ("comments.txt", b"# a list\na\n  # of two\n\n\t\nb # not this\n", ["a", "b # not this"]),
+        ("bom.txt", "﻿é/日本\nß".encode(), ["é/日本", "ß"]),
+        ("t.csv", b'x,topic\n1,Arts/Music\n2,"a, b"\n3,\n4\n', ["Arts/Music", "a, b"]),
+        ("BOM.CSV", "﻿topic\r\nÄrzte\r\n".encode(), ["Ärzte"]),
+        ("t.parquet", parquet(pa.array(["a", None, " b ", ""])), ["a", "b"]),
+    ],
+)
+def test_what_is_a_topic_in_a_file(source, name, content, expected):
+    assert read_topics(source(name, content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("empty.txt", b"", "holds no topic"),
+        ("blank.txt", b"\n \n# only this\n", "holds no topic"),
+        ("latin.txt", "Café".encode("latin-1"), "is not UTF-8 text"),
+        ("utf16.txt", "a/b".encode("utf-16"), "is not UTF-8 text"),
+        ("utf16le.txt", "a/b".encode("utf-16-le"), "is not UTF-8 text"),
+        ("archive.txt", b"\x1f\x8b\x08\x00\xff", "is not UTF-8 text"),
+        ("other.csv", b"Topic,x\na,b\n", r"has no column `topic` \(it has: Topic, x\)"),
+        ("empty.csv", b"", r"has no column `topic` \(it has: none\)"),
+        ("field.csv", b"topic\n" + b"a" * 200_000, "is not a CSV file: field larger"),
+        ("fake.parquet", b"hello", "is not a Parquet file"),
+        ("torn.parquet", parquet(pa.array(["a"])).replace(b"PAR1\x15", b"PAR1\xff"), "is not a Parquet"),
+        ("other.parquet", parquet(pa.array(["a"]), "name"), r"has no column `topic` \(it has: name\)"),
+    ],
+)
+def test_a_file_without_topics_is_explained(source, name, content, expected):
+    path = source(name, content)
+    with pytest.raises(UserError, match=expected) as caught:
+        read_topics(path)
+    assert path in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_explained(tmp_path):
+    with pytest.raises(UserError, match=f"topics.source: there is no file {tmp_path}/no.txt"):
+        read_topics(f"{tmp_path}/no.txt")
+    with pytest.raises(UserError, match=f"there is no file file://{tmp_path}/no.txt"):
+        read_topics(f"file://{tmp_path}/no.txt")
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}: Is a directory"):
+        read_topics(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("Arts/Movies/Titles/3/36_Hours_-_1964/Cast_and_Crew", "Arts/Movies/36_Hours_-_1964/Cast_and_Crew"),
+        ("a/b/c/d", "a/b/c/d"),
+        ("a/b/c/d/e", "a/b/d/e"),
+        ("/a // b/", "a/b"),
+        ("a", "a"),
+        (" / ", ""),
+    ],
+)
+def test_truncation_keeps_the_first_two_and_the_last_two_parts(path, expected):
+    assert truncate(path) == expected
+
+
+def test_every_line_ends_as_a_topic_or_as_a_reject_with_a_reason(run, source):
+    lines = ["Arts/Music", "x" * 10_000, "arts / MUSIC", "a/b/1/c/d", "///", "a/b/2/c/d", "Straße", "STRASSE", "日本"]
+    records, rejects = collected(run, source("t.txt", "\n".join(lines).encode()))
+    assert [row["topic"] for row in records] == ["Arts/Music", "a/b/c/d", "Straße", "日本"]
+    assert [row["source"] for row in records] == ["Arts/Music", "a/b/1/c/d", "Straße", "日本"]
+    reasons = ["too_long", "duplicate", "no_words", "duplicate", "duplicate"]
+    assert [row["reason"] for row in rejects] == reasons
+    assert rejects[0]["text"] == "x" * 1000 and rejects[0]["detail"] == "10000 characters"
+    counts = run.artifact(TOPICS).manifest()["counts"]
+    assert (counts["accepted"], counts["rejected"]) == (4, 5)
+    assert counts["reasons"] == {"too_long": 1, "duplicate": 3, "no_words": 1}
+    (verdict,) = verify(run)
+    assert verdict.holds and verdict.planned == len(lines)
+
+
+def test_a_limit_takes_the_first_lines_and_is_part_of_the_plan(run, source):
+    path = source("t.txt", b"a\nb\nc\n")
+    records, _ = collected(run, path, limit=2)
+    assert [row["topic"] for row in records] == ["a", "b"]
+    collect_topics(run, read_topics(path, limit=2))
+    with pytest.raises(UserError, match="rows: was 2, now 3"):
+        collect_topics(run, read_topics(path))
+
+
+@pytest.mark.skipif(not TOPICS_FILE.exists(), reason="the list of real topics is not beside this checkout")
+def test_real_topics_add_up(run):
+    lines = [line for line in TOPICS_FILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    records, rejects = collected(run, str(TOPICS_FILE))
+    assert len(records) + len(rejects) == len(lines)
+    assert len(records) > 0.9 * len(lines)
+    assert len({row["topic"].casefold() for row in records}) == len(records)
+    assert all(row["topic"].count("/") < 4 for row in records)
+    assert verify(run)[0].holds

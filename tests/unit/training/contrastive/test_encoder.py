@@ -1,0 +1,86 @@
+"""The embedder in training is the one that sentence-transformers loads from its folder."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from speed_ray.errors import UserError
+from speed_ray.training.contrastive import encoder
+from speed_ray.training.contrastive.encoder import Encoder
+from tests.helpers.tiny_training import tiny_model
+
+TEXTS = ["a lamp", "the lamp on the table hums at night, and nobody sleeps", "b"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("encoder") / "base")
+
+
+def embedded(model, texts):
+    tokenizer = encoder.load_tokenizer(model)
+    ids = [tokenizer(text, truncation=True, max_length=model.max_seq_length).input_ids for text in texts]
+    with torch.no_grad():
+        return Encoder(model.eval())(**encoder.padded(ids, tokenizer.pad_token_id))
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+def test_the_saved_folder_answers_as_it_was_trained(base, tmp_path, pooling):
+    model = encoder.load_encoder(base, pooling, max_length=16)
+    model.save(str(tmp_path / "embedder"))
+    loaded = SentenceTransformer(str(tmp_path / "embedder"), device="cpu")
+    assert loaded.encode(TEXTS, convert_to_tensor=True).sub(embedded(model, TEXTS)).abs().max() < 1e-5
+    again = encoder.load_encoder(tmp_path / "embedder")
+    assert embedded(again, TEXTS).sub(embedded(model, TEXTS)).abs().max() < 1e-6
+
+
+def test_a_text_ends_with_the_token_that_stands_for_it_also_when_cut(base):
+    model = encoder.load_encoder(base, "last", max_length=8)
+    tokenizer = encoder.load_tokenizer(model)
+    for text in ("", *TEXTS):
+        ids = tokenizer(text, truncation=True, max_length=8).input_ids
+        assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1 and len(ids) <= 8
+
+
+def test_padding_changes_no_vector(base):
+    model = encoder.load_encoder(base, "last", max_length=32)
+    together = embedded(model, TEXTS)
+    alone = torch.cat([embedded(model, [text]) for text in TEXTS])
+    assert together.sub(alone).abs().max() < 1e-5
+
+
+def test_a_language_model_must_be_told_how_to_pool(base):
+    with pytest.raises(UserError, match=r"embedder\.pooling: .* does not say how to make one vector"):
+        encoder.load_encoder(base)
+
+
+def test_only_queries_carry_their_instruction():
+    assert encoder.as_query("Find it", "lamp") == "Instruct: Find it\nQuery: lamp"
+    assert encoder.as_query("", "lamp") == "lamp"
+
+
+def without(base, folder, *names):
+    """The same model, whose tokenizer lacks some special tokens."""
+    shutil.copytree(base, folder)
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / file
+        if path.is_file():
+            path.write_text(
+                json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in names})
+            )
+    return folder
+
+
+def test_a_tokenizer_that_cannot_end_a_text(base, tmp_path):
+    folder = without(base, tmp_path / "endless", "eos_token")
+    with pytest.raises(UserError, match=r"embedder\.pooling: last takes the vector of the end-of-sequence token"):
+        encoder.load_encoder(folder, "last")
+    assert encoder.load_encoder(folder, "mean").encode("a").shape == (64,)
+
+
+def test_a_tokenizer_that_has_nothing_to_pad_with(base, tmp_path):
+    with pytest.raises(UserError, match=r"embedder\.model: .* neither a pad token nor an end-of-sequence token"):
+        encoder.load_encoder(without(base, tmp_path / "padless", "eos_token", "pad_token"), "mean")

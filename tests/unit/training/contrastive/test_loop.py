@@ -1,0 +1,233 @@
+"""Contrastive training as its user runs it: from a run's curated examples to a folder of sentence-transformers."""
+
+import json
+import subprocess
+
+import psutil
+import pytest
+from sentence_transformers import SentenceTransformer
+from transformers import BertConfig, BertModel
+
+from speed_ray import recipes
+from speed_ray.errors import UserError
+from speed_ray.records import CURATED, content_id
+from speed_ray.stages.driver_stage import RowResult, publish_rows
+from speed_ray.storage.run import CURATED_EXAMPLES, Run
+from speed_ray.storage.shards import Plan
+from speed_ray.training import plan, train
+from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
+
+INSTRUCTION = "Write the number as digits"
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def example(number, kind="retrieval", negatives=1, split="train", instruction=INSTRUCTION):
+    """A number in words, in digits, and wrong digits: enough to be learnt."""
+    digits = f"{number:04d}"
+    wrong = f"{(number * 7 + 1) % 10_000:04d}"
+    row_id = content_id("example", kind, str(number))
+    texts = {"query": " ".join(WORDS[int(digit)] for digit in digits), "positive": digits}
+    fixed = dict.fromkeys(("topic", "language", "model"), "-")
+    return {
+        "id": row_id, "row_id": row_id, "parent_id": "-", "kind": kind, **fixed, **texts,
+        "instruction": instruction, "negatives": [wrong] * negatives, "split": split,
+    }  # fmt: skip
+
+
+def examples(count=100):
+    return [example(number * 37 % 10_000) for number in range(count)]
+
+
+def a_run(folder, rows, shard_rows=16):
+    run = Run(str(folder))
+    passed = (RowResult(row["id"], row, None) for row in rows)
+    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, len(rows), shard_rows), CURATED, passed)
+    return run
+
+
+def a_recipe(model, **settings):
+    embedder = {
+        "model": str(model), "pooling": "last", "batch": 16, "micro_batch": 8, "learning_rate": 1e-3, "epochs": 2,
+        "precision": "fp32", "lora": None, "max_length": 64, "checkpoint_every": 1000, **settings,
+    }  # fmt: skip
+    tree = {
+        "topics": {"source": "topics.txt"},
+        "teacher": {"engine": "scripted"},
+        "generator": {"engine": "vllm", "model": str(model)},
+        "embedder": embedder,
+    }
+    return recipes.validate(tree, "the test")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("embedder") / "base")
+
+
+def trained(run, recipe, report=ignore):
+    train(plan.embedder(run, recipe), report)
+    return plan.embedder(run, recipe).model
+
+
+def history(model):
+    return [json.loads(line) for line in model.store.get(f"{model.path}/metrics.jsonl").splitlines()]
+
+
+def weights(model):
+    return dict(SentenceTransformer(str(model.fetch()), device="cpu").named_parameters())
+
+
+def distance(one, other):
+    first, second = weights(one), weights(other)
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+def test_the_loss_goes_down_and_the_folder_loads(base, tmp_path):
+    model = trained(a_run(tmp_path / "run", examples()), a_recipe(base, epochs=6))
+    losses = [logged["loss"] for logged in history(model)]
+    assert losses[-1] < 0.7 * losses[0]
+    loaded = SentenceTransformer(str(model.fetch()), device="cpu")
+    assert loaded.prompts["query"].endswith("\nQuery: ") and loaded.prompts["document"] == ""
+    query = f"Instruct: {INSTRUCTION}\nQuery: one two three four"
+    near, far = loaded.similarity(loaded.encode(query), loaded.encode(["1234", "9876"]))[0]
+    assert near > far
+
+
+def test_a_set_without_instructions_gives_a_model_without_prompts(base, tmp_path):
+    rows = [{**row, "instruction": ""} for row in examples(32)]
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, epochs=1))
+    assert not any(SentenceTransformer(str(model.fetch()), device="cpu").prompts.values())
+
+
+def test_rows_that_are_held_out_are_not_trained_on(base, tmp_path):
+    rows = examples(40)
+    for row in rows[:8]:
+        row["split"] = "held_out"
+    run = a_run(tmp_path / "run", rows)
+    model = trained(run, a_recipe(base, epochs=1))
+    assert model.published()["facts"]["rows"]["steps"] == 2
+
+
+def test_too_few_rows_are_left_to_train_on(base, tmp_path):
+    rows = [{**row, "split": "held_out" if place < 8 else "train"} for place, row in enumerate(examples(40))]
+    with pytest.raises(UserError, match=r"has 32 rows to train embedder on, and one step needs 40"):
+        trained(a_run(tmp_path / "run", rows), a_recipe(base, batch=40, epochs=1))
+
+
+@pytest.mark.parametrize("settings", [{"lora": {"rank": 4}}, {"gradient_checkpointing": True}, {"pooling": "mean"}])
+def test_ways_to_train(base, tmp_path, settings):
+    model = trained(a_run(tmp_path / "run", examples(48)), a_recipe(base, **settings))
+    assert SentenceTransformer(str(model.fetch()), device="cpu").encode("one").shape == (64,)
+    assert not list(model.fetch().rglob("adapter*")), "a plain model is published"
+
+
+def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path):
+    rows, recipe = examples(100), a_recipe(base, checkpoint_every=5)
+    unbroken = trained(a_run(tmp_path / "unbroken", rows), recipe)
+
+    class Cut(Exception):
+        pass
+
+    def cut(metrics):
+        if metrics["step"] == 8:
+            raise Cut
+
+    run = a_run(tmp_path / "cut", rows)
+    with pytest.raises(Cut):
+        trained(run, recipe, cut)
+    seen = []
+    resumed = trained(run, recipe, lambda metrics: seen.append(metrics["step"]))
+    assert seen[0] == 5
+    assert history(resumed)[-1]["batches"] == history(unbroken)[-1]["batches"]
+    assert distance(resumed, unbroken) < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{"zero": 2}, {"zero": 3}, {"lora": {"rank": 4}}])
+def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
+    rows = examples(64)
+    alone = trained(a_run(tmp_path / "one", rows), a_recipe(base, **{**settings, "zero": 0}))
+    recipe = a_recipe(base, workers={"count": 2}, **settings)
+    ended = torchrun(recipe, a_run(tmp_path / "two", rows), "embedder", 2)
+    assert ended.returncode == 0, ended.stderr
+    together = plan.embedder(Run(str(tmp_path / "two")), recipe).model
+    assert history(together)[-1]["batches"] == history(alone)[-1]["batches"]
+    assert history(together)[-1]["loss"] == pytest.approx(history(alone)[-1]["loss"], rel=1e-3)
+    assert distance(together, alone) < 2e-5
+
+
+def test_sharded_states_are_resumed(base, tmp_path):
+    rows, recipe = examples(64), a_recipe(base, zero=2, checkpoint_every=3, workers={"count": 2})
+    run = a_run(tmp_path / "run", rows)
+    process = subprocess.Popen(
+        command(recipe, run, "embedder", 2),
+        env=cpus(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("step 5"):
+            for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+                member.kill()
+            break
+    process.communicate()
+    ended = torchrun(recipe, run, "embedder", 2)
+    assert ended.returncode == 0, ended.stderr
+    began = next(line for line in ended.stdout.splitlines() if line.startswith("step"))
+    assert int(began.split()[1]) >= 3
+    whole = a_run(tmp_path / "whole", rows)
+    assert torchrun(recipe, whole, "embedder", 2).returncode == 0
+    resumed, unbroken = (plan.embedder(each, recipe).model for each in (run, whole))
+    assert history(resumed)[-1]["batches"] == history(unbroken)[-1]["batches"]
+    assert distance(resumed, unbroken) < 1e-6
+
+
+def test_weights_that_no_vector_depends_on_hold_up_no_worker(tmp_path):
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    base = tiny_model(tmp_path / "base")
+    BertModel(BertConfig(vocab_size=300, **shape)).save_pretrained(base)
+    recipe = a_recipe(base, pooling="mean", workers={"count": 2}, epochs=1)
+    ended = torchrun(recipe, a_run(tmp_path / "run", examples(32)), "embedder", 2)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_fewer_rows_than_a_batch(base, tmp_path):
+    with pytest.raises(UserError, match=r"10 rows to train embedder on, and one step needs 16 \(embedder.batch: 16"):
+        trained(a_run(tmp_path / "run", examples(10)), a_recipe(base))
+
+
+def test_rows_that_never_fill_a_batch_together(base, tmp_path):
+    rows = [example(number, negatives=number % 2) for number in range(20)]
+    with pytest.raises(UserError, match=r"no batch of 16 rows can be filled.*10 with 0, 10 with 1"):
+        trained(a_run(tmp_path / "run", rows), a_recipe(base))
+
+
+def test_a_kind_that_counts_its_own_negatives_alone_and_has_none(base, tmp_path):
+    rows = examples(32) + [example(number, "classification", negatives=0) for number in range(16)]
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, epochs=1))
+    assert model.published()["facts"]["rows"]["steps"] == 2
+
+
+def test_dimensions_wider_than_the_model(base, tmp_path):
+    with pytest.raises(UserError, match=r"embedder\.dimensions: 128 is more than the 64"):
+        trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, dimensions=[128, 32]))
+
+
+def test_texts_that_are_cut_are_counted(base, tmp_path):
+    rows = examples(32)
+    rows[3]["positive"] = "1234 " * 100
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, epochs=1, max_length=200))
+    assert model.published()["facts"]["rows"]["cut"] == 1
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_rows(base, tmp_path):
+    with pytest.raises(
+        UserError, match=r"(loss|gradient norm) of step \d+ is (nan|inf)(.|\n)*embedder\.learning_rate"
+    ):
+        trained(a_run(tmp_path / "run", examples(64)), a_recipe(base, learning_rate=1e30, epochs=4, clip=1e30))
+
+
+def test_a_recipe_without_an_embedder(base, tmp_path):
+    recipe = a_recipe(base).model_copy(update={"embedder": None})
+    with pytest.raises(UserError, match=r"embedder: this recipe has no such section"):
+        plan.embedder(a_run(tmp_path / "run", examples(16)), recipe)
