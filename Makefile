@@ -44,7 +44,7 @@ soak: venv
 
 # A first installation that was cut off leaves `.venv/.unfinished`, and packages of which nobody knows how much is there:
 # it begins again. Once complete, a later change of the pinned list only brings in what differs.
-.venv/.installed: requirements/$(MACHINE).txt pyproject.toml
+.venv/.installed: requirements/$(MACHINE).txt pyproject.toml speed_ray/__init__.py
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "speed_ray needs Python 3.11 with venv, and '$(PYTHON)' is not it. Install it (Debian: python3.11 and" \
 	    "python3.11-venv; or with pyenv or uv) so that '$(PYTHON)' starts it, and run make again." >&2; exit 1; }
