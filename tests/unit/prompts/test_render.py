@@ -1,6 +1,7 @@
 """What we say: prompts as reviewed text files, templates of a recipe's own, and every mistake found before spending.
 
-`SPEED_RAY_WRITE_GOLDEN=1 pytest tests/unit/prompts/test_render.py` rewrites tests/golden/prompts. Review the difference.
+`SPEED_RAY_WRITE_GOLDEN=1 pytest tests/unit/prompts/test_render.py` rewrites tests/golden/prompts.
+Review the difference.
 """
 
 import hashlib
