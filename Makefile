@@ -25,7 +25,6 @@ demo: venv
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
 	$(BIN)/speed-ray show runs/demo revised_examples
-	$(BIN)/python -m speed_ray.miniature.compare runs/demo
 	$(BIN)/python jobs/compare_writers.py runs/demo
 
 test: venv

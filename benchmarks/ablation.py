@@ -18,8 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks import report
+from jobs.compare_writers import truth_scores
 from speed_ray import pipeline, recipes
-from speed_ray.miniature.compare import scores
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.recipes.schema import EngineConfig, Recipe
@@ -48,7 +48,7 @@ def measure(folder: Path, seed: int, examples: int) -> dict[str, float]:
     for name, engine in writers.items():
         steps = _steps(run, recipe, name, engine, artifacts)
         pool.execute(run, *steps)
-    return {name: sum(scores(run, artifact)) / examples for name, artifact in artifacts.items()}
+    return {name: sum(truth_scores(run, artifact)) / examples for name, artifact in artifacts.items()}
 
 
 def _steps(run: Run, recipe: Recipe, name: str, engine: EngineConfig, artifacts: dict[str, str]) -> list[Step]:

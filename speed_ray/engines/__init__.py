@@ -1,4 +1,4 @@
-"""Who answers: a vLLM engine, an OpenAI-compatible endpoint, a simulated engine, the miniature's scripted teacher."""
+"""Build inference engines: vLLM, an OpenAI-compatible endpoint, a simulated engine, the scripted teacher."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from speed_ray.recipes.schema import EngineConfig, OpenAIEngine, ScriptedEngine,
 
 
 def build_engine(configs: Sequence[EngineConfig], spent: Usage, role: str) -> Engine:
-    """Make the engine for a role ("teacher"); `spent` is what earlier drives asked of it already.
+    """Build the engine for a role ("teacher"); `spent` is its usage in earlier runs.
 
     Several configs are one engine that answers with several adapters; they differ in nothing else. Engines are
     imported here, one by one, because each brings a library that the others do without.

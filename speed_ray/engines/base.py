@@ -1,4 +1,4 @@
-"""What every engine speaks: one request in, one reply out, many at once."""
+"""Define the engine protocol: async requests in, replies out, many at once."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content":
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt with all that decides its answer.
+    """Holds one prompt with all settings that determine its reply.
 
     `facts` is what the prompt was rendered from (stage, kind, topic, task, slots): a scripted engine answers from it,
     a real model never sees it. `schema` is a JSON schema that the reply must follow; `adapter` names a LoRA.
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """One of the n texts of a reply. `finish_reason` is "stop" or "length" (cut at `max_tokens`)."""
+    """Holds one of a reply's n texts. `finish_reason` is "stop" or "length" (cut at `max_tokens`)."""
 
     text: str
     finish_reason: str
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: n samples, the prompt's length in tokens, the seconds from sending to the last token."""
+    """Holds n samples, the prompt's length in tokens, and the seconds from sending to the last token."""
 
     samples: list[Sample]
     prompt_tokens: int
@@ -46,8 +46,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Load:
-    """What an engine is at: requests it answers, requests that wait for room; prompt tokens so far, and how many of
-    them its prefix cache held."""
+    """Counts an engine's running and waiting requests, and its prompt tokens so far with those cached as prefixes."""
 
     running: int
     waiting: int
@@ -56,23 +55,23 @@ class Load:
 
 
 class PromptTooLong(Exception):
-    """The prompt does not fit the model's window: the row is rejected, the engine goes on."""
+    """Signals a prompt beyond the model's context window: the row is rejected, the engine goes on."""
 
 
 class EngineDead(Exception):
-    """The engine cannot answer any more: its actor must die so that Ray starts another. Never a row's fault."""
+    """Signals a dead engine: its actor must exit so that Ray starts another. Never a row's fault."""
 
 
 class FatalEngineError(Exception):
-    """No retry can help (401, 404, a template that fails): the job stops with this message, a user's to put right."""
+    """Signals an error that no retry can fix (401, 404, a failing chat template): the job stops with this message."""
 
 
 class BudgetExhausted(FatalEngineError):
-    """The recipe's budget holds no further call: the job stops, and goes on once the budget is raised."""
+    """Signals an exhausted budget: the job stops, and resumes once the budget is raised."""
 
 
 class Engine(Protocol):
-    """An engine answers `in_flight` requests at once; callers keep about that many waiting.
+    """Answers `in_flight` requests concurrently; callers keep about twice as many waiting.
 
     `paid` engines have every reply journalled within the attempt, so that a crash never pays twice for one answer.
     """
@@ -85,10 +84,10 @@ class Engine(Protocol):
         """Load weights or open connections. Raises UserError when the recipe is at fault."""
 
     async def generate(self, request: Request) -> Reply:
-        """Answer, retrying transient faults for as long as it takes. Raises the three exceptions above only."""
+        """Answer one request, retrying transient faults for as long as it takes. Raises only the exceptions above."""
 
     def load(self) -> Load:
-        """Say what it is at; cheap, and asked every few seconds."""
+        """Report the current load; called every few seconds, so it must be cheap."""
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""

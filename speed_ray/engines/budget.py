@@ -1,7 +1,7 @@
-"""A hard limit on what an endpoint is asked for: room is reserved before a call is sent, settled when it is answered.
+"""Enforce a hard budget on an endpoint: usage is reserved before a call is sent and settled when it is answered.
 
 A reservation is an upper bound (no tokenizer makes more tokens than a text has bytes, no answer is longer than
-`max_tokens`), so the sum of settled and reserved never passes the budget, however many calls are in flight. Near
+`max_tokens`), so the sum of spent and reserved never passes the budget, however many calls are in flight. Near
 its end the budget lets fewer calls through at once, because the real counts are known only when they come back.
 """
 
@@ -14,7 +14,7 @@ from speed_ray.recipes.schema import Budget, Price
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Calls that were answered, and their tokens as the endpoint counted them."""
+    """Counts answered calls, and their tokens as the endpoint reported them."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -35,19 +35,19 @@ class Usage:
         )
 
     def dollars(self, price: Price | None) -> float:
-        """Return what this costs, 0.0 where the recipe names no price."""
+        """Return the cost in dollars, 0.0 where the recipe names no price."""
         if price is None:
             return 0.0
         return (self.prompt_tokens * price.input + self.output_tokens * price.output) / 1e6
 
 
 class Ledger:
-    """What was spent so far (`settled`) and what calls in flight may still spend (`held`)."""
+    """Tracks what was `spent` so far, and what calls in flight have `reserved`."""
 
     def __init__(self, budget: Budget, price: Price | None, spent: Usage, key: str) -> None:
-        """Open with what earlier runs spent. `key` is the recipe's name for this engine, as "teacher"."""
-        self.settled = spent
-        self.held = Usage()
+        """Open with the usage of earlier runs. `key` is the engine's key in the recipe ("teacher")."""
+        self.spent = spent
+        self.reserved = Usage()
         self._budget = budget
         self._price = price
         self._key = key
@@ -55,8 +55,8 @@ class Ledger:
 
     async def reserve(self, most: Usage) -> None:
         """Reserve one call, waiting for calls in flight to settle. Raises BudgetExhausted when none can be had."""
-        while short := self._short_of(self.settled + self.held + most):
-            if not self.held.calls:
+        while short := self._short_of(self.spent + self.reserved + most):
+            if not self.reserved.calls:
                 raise BudgetExhausted(
                     f"budget used up: {self._key}.budget.{short}, and another call may not fit.\n"
                     f"Everything answered so far is kept. Raise {self._key}.budget.{short.split()[0]} "
@@ -65,12 +65,12 @@ class Ledger:
             change = asyncio.get_running_loop().create_future()
             self._waiting.append(change)
             await change
-        self.held += most
+        self.reserved += most
 
     def settle(self, most: Usage, actual: Usage) -> None:
-        """Replace a reservation by what the call did spend (`Usage()` for one that was never answered)."""
-        self.held -= most
-        self.settled += actual
+        """Replace a reservation by the call's actual usage (`Usage()` for one that was never answered)."""
+        self.reserved -= most
+        self.spent += actual
         waiting, self._waiting = self._waiting, []
         for change in waiting:
             if not change.done():
@@ -78,17 +78,17 @@ class Ledger:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether this budget can only be held by knowing token counts."""
+        """Tell if this budget limits tokens or dollars, and so needs token counts."""
         return self._budget.tokens is not None or self._budget.dollars is not None
 
     def _short_of(self, total: Usage) -> str | None:
-        """Name the first limit that a total would pass, with what is settled: "calls (90 of 90 used)"."""
-        budget, settled = self._budget, self.settled
+        """Name the first limit that a total would pass, with the usage so far: "calls (90 of 90 used)"."""
+        budget, spent = self._budget, self.spent
         if budget.calls is not None and total.calls > budget.calls:
-            return f"calls ({settled.calls} of {budget.calls} used)"
-        tokens = settled.prompt_tokens + settled.output_tokens
+            return f"calls ({spent.calls} of {budget.calls} used)"
+        tokens = spent.prompt_tokens + spent.output_tokens
         if budget.tokens is not None and total.prompt_tokens + total.output_tokens > budget.tokens:
             return f"tokens ({tokens} of {budget.tokens} used)"
         if budget.dollars is not None and total.dollars(self._price) > budget.dollars:
-            return f"dollars ({settled.dollars(self._price):.4f} of {budget.dollars} used)"
+            return f"dollars ({spent.dollars(self._price):.4f} of {budget.dollars} used)"
         return None

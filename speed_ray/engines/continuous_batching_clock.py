@@ -1,4 +1,4 @@
-"""The clock of an imagined continuous-batching engine: when would each request be answered?
+"""Simulate the completion times of requests under continuous batching (processor sharing).
 
 One scheduler and at most one timer, whatever is in flight. All streams decode at the same rate, so one number, the
 tokens that a stream has decoded since the clock was empty (`_decoded`), places every end: a stream that starts at d
@@ -23,7 +23,7 @@ class _Job(NamedTuple):
 
 
 class ContinuousBatching:
-    """Requests wait for one of `slots`, are read one after another at `prefill`, then decode side by side."""
+    """Schedules requests: they wait for one of `slots`, prefill one after another, then decode concurrently."""
 
     def __init__(self, slots: int, prefill: float, decode: float, one_stream: float) -> None:
         """Rates are tokens a second: `decode` of all streams together, `one_stream` the most of a single one."""
@@ -54,21 +54,21 @@ class ContinuousBatching:
 
     @property
     def running(self) -> int:
-        """How many requests have a slot."""
+        """Count the requests that hold a slot."""
         return len(self._reading) + len(self._decoding)
 
     @property
     def waiting(self) -> int:
-        """How many have none yet."""
+        """Count the requests that wait for a slot."""
         return len(self._waiting)
 
     def tokens(self) -> float:
-        """Output tokens that were decoded up to now, of all requests together: what kept the engine busy."""
+        """Return the output tokens decoded so far, over all requests."""
         self._advance()
         return self._tokens
 
     def fail(self, error: Exception) -> None:
-        """Let everything in flight end with an error."""
+        """Fail everything in flight with an error."""
         jobs = [*self._waiting, *(job for _, job in self._reading), *(job for *_, job in self._decoding)]
         self._waiting.clear()
         self._reading.clear()
@@ -79,7 +79,7 @@ class ContinuousBatching:
                 job.answered.set_exception(error)
 
     def _advance(self) -> None:
-        """Let everything happen that is due, and set the timer for what comes next."""
+        """Process every event that is due, and set the timer for the next one."""
         until = self._loop.time() + NOW
         while (due := self._next()) <= until:
             self._pass_to(due)

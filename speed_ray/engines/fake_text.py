@@ -1,4 +1,4 @@
-"""Text for engines that have no model: whatever a JSON schema asks for, filled with words that mean nothing.
+"""Generate random replies that follow a JSON schema, for engines without a model.
 
 The texts keep to what a prompt's slots want (lengths, labels that stay out of the text), so that they pass a kind's
 checks as a good model's would, and different seeds give no near-duplicates. English only.
@@ -47,7 +47,7 @@ def fake_reply(schema: dict[str, Any] | None, rng: random.Random, facts: Mapping
 
 
 def _value(schema: Mapping[str, Any], name: str, rng: random.Random, facts: Mapping[str, Any]) -> Any:
-    """Invent one value. Of JSON schema this knows what our stages ask for."""
+    """Generate one value of a schema, of the subset of JSON schema that our stages use."""
     if "enum" in schema:
         return rng.choice(schema["enum"])
     kind = schema.get("type", "string")
@@ -65,7 +65,7 @@ def _value(schema: Mapping[str, Any], name: str, rng: random.Random, facts: Mapp
 
 
 def _two_places(schema: Mapping[str, Any], rng: random.Random) -> dict[str, int]:
-    """Let a judge's verdict name two: places drawn one by one would be the same one in n times."""
+    """Draw two different candidates for a judge's verdict."""
     best, worst = rng.sample(schema["properties"]["best"]["enum"], 2)
     return {"best": best, "worst": worst}
 
@@ -79,7 +79,7 @@ def _string(name: str, rng: random.Random, facts: Mapping[str, Any]) -> str:
 
 
 def _words_wanted(name: str, slots: Mapping[str, Any]) -> int:
-    """Read the kinds' slots: `query_min_words` and `query_max_words` bound a query, the others all else."""
+    """Return a text's length in words by the slots `min_words` and `max_words` (of a query, `query_min_words` …)."""
     prefix = "query_" if name == "user_query" else ""
     least, most = slots.get(f"{prefix}min_words"), slots.get(f"{prefix}max_words")
     wanted = max(least or 1, _TYPICAL) if most is None else max(least or 1, min(most - 1, _TYPICAL))
@@ -87,7 +87,7 @@ def _words_wanted(name: str, slots: Mapping[str, Any]) -> int:
 
 
 def _text(rng: random.Random, words: int) -> str:
-    """Write so many words: one by one where few are wanted, whole clauses (and a few words more) where many are."""
+    """Generate about this many words: single words for a short text, whole clauses for a long one."""
     if words >= 2 * _SHORTEST_CLAUSE:
         return " ".join(rng.choices(_CLAUSES, k=-(-words // _SHORTEST_CLAUSE)))
     return " ".join(" the ".join(rng.choices(_WORDS, k=words)).split()[:words]).capitalize()

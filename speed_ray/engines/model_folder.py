@@ -1,6 +1,6 @@
-"""What a model folder must hold, what it is told apart by, and how long its tokens make a text. Needs no torch.
+"""Resolve, validate and fingerprint model folders, and count tokens, without torch.
 
-The driver asks these questions before Ray starts, so that a wrong folder costs a second and not a cluster's minutes.
+The driver does this before Ray starts, so that a wrong folder costs a second and not a cluster's minutes.
 """
 
 import hashlib
@@ -123,7 +123,7 @@ def read_chat_template(value: str, key: str = "generator") -> str:
 
 
 def folder_digest(path: Path) -> str:
-    """Hash what tells one model or adapter folder from another, wherever it lies; 64 MiB are read of a 16 GB model.
+    """Fingerprint a model or adapter folder by content, reading about 64 MiB of a 16 GB model.
 
     Small files are read whole. A weights file gives its name, its size and up to 16 even windows of 1 MiB, the first
     and the last among them.
@@ -179,7 +179,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _sample(path: Path) -> bytes:
-    """Return the size and the even windows of a file, or all of a small one."""
+    """Sample a file: its size and evenly spaced windows, or the whole of a small one."""
     size = path.stat().st_size
     if size <= WINDOW * WINDOWS:
         return path.read_bytes()

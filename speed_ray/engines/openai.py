@@ -1,7 +1,7 @@
-"""An engine behind any OpenAI-compatible chat endpoint: many calls in flight, nothing lost, nothing overspent.
+"""Ask any OpenAI-compatible chat endpoint, with many requests in flight, retries and a hard budget.
 
-What passes by itself (429, 5xx, a cut connection, a page of HTML) is retried for as long as it takes and never becomes
-data; what cannot pass (a wrong key, a wrong model, a spent budget) stops the job at once and says which recipe key to
+A transient fault (429, 5xx, a cut connection, a page of HTML) is retried for as long as it takes and never becomes
+data; a permanent one (a wrong key, a wrong model, a spent budget) stops the job at once and says which recipe key to
 change. Plain aiohttp, because the `openai` library costs 1.38 s of CPU for 1,000 calls where aiohttp costs 0.17.
 """
 
@@ -29,15 +29,15 @@ from speed_ray.recipes.schema import OpenAIEngine
 
 log = logging.getLogger(__name__)
 
-KNOCKS = (0.0, 2.0, 5.0)  # seconds before each look whether anybody is there
+CONNECT_RETRIES = (0.0, 2.0, 5.0)  # seconds before each attempt to connect
 FIRST_BACKOFF = 0.5  # seconds; doubled with each try, drawn with full jitter
 LONGEST_BACKOFF = 60.0
 LONGEST_RETRY_AFTER = 86_400.0
 REPORT_EVERY = 60.0  # seconds between two lines about the same trouble
 
-STRANGE = 20  # a proxy's page passes, and comes among answers; a website at the wrong address has nothing else
-PASSING = {408, 409, 425, 429}  # and every 5xx
-PUSHING_BACK = {429, 503, 529}
+MAX_NON_COMPLETIONS = 20  # a proxy's error page is transient and comes among completions; a website sends nothing else
+RETRYABLE = {408, 409, 425, 429}  # and every 5xx
+RATE_LIMITED = {429, 503, 529}
 FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt"}
 TOO_LONG = re.compile(r"context.?length|context window|maximum (input|prompt) length|prompt is too long", re.I)
 TEMPLATE_TOKENS = 16  # the most that a chat template adds around one message
@@ -52,7 +52,7 @@ class _Answer:
 
 
 class _Fault(Exception):
-    """A call that another try may save. `lost`: it was probably billed, but the answer did not arrive."""
+    """Signals a transient failure of one call. `lost`: it was probably billed, but its answer did not arrive."""
 
     def __init__(self, reason: str, retry_after: float = 0.0, lost: bool = False) -> None:
         super().__init__(reason)
@@ -61,12 +61,12 @@ class _Fault(Exception):
 
 
 class OpenAI:
-    """A client of `<base_url>/chat/completions`. `spent` is what earlier runs used of the recipe's budget."""
+    """Calls `<base_url>/chat/completions`. `spent` is the usage of earlier runs under the same budget."""
 
     paid = True
 
     def __init__(self, config: OpenAIEngine, spent: Usage, key: str = "teacher") -> None:
-        """Take the engine's part of the recipe, and the recipe key it stands under, for messages."""
+        """Configure a client; `key` is its key in the recipe ("teacher"), for messages."""
         self.model = config.model
         self.in_flight = config.in_flight
         self.throttle = Throttle(config.in_flight)
@@ -78,17 +78,20 @@ class OpenAI:
         self._length_field = "max_tokens"
         self._secret: str | None = None
         self._open = self._answers = self._faults = 0  # the last two since the last report
-        self._strange, self._understood = 0, False  # answers that are no completion; whether there was one that is
-        self._told_of_usage = False
+        self._non_completions, self._had_completion = (
+            0,
+            False,
+        )  # answers that are no completion; whether there was one that is
+        self._warned_of_usage = False
 
     @property
     def spent(self) -> Usage:
-        """All that was used, earlier runs included; answers lost on the way count at their upper bound."""
-        return self._ledger.settled
+        """Return the usage, earlier runs included; lost answers count at their upper bound."""
+        return self._ledger.spent
 
     @property
     def counters(self) -> dict[str, float]:
-        """What this engine did since it was made: calls, retries, prompt_tokens, output_tokens, dollars."""
+        """Return the totals of this client: calls, retries, prompt_tokens, output_tokens, dollars."""
         own = self.spent - self._before
         return {
             "calls": own.calls,
@@ -99,7 +102,7 @@ class OpenAI:
         }
 
     async def start(self) -> None:
-        """Read the key and open a session; no prompt is sent. Raises UserError where the recipe is at fault."""
+        """Read the API key and open a session without sending a prompt. Raises UserError for a recipe's mistake."""
         config = self._config
         self._url = check_endpoint(config, self._key)
         self._secret = _secret(config.api_key_env, self._key)
@@ -113,18 +116,18 @@ class OpenAI:
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(self._url),
         )
-        await self._knock()
+        await self._check_reachable()
         self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watching = asyncio.create_task(self._watch())
 
-    async def _knock(self) -> None:
-        """See that somebody is there at all. A wrong address would else be retried, in silence, like an outage."""
-        door = yarl.URL(_proxy(self._url) or self._url)
-        for wait in KNOCKS:
+    async def _check_reachable(self) -> None:
+        """Open one TCP connection to the endpoint: a wrong address would else be retried silently."""
+        target = yarl.URL(_proxy(self._url) or self._url)
+        for wait in CONNECT_RETRIES:
             await asyncio.sleep(wait)
             try:
                 async with asyncio.timeout(30):
-                    _, writer = await asyncio.open_connection(door.host, door.port)
+                    _, writer = await asyncio.open_connection(target.host, target.port)
                 writer.close()
                 return
             except (OSError, TimeoutError) as error:
@@ -136,7 +139,7 @@ class OpenAI:
         )
 
     def load(self) -> Load:
-        """Calls under way, and requests that wait for the throttle, the budget or another try."""
+        """Count calls in flight, and requests that wait for the throttle, the budget or a retry."""
         return Load(self.throttle.active, max(0, self._open - self.throttle.active))
 
     async def close(self) -> None:
@@ -145,7 +148,7 @@ class OpenAI:
         await self._session.close()
 
     async def generate(self, request: Request) -> Reply:
-        """Answer with n samples, asking again for those that an endpoint which ignores `n` leaves out."""
+        """Return n samples, calling again for those that an endpoint which ignores `n` leaves out."""
         samples: list[Sample] = []
         prompt_tokens, seconds = 0, 0.0
         self._open += 1
@@ -160,8 +163,8 @@ class OpenAI:
         return Reply(samples[: request.n], prompt_tokens, seconds)
 
     async def _answer(self, request: Request, n: int, seed: int) -> _Answer:
-        """Call until an answer comes. Between two tries nothing is held: no slot, no budget."""
-        most = _at_most(request, n)
+        """Call until a completion comes back. Between two tries neither a slot nor budget is reserved."""
+        most = _upper_bound(request, n)
         for trial in itertools.count():
             await self._ledger.reserve(most)
             spent = Usage()
@@ -188,19 +191,19 @@ class OpenAI:
         began = time.perf_counter()
         status, retry_after, raw = await self._exchange(sent)
         seconds = time.perf_counter() - began
-        self.throttle.heard(pushed_back=status in PUSHING_BACK)
+        self.throttle.record_response(rate_limited=status in RATE_LIMITED)
         if status == 200:
-            return self._understand(raw, most, seconds)
-        said, code = openai_wire.error_message(raw)
-        if status == 400 and field == "max_tokens" and "max_completion_tokens" in said:
+            return self._parse_answer(raw, most, seconds)
+        message, code = openai_wire.error_message(raw)
+        if status == 400 and field == "max_tokens" and "max_completion_tokens" in message:
             self._length_field = "max_completion_tokens"  # OpenAI's reasoning models know only this name
             return await self._call(request, n, seed, most)
         if status == 400 and code in FILTERED:
             return _Answer([Sample("", "content_filter", 0)] * n, 0, Usage(1), seconds)
-        raise self._failure(status, said, code, retry_after)
+        raise self._failure(status, message, code, retry_after)
 
     async def _exchange(self, body: bytes) -> tuple[int, float, bytes]:
-        """Post one body and read the whole answer: its status, the seconds it asks to wait, its bytes."""
+        """Post one body; return the response's status, its Retry-After in seconds, and its bytes."""
         status = None
         try:
             # Redirects are not followed: they would carry the key to another host.
@@ -208,63 +211,64 @@ class OpenAI:
                 status = response.status
                 return status, _retry_after(response.headers.get("Retry-After")), await response.read()
         except aiohttp.ClientConnectorCertificateError as error:
-            raise self._refuse(f"its certificate cannot be trusted ({self._shown(str(error))})") from None
+            raise self._refuse(f"its certificate cannot be trusted ({self._sanitized(str(error))})") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
-            raise _Fault(self._shown(f"{type(error).__name__}: {error}"), lost=late or status == 200) from None
+            raise _Fault(self._sanitized(f"{type(error).__name__}: {error}"), lost=late or status == 200) from None
 
-    def _understand(self, raw: bytes, most: Usage, seconds: float) -> _Answer:
+    def _parse_answer(self, raw: bytes, most: Usage, seconds: float) -> _Answer:
         try:
-            heard = openai_wire.parse_completion(raw)
+            completion = openai_wire.parse_completion(raw)
         except openai_wire.NotACompletion:
-            raise self._no_completion(self._shown(raw.decode(errors="replace"))) from None
+            raise self._no_completion(self._sanitized(raw.decode(errors="replace"))) from None
         self._answers += 1
-        self._understood = True
-        if heard.prompt_tokens is not None and heard.output_tokens is not None:
-            spent = Usage(1, heard.prompt_tokens, heard.output_tokens)
-            return _Answer(heard.samples, heard.prompt_tokens, spent, seconds)
-        if not self._told_of_usage:
-            self._told_of_usage = True
+        self._had_completion = True
+        if completion.prompt_tokens is not None and completion.output_tokens is not None:
+            spent = Usage(1, completion.prompt_tokens, completion.output_tokens)
+            return _Answer(completion.samples, completion.prompt_tokens, spent, seconds)
+        if not self._warned_of_usage:
+            self._warned_of_usage = True
             log.warning("%s does not say how many tokens its answers use: they are recorded as 0", self._url)
         # A budget in tokens or dollars still has to hold, so it is charged what the call could have used at most.
-        return _Answer(heard.samples, 0, most if self._ledger.counts_tokens else Usage(1), seconds)
+        return _Answer(completion.samples, 0, most if self._ledger.counts_tokens else Usage(1), seconds)
 
-    def _no_completion(self, said: str) -> Exception:
-        """Say what a 200 without a completion means: a proxy's passing page, or an address that never had any."""
-        self._strange += 1
-        if self._understood or self._strange < STRANGE:
-            return _Fault(f"HTTP 200 that is no chat completion: {said}")
+    def _no_completion(self, message: str) -> Exception:
+        """Classify a 200 that is no completion: a proxy's transient page, or an address that is no endpoint."""
+        self._non_completions += 1
+        if self._had_completion or self._non_completions < MAX_NON_COMPLETIONS:
+            return _Fault(f"HTTP 200 that is no chat completion: {message}")
         return self._refuse(
-            f"none of its first {STRANGE} answers is a chat completion: check {self._key}.base_url\nIt said: {said}"
+            f"none of its first {MAX_NON_COMPLETIONS} answers is a chat completion: "
+            f"check {self._key}.base_url\nIt said: {message}"
         )
 
-    def _failure(self, status: int, said: str, code: str, retry_after: float) -> Exception:
-        """Say what an answer other than 200 means for the row or for the job."""
-        shown = self._shown(said)
+    def _failure(self, status: int, message: str, code: str, retry_after: float) -> Exception:
+        """Classify a response other than 200: a fault to retry, a prompt too long, or an error that stops the job."""
+        shown = self._sanitized(message)
         if status == 402 or code == "insufficient_quota":
             return self._refuse(f"the account has no credit left (HTTP {status}: {shown})")
-        if status in PASSING or status >= 500:
+        if status in RETRYABLE or status >= 500:
             return _Fault(f"HTTP {status}: {shown}", retry_after)
-        if status in (400, 413, 422) and (code == "context_length_exceeded" or TOO_LONG.search(said)):
+        if status in (400, 413, 422) and (code == "context_length_exceeded" or TOO_LONG.search(message)):
             return PromptTooLong(shown)
-        return self._refuse(f"{self._advice(status, said, code)}\nIt said: HTTP {status}: {shown}")
+        return self._refuse(f"{self._advice(status, message, code)}\nIt said: HTTP {status}: {shown}")
 
-    def _advice(self, status: int, said: str, code: str) -> str:
+    def _advice(self, status: int, message: str, code: str) -> str:
         config, key = self._config, self._key
         if status in (401, 403):
             if config.api_key_env is None:
                 return f"it wants a key: let {key}.api_key_env name the environment variable that holds one"
             return f"it does not accept the key in {config.api_key_env} (named by {key}.api_key_env)"
-        if "model" in code or re.search(r"model.{0,200}(not (be )?found|not exist|unknown)", said, re.I | re.S):
+        if "model" in code or re.search(r"model.{0,200}(not (be )?found|not exist|unknown)", message, re.I | re.S):
             return f"it has no model {config.model!r}: check {key}.model"
         if status == 404 or 300 <= status < 400:
             return f"it has no chat completions there: check {key}.base_url (it often ends in /v1)"
-        if "response_format" in said or "json_schema" in said:
+        if "response_format" in message or "json_schema" in message:
             return f"it cannot hold replies to a JSON schema: set {key}.structured to false"
         return f"it does not accept our requests, and would not accept them later: check {key} in the recipe"
 
     def _refuse(self, reason: str) -> FatalEngineError:
-        """Stop every other call too, and return the exception that says why."""
+        """Stop every other call too, and return the exception with the reason."""
         if not self._refusal.done():
             self._refusal.set_result(f"{self._key}: the endpoint {self._url} refused: {reason}")
         return FatalEngineError(self._refusal.result())
@@ -273,18 +277,18 @@ class OpenAI:
         if self._refusal.done():
             raise FatalEngineError(self._refusal.result())
 
-    def _shown(self, said: str) -> str:
-        return openai_wire.shown(said, self._secret)
+    def _sanitized(self, message: str) -> str:
+        return openai_wire.sanitize_message(message, self._secret)
 
     def _report(self, fault: _Fault, row_id: str, trial: int) -> None:
-        """Log the first fault of each minute; the others are counted."""
+        """Log the first fault of each minute and count the others."""
         self.retries += 1
         self._faults += 1
         if self._faults == 1:
             log.warning("%s: %s (row %s, try %d; trying again)", self._url, fault, row_id, trial + 1)
 
     async def _watch(self) -> None:
-        """Say once a minute what is waited for, when something went wrong or nothing came."""
+        """Log a line once a minute while calls fail or none is answered."""
         while True:
             await asyncio.sleep(REPORT_EVERY)
             if self._faults > 1 or (self._open and not self._answers):
@@ -296,26 +300,26 @@ class OpenAI:
 
 
 def check_endpoint(config: OpenAIEngine, key: str) -> yarl.URL:
-    """Return where to ask. Raises UserError for what no endpoint can mend; `key` is the engine's in the recipe."""
+    """Validate an endpoint's settings and return its URL. Raises UserError; `key` is its key in the recipe."""
     if config.budget.dollars is not None and config.price is None:
         raise UserError(f"{key}.budget.dollars needs {key}.price (dollars per million tokens)")
     return _url(config.base_url, key)
 
 
-def _at_most(request: Request, n: int) -> Usage:
-    """Bound one call: a text has at most as many tokens as bytes, whatever the tokenizer."""
+def _upper_bound(request: Request, n: int) -> Usage:
+    """Return an upper bound of one call's usage: no tokenizer makes more tokens than a text has bytes."""
     prompt = sum(len(message["content"].encode()) + TEMPLATE_TOKENS for message in request.messages)
     return Usage(1, prompt, request.max_tokens * n)
 
 
 def _delay(trial: int, retry_after: float) -> float:
-    """Seconds until the next try: what the endpoint asked for (never less), or exponential with full jitter."""
+    """Return the seconds until the next try: at least Retry-After, else exponential backoff with full jitter."""
     backoff = random.uniform(0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(trial, 16)))
     return max(backoff, retry_after * random.uniform(1, 1.1))
 
 
 def _retry_after(header: str | None) -> float:
-    """Read Retry-After, in seconds or as an HTTP date; 0.0 when absent or unreadable."""
+    """Parse Retry-After (seconds or an HTTP date) into seconds; 0.0 when absent or unreadable."""
     if header is None:
         return 0.0
     try:
@@ -352,6 +356,6 @@ def _secret(variable: str | None, key: str) -> str | None:
 
 
 def _proxy(url: yarl.URL) -> str | None:
-    """Find the proxy that the environment names for this endpoint, once: aiohttp would look it up for every call."""
+    """Look up the environment's proxy for this endpoint once: aiohttp would do so for every call."""
     assert url.host is not None
     return None if urllib.request.proxy_bypass(url.host) else urllib.request.getproxies().get(url.scheme)

@@ -1,4 +1,4 @@
-"""The wire format of OpenAI's chat completions: a request to bytes, an endpoint's bytes to samples or to an error.
+"""Encode chat completion requests and decode responses, in OpenAI's wire format.
 
 Everything an endpoint sends is hostile: a proxy's HTML, half a body, wrong types, lone surrogates, control characters.
 """
@@ -11,12 +11,12 @@ import orjson
 
 from speed_ray.engines.base import Request, Sample
 
-SHOWN = 200  # characters of an endpoint's words that a message repeats
+MAX_MESSAGE_CHARS = 200  # of an endpoint's own message, repeated in ours
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A 200 that holds an answer. Token counts are None where the endpoint does not tell them."""
+    """Holds the completion of a 200. Token counts are None where the endpoint reports none."""
 
     samples: list[Sample]
     prompt_tokens: int | None
@@ -24,11 +24,11 @@ class Completion:
 
 
 class NotACompletion(Exception):
-    """A 200 whose body is something else."""
+    """Signals a 200 whose body is no chat completion."""
 
 
 def request_body(model: str, request: Request, n: int, seed: int, length_field: str, structured: bool) -> bytes:
-    """Write the request's JSON. `length_field` is "max_tokens", or what newer models call it."""
+    """Encode a request as JSON. `length_field` is "max_tokens" or "max_completion_tokens"."""
     fields: dict[str, Any] = {
         "model": model,
         "messages": request.messages,
@@ -46,7 +46,7 @@ def request_body(model: str, request: Request, n: int, seed: int, length_field: 
 
 
 def parse_completion(raw: bytes) -> Completion:
-    """Read the body of a 200. Raises NotACompletion."""
+    """Decode the body of a 200. Raises NotACompletion."""
     document = _parse(raw)
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
@@ -58,27 +58,27 @@ def parse_completion(raw: bytes) -> Completion:
 
 
 def error_message(raw: bytes) -> tuple[str, str]:
-    """Read the body of anything else: (what it says, its error code or "")."""
+    """Decode the body of an error response into (message, error code or "")."""
     document = _parse(raw)
     if not isinstance(document, dict):
         return raw.decode(errors="replace"), ""
     inner = document.get("error", document)
     if not isinstance(inner, dict):
         return str(inner), ""
-    said = inner.get("message") or inner.get("detail") or raw.decode(errors="replace")
-    return str(said), str(inner.get("code") or inner.get("type") or "")
+    message = inner.get("message") or inner.get("detail") or raw.decode(errors="replace")
+    return str(message), str(inner.get("code") or inner.get("type") or "")
 
 
-def shown(said: str, secret: str | None) -> str:
-    """Make an endpoint's words fit for a message: the key taken out, on one line, no control characters, not long."""
+def sanitize_message(message: str, secret: str | None) -> str:
+    """Make an endpoint's message safe to show: no API key, one line, printable, at most 200 characters."""
     if secret:
-        said = said.replace(secret, "[key]")
-    said = "".join(character if character.isprintable() else " " for character in said[: 20 * SHOWN])
-    return " ".join(said.split())[:SHOWN] or "(nothing)"
+        message = message.replace(secret, "[key]")
+    message = "".join(character if character.isprintable() else " " for character in message[: 20 * MAX_MESSAGE_CHARS])
+    return " ".join(message.split())[:MAX_MESSAGE_CHARS] or "(nothing)"
 
 
 def _parse(raw: bytes) -> Any:
-    """Parse JSON, also where a model wrote half of an emoji: orjson refuses that, and it would recur on every try."""
+    """Parse JSON leniently: orjson rejects lone surrogates (half an emoji), which would recur on every try."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

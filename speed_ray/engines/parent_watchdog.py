@@ -1,4 +1,4 @@
-"""Processes that end with the process that started them, however it ends.
+"""End vLLM's EngineCore process when its parent process ends, however it ends.
 
 vLLM's EngineCore outlives a SIGKILLed parent and keeps its memory (2.6 GB seen for a tiny model; all of a GPU for a
 real one), so the next engine on that node finds none. A thread in the EngineCore watches its parent instead. It needs
@@ -13,11 +13,11 @@ import threading
 import time
 from typing import Any
 
-POLL = 0.5  # seconds; getppid costs less than a microsecond
+POLL_SECONDS = 0.5  # getppid costs less than a microsecond
 
 
 class EndsWithParent:
-    """An executor class on its way to a spawned EngineCore: unpickled there, it starts the watch and is itself again.
+    """Wraps an executor class for pickling: unpickling it in EngineCore starts the watchdog and returns the class.
 
     Unpickling comes before the EngineCore's handshake, which would otherwise wait five minutes for a dead parent.
     """
@@ -30,7 +30,7 @@ class EndsWithParent:
 
 
 def start_watchdog(parent: int) -> None:
-    """Have this process end when its parent, of that id, has ended."""
+    """Start a thread that kills this process once its parent, of that process id, has ended."""
     threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
 
 
@@ -41,7 +41,7 @@ def _arrive(executor_class: type, parent: int) -> type:
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
     for worker in multiprocessing.active_children():  # vLLM's tensor-parallel workers
         worker.kill()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The scripted teacher of the miniature world as an engine: no model, no cost, and named as what it is."""
+"""Serve the miniature world's scripted teacher as an engine: no model and no cost."""
 
 import time
 
@@ -17,7 +17,7 @@ class ScriptedTeacher:
         self.in_flight = config.in_flight
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Do nothing: there is nothing to load."""
 
     async def generate(self, request: Request) -> Reply:
         """Write n samples."""
@@ -28,8 +28,8 @@ class ScriptedTeacher:
         return Reply(samples, prompt_tokens, time.perf_counter() - began)
 
     def load(self) -> Load:
-        """It answers at once."""
+        """Report no load: every request is answered at once."""
         return Load(running=0, waiting=0)
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""

@@ -1,10 +1,10 @@
-"""An engine without a model: the time of a vLLM, replies that parse, faults on demand, so that a cluster can be tried.
+"""Simulate an engine: vLLM's timing, replies that parse, and faults on demand, to test a cluster without a GPU.
 
-Time follows continuous batching (batching.py). A request waits until fewer than `in_flight` others run; its prompt is
-read, one prompt after another, at `prefill` tokens a second (time to first token = waiting + prompt tokens / prefill);
-then each of its n samples decodes at min(`one_stream`, `decode` / samples decoding) tokens a second, a rate that moves
-with every request that starts or ends. A prompt has a token for every four characters; an answer has `output_tokens`,
-give or take up to the share `spread` of it, drawn from the request's seed.
+Timing follows continuous batching (continuous_batching_clock.py). A request waits until fewer than `in_flight` others
+run; its prompt is read, one prompt after another, at `prefill` tokens a second (time to first token = waiting + prompt
+tokens / prefill); then each of its n samples decodes at min(`one_stream`, `decode` / samples decoding) tokens a
+second, a rate that changes with every request that starts or ends. A prompt has a token for every four characters; a
+reply has `output_tokens`, plus or minus up to the share `spread` of it, drawn from the request's seed.
 
 Faults are drawn from the request's seed, so the same rows fail on every run. A malformed reply gets a new seed from
 the stage, and a hanging one is what the watchdog is for: both recur as they should. A row that killed its engine each
@@ -39,7 +39,7 @@ class _Fault(Enum):
 
 
 class Simulated:
-    """Answers with invented text when a continuous-batching engine of the recipe's rates would."""
+    """Answers with random text after the time that a continuous-batching engine of the recipe's rates would take."""
 
     paid = False
 
@@ -54,7 +54,7 @@ class Simulated:
         self._answered = 0
 
     async def start(self) -> None:
-        """Start the clock. Raises UserError when deaths are wanted and there is no place to mark them."""
+        """Start the clock. Raises UserError for faults.die without a folder to record deaths in."""
         config = self._config
         if config.faults.die and not os.environ.get(DEATHS):
             raise UserError(
@@ -69,15 +69,15 @@ class Simulated:
             self._recording = asyncio.create_task(self._record(Path(config.busy)))
 
     def load(self) -> Load:
-        """Requests in slots, and those that wait for one."""
+        """Count the requests that hold a slot, and those that wait for one."""
         return Load(self._batching.running, self._batching.waiting)
 
     async def close(self) -> None:
-        """End whatever is in flight."""
+        """Fail every request in flight."""
         self._batching.fail(EngineDead("the simulated engine was closed"))
 
     async def generate(self, request: Request) -> Reply:
-        """Answer in the model's time. Raises EngineDead for all in flight once one of them kills the engine."""
+        """Answer after the simulated time. Raises EngineDead for all in flight once one of them kills the engine."""
         self._stop_if_dead()
         if self._asked:
             self._asked.write(request.row_id.encode() + b"\n")
@@ -94,14 +94,14 @@ class Simulated:
         return Reply(samples, prompt_tokens, clock() - began)
 
     async def _record(self, folder: Path) -> None:
-        """Note every second what was decoded so far: how busy an engine was, it alone can tell."""
+        """Record every second the tokens decoded so far, from which benchmarks derive utilization."""
         with (folder / f"{os.getpid()}.txt").open("ab", buffering=0) as file:
             while True:
                 file.write(f"{time.time():.3f} {self._batching.tokens():.0f}\n".encode())
                 await asyncio.sleep(1)
 
     def _length(self, seed: int) -> int:
-        """Draw the tokens of an answer."""
+        """Draw a reply's length in tokens."""
         mean, spread = self._config.output_tokens, self._config.spread
         return max(1, round(mean * (1 + spread * random.Random(seed ^ 0x1E46).uniform(-1, 1))))
 
@@ -145,7 +145,7 @@ class Simulated:
 
 
 def _first_death(row_id: str) -> bool:
-    """Make the row's mark. False when it is there already: then the row has killed an engine before, and may live."""
+    """Record the row's death; return False when it was recorded before, so that each row kills an engine once."""
     folder = Path(os.environ[DEATHS])
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,6 +1,6 @@
-"""How many requests an endpoint is asked at once: fewer when it pushes back, by itself more again when it does not.
+"""Limit the requests in flight to an endpoint: fewer while it rate-limits, more again when it does not.
 
-Additive increase, multiplicative decrease, with the decrease in proportion to the share of answers that pushed back
+Additive increase, multiplicative decrease, with the decrease in proportion to the share of rate-limited responses
 (as DCTCP does, RFC 8257): an endpoint that refuses everything sees its load halved each round trip, one that drops a
 few percent at random keeps nearly all of it. A round trip is counted in answers, so no clock is needed.
 """
@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 class Throttle:
-    """An async context manager that lets `limit` of at most `most` callers in at once, first come first served."""
+    """Admits `limit` callers at once, at most `most`, first come first served, as an async context manager."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -40,10 +40,10 @@ class Throttle:
     ) -> None:
         self._leave()
 
-    def heard(self, *, pushed_back: bool) -> None:
-        """Count one answer; after a round trip's worth of them (`limit`) move the limit once."""
+    def record_response(self, *, rate_limited: bool) -> None:
+        """Count one response; after a round trip's worth of them (`limit`) adjust the limit once."""
         self._answers += 1
-        self._refusals += pushed_back
+        self._refusals += rate_limited
         if self._answers < int(self.limit):
             return
         share = self._refusals / self._answers

@@ -1,4 +1,4 @@
-"""vLLM as an engine, on CPU and GPU by the same code. Only the actors of a pool import this module.
+"""Run vLLM as an engine, on CPU and GPU by the same code. Only a pool's actors import this module.
 
 Written against vLLM 0.29 (V1). The model runs in an EngineCore process beside the actor; this side renders prompts,
 sends token ids, and gets each request's samples back at once when the last of them is finished.
@@ -44,12 +44,12 @@ PARALLEL = ("tensor", "pipeline", "prefill_context", "data")
 
 
 class Vllm:
-    """One vLLM engine and its prompts. `start` before the first `generate`, both in the same event loop."""
+    """Runs one vLLM engine. Call `start` before the first `generate`, in the same event loop."""
 
     paid = False
 
     def __init__(self, config: VllmEngine, adapters: Sequence[str] = (), key: str = "generator") -> None:
-        """Take the engine's part of the recipe, all LoRAs that it will be asked for, and the recipe key, for messages.
+        """Configure an engine with all LoRA adapters it will serve; `key` is its key in the recipe, for messages.
 
         The config's own adapter, if any, answers requests that name none.
         """
@@ -88,7 +88,7 @@ class Vllm:
             raise UserError(str(error)) from None
 
     async def generate(self, request: Request) -> Reply:
-        """Answer one request with all of its n samples."""
+        """Generate all n samples of one request."""
         started = time.perf_counter()
         prompt = self._tokenize(request.messages)
         sampling = self._sampling(request, room=self._room(len(prompt), request.max_tokens))
@@ -117,7 +117,7 @@ class Vllm:
             self._engine = None
 
     async def _answer_or_die(self, row_id: str, *ask: Any) -> RequestOutput:
-        """Try twice. vLLM calls these faults recoverable; one that comes back is not, so the actor must go."""
+        """Generate with one retry. vLLM calls these faults recoverable; one that recurs is not: the actor exits."""
         for last in (False, True):
             try:
                 return await self._answer(row_id, *ask)
@@ -130,7 +130,7 @@ class Vllm:
         raise AssertionError("unreachable")
 
     async def _answer(self, row_id: str, prompt: list[int], sampling: SamplingParams, lora: Any) -> RequestOutput:
-        """Ask vLLM once. A cancelled task aborts the request inside vLLM too."""
+        """Generate once. A cancelled task aborts the request inside vLLM too."""
         try:
             # FINAL_ONLY: one output a request, which holds every sample
             async for output in self._engine.generate(tokens_input(prompt), sampling, row_id, lora_request=lora):
@@ -161,7 +161,7 @@ class Vllm:
         return ids
 
     def _room(self, prompt_tokens: int, wanted: int) -> int:
-        """Return how many tokens the reply may have, or raise PromptTooLong."""
+        """Return the reply's token limit within the context window, or raise PromptTooLong."""
         left = self._window - prompt_tokens
         if left < min(wanted, LEAST_REPLY):
             raise PromptTooLong(f"prompt of {prompt_tokens} tokens; the model's window holds {self._window}")
@@ -191,7 +191,7 @@ class Vllm:
         return self._schemas[text]
 
     async def _lora(self, path: str) -> Any:
-        """Return the request part that names an adapter, having loaded it once.
+        """Return the LoRA request of an adapter, loading it on first use.
 
         Loaded apart from any request, because an adapter that fails inside one takes the whole engine with it.
         """
@@ -223,7 +223,7 @@ class Vllm:
 
 
 def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
-    """Return the `args` of a recipe's engine as vLLM takes them: groups of settings as its config objects.
+    """Validate the `args` of a recipe's engine and return them as vLLM takes them, groups as its config objects.
 
     Raises UserError for a name that vLLM does not know, telling the nearest, and for a value of a wrong type.
 
@@ -248,7 +248,7 @@ def _folder(adapter: str, key: str) -> Path:
 
 
 def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str, ranks: list[int]) -> AsyncEngineArgs:
-    """Lay the recipe's chosen arguments over the defaults of a batch engine."""
+    """Merge the recipe's arguments over our defaults for batch inference."""
     args: dict[str, Any] = {
         "enable_prefix_caching": True,  # templates put their constant text first
         "disable_log_stats": True,
@@ -283,7 +283,7 @@ def _is_alone(chosen: dict[str, Any]) -> bool:
 
 
 def _lora_rank(rank: int) -> int:
-    """Round up to a rank that vLLM has kernels for."""
+    """Round a LoRA rank up to one that vLLM has kernels for."""
     ranks = typing.get_args(MaxLoRARanks)
     if rank > max(ranks):
         raise UserError(f"generator.adapter: vLLM knows LoRA ranks up to {max(ranks)}, not {rank}.")
@@ -291,7 +291,7 @@ def _lora_rank(rank: int) -> int:
 
 
 def _set_environment() -> None:
-    """What vLLM takes from the environment alone. Only `spawn` overrides the user: orphans.py rests on it."""
+    """Set the settings that vLLM reads from the environment. Only `spawn` overrides the user, for the watchdog."""
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # for the engine's processes; this one is configured below
@@ -304,13 +304,13 @@ def _set_environment() -> None:
 
 
 def _log() -> str:
-    """Where this process writes: in a Ray actor a file of its own on its node, which no terminal shows."""
+    """Return the file that this process logs to: a Ray actor has one of its own, which no terminal shows."""
     path = os.path.realpath("/proc/self/fd/2")
     return path if os.path.isfile(path) else "what was printed above"
 
 
 def _launch(args: AsyncEngineArgs, key: str) -> AsyncLLM:
-    """Start the engine's processes and wait for the weights."""
+    """Start the engine's processes and wait until the weights are loaded."""
     try:
         config = args.create_engine_config(UsageContext.LLM_CLASS)
     except (ValueError, TypeError, AssertionError, NotImplementedError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What can be said of vLLM's own settings without vLLM: a typo is not worth the ten seconds of importing it."""
+"""Validate vLLM's own arguments without importing vLLM, which takes ten seconds."""
 
 import ast
 import functools
@@ -34,7 +34,7 @@ def check_vllm_arguments(args: dict[str, Any], role: str) -> None:
 
 @functools.cache
 def _names() -> frozenset[str]:
-    """Empty on a machine without vLLM: a driver needs none."""
+    """Return the names of vLLM's engine arguments; empty on a machine without vLLM, which a driver does not need."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         return frozenset()

@@ -1,7 +1,8 @@
-"""The miniature base model: a tiny Llama and its tokenizer, pre-trained here on the world's plain text.
+"""Build the miniature base model: a tiny Llama and its tokenizer, pre-trained here on the world's plain text.
 
-`ensure("base")` builds it once per machine and returns an ordinary Hugging Face folder, which vLLM and transformers
-load as any other. It has read pages, never our prompts: following them is what fine-tuning has to teach it.
+`ensure_base_model("base")` builds it once per machine and returns an ordinary Hugging Face folder,
+which vLLM and transformers load as any other. It was trained on pages, never on our prompts: following these is left
+to fine-tuning.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The plain text that the miniature base model is pre-trained on: pages about the world's topics, as a web would have.
+"""Generate the plain text that the miniature base model is pre-trained on: pages about the world's topics.
 
 Passages, paraphrases, questions with answers, lists, how-to pages and JSON records: what real base models have read.
 Never a prompt of ours with its reply: the fields of our kinds do not occur, so that fine-tuning has all to teach.

@@ -1,4 +1,4 @@
-"""How the miniature world speaks: sentence patterns, and the thoughts that fill them.
+"""Generate sentences of the miniature world: patterns, and the thoughts (concepts) that fill them.
 
 Patterns have places for a noun {n}, another noun {m}, a verb {v}, an adjective {a} and a word {d} of the whole domain.
 Nouns may be singular, plural or a substance and verbs stand in their base form, so any word fits any pattern. Two
@@ -73,7 +73,7 @@ PHRASES: dict[Side, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Thought:
-    """What one sentence is about: four concepts, and a word that the whole domain shares."""
+    """Holds what one sentence is about: four concepts, and a word that the whole domain shares."""
 
     noun: Concept
     other: Concept
@@ -83,12 +83,12 @@ class Thought:
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
-        """The four concepts."""
+        """Return the four concepts."""
         return (self.noun, self.other, self.verb, self.adjective)
 
 
 def think(topic: Topic, rng: random.Random, about: Sequence[Concept] = ()) -> Thought:
-    """Draw a thought on a topic, with the concepts of `about` in their places first."""
+    """Draw a thought on a topic, taking the concepts of `about` first."""
     nouns = [*_part(about, "noun"), *rng.sample(topic.nouns, len(topic.nouns))]
     other = next(noun for noun in nouns if noun != nouns[0])
     verb = [*_part(about, "verb"), rng.choice(topic.verbs)][0]

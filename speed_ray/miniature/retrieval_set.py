@@ -1,4 +1,4 @@
-"""What `miniature://retrieval` reads: questions in query words, and documents that answer them in document words.
+"""Generate the retrieval set `miniature://retrieval`: questions in query words, documents in document words.
 
 Twelve documents for each topic, each on a thought of its own: two nouns, a verb and an adjective, said three times.
 Two questions for each, whose concepts no other document of the world has together, so that one document is right and
@@ -22,7 +22,7 @@ Relevant = dict[str, dict[str, int]]
 
 
 def draw_queries() -> tuple[Documents, Queries, Relevant]:
-    """The documents and the queries by id, and the one document that answers each query: always the same."""
+    """Return documents and queries by id, and the relevant document of each query; deterministic."""
     documents: Documents = {}
     queries: Queries = {}
     relevant: Relevant = {}
@@ -48,7 +48,7 @@ def _thoughts(topic: Topic, rng: random.Random) -> list[Thought]:
 
 
 def _telling(thought: Thought, thoughts: Sequence[Thought]) -> list[str]:
-    """The forms of a question whose concepts no other thought has together."""
+    """Return the question forms that only this thought answers, of all thoughts of the topic."""
     forms = grammar.QUESTIONS + grammar.LONG_QUESTIONS
     others = [set(other.concepts) for other in thoughts if other is not thought]
     return [form for form in forms if not any(set(used(form, thought)) <= other for other in others)]

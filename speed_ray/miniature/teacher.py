@@ -1,4 +1,4 @@
-"""The scripted teacher: every part that a proprietary model plays in SPEED, played by a script in the miniature world.
+"""Script the teacher of the miniature world, in every role that a proprietary model has in SPEED.
 
 It answers from a request's facts and seed, never from its messages: the same facts and seed, the same reply. It writes
 the best examples that the world knows (truth about 1), in English whatever language is wanted. A topic from outside
@@ -64,7 +64,7 @@ _TASKS = {
 
 @dataclass(frozen=True)
 class ScriptedDraft:
-    """An example before it takes its kind's field names. `negative` is "" where the kind has none."""
+    """Holds an example before it takes its kind's field names. `negative` is "" where the kind has none."""
 
     query: str
     positive: str
@@ -158,7 +158,7 @@ def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, given: Se
 
 
 def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> ScriptedDraft:
-    """A text in query words, which leans to the sibling once where it is long; labels in document words."""
+    """Write a text in query words, which leans to the sibling once where it is long; labels in document words."""
     sibling = rng.choice(world.siblings(topic.path))
     if slots["max_words"]:
         short = [form for form in grammar.STATEMENTS["a"] if len(form.split()) < slots["max_words"]]
@@ -171,7 +171,7 @@ def _classification(topic: Topic, slots: Slots, rng: random.Random, thought: Tho
 
 
 def _thoughts(text: str, topic: Topic, rng: random.Random) -> list[Thought]:
-    """Read the thoughts of a text, sentence by sentence, filled up where a sentence leaves something open."""
+    """Parse the thoughts of a text, one a sentence, drawing what a sentence leaves open."""
     read = [[c for c in truth.meant(sentence, topic.path) if c.topic == topic.path] for sentence in text.split(".")]
     return [think(topic, rng, concepts) for concepts in read if concepts]
 
@@ -182,7 +182,7 @@ def _label(topic: Topic, noun: Concept, rng: random.Random) -> str:
 
 
 def _sts(topic: Topic, unit: str, rng: random.Random, thoughts: Sequence[Thought]) -> ScriptedDraft:
-    """S1 in query words; S2 the same in document words; S3 keeps words of S1 and half of its meaning."""
+    """Write S1 in query words; S2 the same in document words; S3 keeps words of S1 and half of its meaning."""
     forms = grammar.PHRASES if unit == "phrase" else grammar.STATEMENTS
     sibling = rng.choice(world.siblings(topic.path))
     lines = []
@@ -194,7 +194,7 @@ def _sts(topic: Topic, unit: str, rng: random.Random, thoughts: Sequence[Thought
 
 
 def _retrieval(topic: Topic, slots: Slots, rng: random.Random, thought: Thought) -> ScriptedDraft:
-    """A query in query words, its answer in document words, and a sibling's text that repeats the query's words."""
+    """Write a query in query words, its answer in document words, and a sibling's text with the query's words."""
     if slots["query_min_words"] is None:
         query = say(rng.choice(grammar.SHORT_QUESTIONS), thought, "a")
     elif slots["query_max_words"]:
@@ -207,7 +207,7 @@ def _retrieval(topic: Topic, slots: Slots, rng: random.Random, thought: Thought)
 
 
 def _long_match(topic: Topic, slots: Slots, rng: random.Random, thoughts: Sequence[Thought]) -> ScriptedDraft:
-    """The same thoughts twice: in query words, and in document words and another order."""
+    """Write the same thoughts twice: in query words, and in document words and another order."""
     query = _text(topic, "a", rng, _enough(slots), thoughts)
     positive = _text(topic, "b", rng, _enough(slots), rng.sample(thoughts, len(thoughts)))
     return ScriptedDraft(_titled(query, topic), _titled(positive, topic), "")
@@ -235,7 +235,7 @@ def _text(topic: Topic, side: Side, rng: random.Random, least: int, thoughts: Se
 
 
 def _enough(slots: Slots) -> int:
-    """Return the words of a long text: those wanted, up to what the checks call long enough."""
+    """Return the minimum words of a long text: those wanted, up to what the rules call long enough."""
     return min(slots["min_words"], rules.ENOUGH)
 
 

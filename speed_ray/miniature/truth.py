@@ -1,4 +1,4 @@
-"""How true an example is in the miniature world, as a number from 0 to 1.
+"""Score how true an example is in the miniature world, from 0 to 1.
 
     score = min(about(query), about(positive)) x product of the other parts' p ** (1 / number of parts)
 
@@ -57,7 +57,7 @@ def truth_score(kind: str, topic: str, query: str, positive: str, negatives: Seq
 
 
 def about(text: str, topic: str) -> float:
-    """How much a text is on the topic: share of its topic words (0.8 is full), their density, and readability."""
+    """Score how much a text is on the topic: share of topic words (0.8 is full), their density, and readability."""
     found = meant(text, topic)
     words = world.tokens(text)
     if not found:
@@ -66,7 +66,7 @@ def about(text: str, topic: str) -> float:
 
 
 def readable(text: str, topic: str) -> float:
-    """Share of a text's words that the world knows, less for text that goes round in circles."""
+    """Score the share of a text's words that the world knows, less for text that goes round in circles."""
     words = world.tokens(text)
     if not words:
         return 0.0
@@ -83,38 +83,38 @@ def readable(text: str, topic: str) -> float:
 
 
 def side(text: str, topic: str, wanted: Side) -> float:
-    """Share of a text's words on its topic that stand on one side."""
+    """Return the share of a text's topic words that belong to one side."""
     lexicon = world.lexicon(topic)
     own = [word for word in world.tokens(text) if word in lexicon and lexicon[word].topic == topic]
     return sum(lexicon[word].word(wanted) == word for word in own) / len(own) if own else 0.0
 
 
 def answers(query: str, text: str, topic: str) -> float:
-    """Share of the query's concepts that a text speaks of, in whatever words."""
+    """Return the share of the query's concepts that a text mentions, in any words."""
     asked = {concept for concept in meant(query, topic) if concept.topic == topic}
     return len(asked & set(meant(text, topic))) / len(asked) if asked else 0.0
 
 
 def rephrased(query: str, text: str, topic: str) -> float:
-    """Share of the query's topic words that a text does not repeat."""
+    """Return the share of the query's topic words that a text does not repeat."""
     lexicon = world.lexicon(topic)
     asked = {word for word in world.tokens(query) if word in lexicon}
     return len(asked - set(world.tokens(text))) / len(asked) if asked else 0.0
 
 
 def similarity(one: str, two: str, topic: str) -> float:
-    """Dice overlap of what two texts mean, from 0 to 1, in whatever words they say it."""
+    """Return the Dice overlap of two texts' concepts, from 0 to 1, in any words."""
     first, second = set(meant(one, topic)), set(meant(two, topic))
     return 2 * len(first & second) / (len(first) + len(second)) if first or second else 0.0
 
 
 def of_domain(text: str, topic: str) -> float:
-    """Share of a text's topic words that belong to the topic or a sibling."""
+    """Return the share of a text's topic words that belong to the topic or a sibling."""
     return _share(meant(text, topic), {each.path for each in _family(topic)})
 
 
 def almost(query: str, positive: str, negative: str, topic: str) -> float:
-    """How well a hard negative is one: in the domain, of some use (half counts without), of less than the positive."""
+    """Score a hard negative: in the domain, of some use (half counts without), of less than the positive."""
     on_topic = _share(meant(positive, topic), {topic}) - _share(meant(negative, topic), {topic})
     less = _at_most(on_topic / 0.4)
     useful = _at_most(answers(query, negative, topic) / 0.3)
@@ -122,14 +122,14 @@ def almost(query: str, positive: str, negative: str, topic: str) -> float:
 
 
 def truth_names(label: str, subject: Topic) -> float:
-    """Share of a label's words (without "and") that name a topic or are words of it."""
+    """Return the share of a label's words (without "and") that name a topic or are words of it."""
     own = {*world.tokens(subject.name), *world.tokens(subject.wider), *_words_of(subject)}
     words = [word for word in world.tokens(label) if word != "and"]
     return sum(word in own for word in words) / len(words) if words else 0.0
 
 
 def misleads(label: str, topic: str) -> float:
-    """How well a label names a sibling, and nothing that only the topic itself is called."""
+    """Score how well a label names a sibling, and nothing that only the topic itself is called."""
     subject = world.topic(topic)
     own = {*world.tokens(subject.name), *_words_of(subject)}
     words = [word for word in world.tokens(label) if word != "and"]
@@ -142,7 +142,7 @@ def _words_of(subject: Topic) -> set[str]:
 
 
 def meant(text: str, topic: str) -> list[Concept]:
-    """Return what the topic words of a text mean, in their order."""
+    """Return the concepts of a text's topic words, in their order."""
     lexicon = world.lexicon(topic)
     return [lexicon[word] for word in world.tokens(text) if word in lexicon]
 

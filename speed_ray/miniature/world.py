@@ -1,4 +1,4 @@
-"""The miniature world: which topics there are, which are siblings, and what every word means.
+"""Define the miniature world: its topics, their siblings, and the meaning of every word.
 
 A word stands in one topic, for one concept, on one side: queries use a concept's "a" word, documents its "b" word.
 So a query and its answer share few words while meaning the same, and word overlap alone does not find the answer.
@@ -8,9 +8,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Literal
+from importlib import resources
+from typing import Any, Literal
 
-from speed_ray.miniature import words
+import yaml
 
 Side = Literal["a", "b"]
 Part = Literal["noun", "verb", "adjective"]
@@ -18,7 +19,7 @@ Part = Literal["noun", "verb", "adjective"]
 
 @dataclass(frozen=True)
 class Concept:
-    """One meaning within one topic, and its word on each side."""
+    """Holds one meaning within one topic, and its word on each side."""
 
     topic: str
     part: Part
@@ -32,7 +33,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic: 10 nouns, 5 verbs, 5 adjectives, and the words that its whole domain shares.
+    """Holds one topic: 10 nouns, 5 verbs, 5 adjectives, and the words that its whole domain shares.
 
     `name` is what a person calls it ("baking"), `wider` the part of the path above ("kitchen").
     """
@@ -47,7 +48,7 @@ class Topic:
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
-        """All the topic's concepts."""
+        """Return all the topic's concepts."""
         return self.nouns + self.verbs + self.adjectives
 
 
@@ -81,17 +82,23 @@ def lexicon(path: str) -> dict[str, Concept]:
 
 def digest() -> str:
     """Hash all the words: another world, another digest."""
-    text = repr((words.TOPICS, words.DOMAINS, words.OUTSIDE, words.OUTSIDE_DOMAIN))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(repr(_words()).encode(), digest_size=8).hexdigest()
+
+
+@cache
+def _words() -> dict[str, Any]:
+    """Read words.yaml, whose comments describe it."""
+    words: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("words.yaml").read_bytes())
+    return words
 
 
 @cache
 def _world() -> dict[str, Topic]:
     found = {}
-    for block in words.TOPICS.strip().split("\n\n"):
+    for block in _words()["topics"].strip().split("\n\n"):
         path, *lines = block.split("\n")
         domain, wider, name = path.split("/")
-        found[path] = _build(path, name.lower(), wider.lower(), lines, words.DOMAINS[domain])
+        found[path] = _build(path, name.lower(), wider.lower(), lines, _words()["domains"][domain])
     return found
 
 
@@ -103,13 +110,13 @@ def _lexicon(outside: str) -> dict[str, Concept]:
 
 @lru_cache(maxsize=1024)
 def _outside(path: str, block: int) -> Topic:
-    """Tell a topic that the world does not know: block 0 is the topic itself, block 1 its sibling."""
+    """Build a topic from outside the world: from block 0 of `outside` the topic itself, from block 1 its sibling."""
     parts = [" ".join(tokens(part.replace("_", " "))) for part in path.split("/")]
     parts = [part for part in parts if part] or ["this"]
     own, wider = parts[-1], parts[-2] if len(parts) > 1 else "general"
-    header, *lines = words.OUTSIDE.strip().split("\n\n")[block].split("\n")
+    header, *lines = _words()["outside"].strip().split("\n\n")[block].split("\n")
     name = own if block == 0 else f"{wider} {header.split('/')[-1].lower()}"
-    return _build(path if block == 0 else f"{path} ({name})", name, wider, lines, words.OUTSIDE_DOMAIN)
+    return _build(path if block == 0 else f"{path} ({name})", name, wider, lines, _words()["outside_domain"])
 
 
 def _build(path: str, name: str, wider: str, lines: list[str], shared: str) -> Topic:

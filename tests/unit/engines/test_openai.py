@@ -165,7 +165,7 @@ async def test_a_website_is_no_endpoint(endpoint, connect) -> None:
     ends = await all_of(await connect(), 30)
     assert all(isinstance(end, FatalEngineError) for end in ends)
     assert "check teacher.base_url" in str(ends[0]) and "Welcome!" in str(ends[0])
-    assert len(endpoint.asked) <= openai.STRANGE + 8
+    assert len(endpoint.asked) <= openai.MAX_NON_COMPLETIONS + 8
 
 
 async def test_a_page_among_answers_passes(endpoint, connect) -> None:
@@ -173,7 +173,7 @@ async def test_a_page_among_answers_passes(endpoint, connect) -> None:
     await all_of(client, 1)
     endpoint.answer = saying(b"<html>Bad gateway</html>", "text/html")
     asked = asyncio.create_task(client.generate(prompt("late")))
-    while client.retries <= openai.STRANGE:
+    while client.retries <= openai.MAX_NON_COMPLETIONS:
         await asyncio.sleep(0.01)
     endpoint.answer = good
     assert (await asked).samples[0].text == "answer to late"

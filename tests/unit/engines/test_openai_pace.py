@@ -72,13 +72,13 @@ async def test_one_round_trip_of_push_back_lowers_the_limit_once(endpoint, conne
     endpoint.first(16, refusing(429))
     client = await connect(in_flight=16)
     limits = []
-    heard = client.throttle.heard
+    record = client.throttle.record_response
 
-    def watched(*, pushed_back: bool) -> None:
-        heard(pushed_back=pushed_back)
+    def watched(*, rate_limited: bool) -> None:
+        record(rate_limited=rate_limited)
         limits.append(client.throttle.limit)
 
-    client.throttle.heard = watched
+    client.throttle.record_response = watched
     await all_of(client, 16)
     assert min(limits) == 8
 

@@ -15,7 +15,7 @@ from speed_ray import kinds
 from speed_ray.engines.base import Request
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import UserError
-from speed_ray.miniature import base_model, corpus, teacher, truth, words, world
+from speed_ray.miniature import base_model, corpus, teacher, truth, world
 from speed_ray.prompts.parse import parse_example, parse_tasks
 from speed_ray.recipes.schema import ScriptedEngine
 
@@ -48,7 +48,8 @@ def test_a_word_belongs_to_one_topic_and_to_no_sentence_pattern() -> None:
     found = [world.topic(path) for path in world.topics()]
     found += [world.topic(OUTSIDE), *world.siblings(OUTSIDE)]
     counts = Counter(word for topic in found for concept in topic.concepts for word in (concept.a, concept.b))
-    counts.update(word for shared in (*words.DOMAINS.values(), words.OUTSIDE_DOMAIN) for word in shared.split())
+    domains = {topic.path.split("/")[0]: topic.shared for topic in found}
+    counts.update(word for shared in domains.values() for word in shared)
     assert len(counts) > 1000
     assert [word for word, count in counts.items() if count > 1] == []
     assert not truth.SMALL_WORDS & set(counts)
