@@ -121,17 +121,13 @@ def run(
 @app.command()
 def status(
     run: RunArgument,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Again and again, with what the engines at RAY_ADDRESS are at.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every 5 s, with rows a second, until Ctrl-C.")] = False,
 ) -> None:
     """Say where a run stands, while it runs or after a crash: read from storage alone."""
     if watch:
-        from speed_ray.console import watch as watching
-
         with contextlib.suppress(KeyboardInterrupt):
-            watching.watch_status(Run(run), Console())
-        _end(0)
+            standing.watch_status(Run(run), Console())
+        return
     print(*standing.status_lines(Run(run)), sep="\n")
 
 

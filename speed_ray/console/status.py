@@ -2,7 +2,13 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
@@ -18,6 +24,7 @@ from speed_ray.storage.trained_models import Model
 # What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
 PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
 
+WATCH_SECONDS = 5.0
 MODELS = [name for name in PRODUCED_BY if name not in ARTIFACTS]
 
 
@@ -83,6 +90,35 @@ def status_lines(run: Run) -> list[str]:
             *_kept(artifact),
         ]
     return [*found, *_trained(run), *_teacher(recipe, usage_by_artifact(run, "teacher"))]
+
+
+def watch_status(run: Run, console: Console) -> None:
+    """Show a run's status every 5 s until interrupted: in place on a terminal, elsewhere a block for each change."""
+    if not console.is_terminal:
+        shown = ""
+        for report in _reports(run):
+            _, _, status = report.partition("\n")  # without the time of day
+            if status != shown:
+                console.print(report, markup=False, highlight=False, soft_wrap=True)
+            shown = status
+        return
+    with Live(Text(), console=console, auto_refresh=False) as live:
+        for report in _reports(run):
+            live.update(Text(report), refresh=True)
+
+
+def _reports(run: Run) -> Iterator[str]:
+    """Yield the time, the status, and each artifact's rows a second since the report before, every 5 s."""
+    before: dict[str, int] = {}
+    then = time.monotonic()
+    while True:
+        done = {each.artifact: each.counts.accepted + each.counts.rejected for each in artifact_statuses(run)}
+        seconds, then = time.monotonic() - then, time.monotonic()
+        grown = {name: count - before.get(name, count) for name, count in done.items()}
+        rates = [f"{name}: {rows / seconds:,.1f} rows/s" for name, rows in grown.items() if rows]
+        yield "\n".join([f"{datetime.now():%H:%M:%S}", *status_lines(run), *rates])
+        before = done
+        time.sleep(WATCH_SECONDS)
 
 
 def _line(recipe: Recipe, standing: ArtifactStatus) -> str:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,12 +9,13 @@ import pytest
 import ray
 
 from speed_ray import pipeline
-from speed_ray.on_ray import exported, pool, train
+from speed_ray.on_ray import pool, train
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
 from speed_ray.stages import draft
 from speed_ray.storage.run import PROPOSED_TASKS
 from speed_ray.training import plan
+from tests.helpers.prometheus import metrics_of
 from tests.helpers.tiny_endpoint import mock
 from tests.helpers.tiny_training import TEMPLATE, tiny_model
 
@@ -69,7 +69,7 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     def look() -> None:
         """Keep what was seen last of each: an actor's gauges go with it."""
         while not over.wait(1):
-            exports.update(exported.sums(job.run.store.uri, exported.pages()))
+            exports.update(metrics_of(job.run.store.uri))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -89,9 +89,3 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     assert exports["rows", PROPOSED_TASKS, "accepted"] == 20 and exports["teacher_dollars", PROPOSED_TASKS] > 0
     assert exports["prefix_cache_tokens", "examples", "hit"] > 0
     assert exports["training_step", "junior"] == 40
-    said = "\n".join(exported.lines(defaultdict(float, exports)))
-    assert (
-        "engines of examples: " in said
-        and "accepted rows a GPU-hour" in said
-        and "training of junior: step 40" in said
-    )
