@@ -1,17 +1,17 @@
 """The model that a training begins with: base weights, and an adapter on them, fresh or trained on."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from speed_ray.engines.model_folder import resolve_model
 from speed_ray.errors import UserError
+from speed_ray.recipes.schema import Lora
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
-from speed_ray.training import lora
 from speed_ray.training.plan import TrainingPlan
 
 
@@ -71,8 +71,15 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
         adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT looks there when it saves
         return adapted
     set_seed(training.seed)  # an adapter begins with random numbers
-    return get_peft_model(model, lora.lora_config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
+    return get_peft_model(model, lora_config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
 
 
 def _base(training: TrainingPlan) -> str | Path:
     return resolve_model(training.base) or training.base
+
+
+def lora_config(lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> LoraConfig:
+    """What PEFT is told of the recipe's adapters."""
+    return LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.modules, task_type=task
+    )

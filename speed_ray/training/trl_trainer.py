@@ -19,9 +19,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Dpo, Embedder, Sft
-from speed_ray.training import distributed, load_model, model_card, plan, resume, tokenize, zero
-from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
-from speed_ray.training.metrics_log import LOGGED, MetricsLog
+from speed_ray.training import distributed, load_model, model_card, plan, tokenize
+from speed_ray.training.checkpoints import (
+    LOGGED,
+    Checkpoints,
+    MetricsLog,
+    divergence_error,
+    only_data_is_loaded,
+    resumed,
+)
 from speed_ray.training.plan import Report, TrainingPlan
 from speed_ray.training.tokenize import Rows
 
@@ -71,7 +77,7 @@ class TrainerMixin(Trainer):
     def _diverged(self, what: str, value: float, step: int) -> UserError:
         batch = self.work.training.settings.batch
         ids = [row["row_id"] for row in self.work.ordered[step * batch : (step + 1) * batch]]
-        return resume.diverged(self.work.training, self.checkpoints, f"the {what} of step {step + 1} is {value}", ids)
+        return divergence_error(self.work.training, self.checkpoints, f"the {what} of step {step + 1} is {value}", ids)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         logs.pop("train_loss", None)  # a mean over the steps of this start alone
@@ -129,7 +135,7 @@ def run_trainer(training: TrainingPlan, report: Report, make: Callable[[TrainerI
         with (
             MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as trainer.metrics,
             Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
-            resume.resumed(training, trainer.checkpoints) as checkpoint,
+            resumed(training, trainer.checkpoints) as checkpoint,
             only_data_is_loaded(settings.zero),
         ):
             report({"step": 0, "steps": steps, **read.facts()})
@@ -165,7 +171,7 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "bf16": settings.precision == "bf16",
         "gradient_checkpointing": settings.gradient_checkpointing,
         "use_cpu": not settings.workers.gpus,
-        "deepspeed": zero.zero_config(settings, micro_batch, accumulated) if settings.zero else None,
+        "deepspeed": distributed.zero_config(settings, micro_batch, accumulated) if settings.zero else None,
         "ddp_find_unused_parameters": False,
         "max_length": None,  # rows.py has left out what does not fit
         "logging_steps": max(1, steps // LOGGED),

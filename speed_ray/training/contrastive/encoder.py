@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Lora
-from speed_ray.training import lora
+from speed_ray.training import load_model
 
 Ids = np.ndarray  # int32: a list takes nine times as much memory
 RETRIEVE = "Given a question, find the passage that answers it"  # where a query comes without an instruction
@@ -94,7 +94,7 @@ def adapt(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> 
     set_seed(seed)  # an adapter begins with random numbers
     if bf16:
         model.to(torch.bfloat16)
-    model[0].model = get_peft_model(model[0].model, lora.lora_config(settings, "FEATURE_EXTRACTION"))
+    model[0].model = get_peft_model(model[0].model, load_model.lora_config(settings, "FEATURE_EXTRACTION"))
 
 
 def merge(model: SentenceTransformer) -> None:

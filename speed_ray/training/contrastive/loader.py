@@ -18,9 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from speed_ray.recipes.schema import Embedder
 from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed
-from speed_ray.training.contrastive.batches import Batch, Family, Members
+from speed_ray.training.contrastive.batches import ROW_BITS, Batch, Family, Members, WindowBatches
 from speed_ray.training.contrastive.encoder import as_query
-from speed_ray.training.contrastive.shuffle_windows import ROW_BITS, WindowBatches
 from speed_ray.training.contrastive.train_step import Triple, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")

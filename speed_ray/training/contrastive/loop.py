@@ -20,15 +20,20 @@ from transformers.utils.logging import disable_progress_bar
 from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Embedder
-from speed_ray.training import distributed, model_card, plan, resume
-from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
-from speed_ray.training.contrastive import encoder, loader, shuffle_windows, streaming, train_step
-from speed_ray.training.contrastive.ddp import Replicated
+from speed_ray.training import distributed, model_card, plan
+from speed_ray.training.checkpoints import (
+    LOGGED,
+    Checkpoints,
+    MetricsLog,
+    divergence_error,
+    only_data_is_loaded,
+    resumed,
+)
+from speed_ray.training.contrastive import batches, encoder, loader, parallel, train_step
+from speed_ray.training.contrastive.batches import WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
 from speed_ray.training.contrastive.loader import Corpus, LocalBatch, Reader
-from speed_ray.training.contrastive.shuffle_windows import WindowBatches
 from speed_ray.training.contrastive.train_step import ContrastiveConfig
-from speed_ray.training.metrics_log import LOGGED, MetricsLog
 from speed_ray.training.plan import Report, TrainingPlan
 
 WINDOW = 32  # batches that are drawn together, at least; a window's texts are in memory
@@ -69,7 +74,7 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
         Checkpoints(
             training.model, digest, settings.zero, distributed.broadcast(uuid.uuid4().hex[:12])
         ) as checkpoints,
-        resume.resumed(training, checkpoints) as checkpoint,
+        resumed(training, checkpoints) as checkpoint,
         only_data_is_loaded(settings.zero),
     ):
         progress = _load(Path(checkpoint), states) if checkpoint else LoopState()
@@ -113,10 +118,8 @@ def _model(training: TrainingPlan) -> SentenceTransformer:
 def optimised(network: Encoder, settings: Embedder, steps: int) -> Any:
     """Give the network an optimizer, on every worker alike or shared out among them."""
     if not settings.zero:
-        return Replicated(network, settings, steps)
-    from speed_ray.training.contrastive.zero3 import Sharded  # brings DeepSpeed, which compiles when it is first used
-
-    return Sharded(network, settings, steps)
+        return parallel.Replicated(network, settings, steps)
+    return parallel.Sharded(network, settings, steps)
 
 
 def read_settings(training: TrainingPlan, model: SentenceTransformer) -> tuple[Reader, Iterator[WindowBatches], int]:
@@ -126,8 +129,8 @@ def read_settings(training: TrainingPlan, model: SentenceTransformer) -> tuple[R
     if settings.follow:
         followed = plan.followed(training)
         corpus = loader.streaming_corpus(artifact, settings.own_negatives_only)
-        chosen = streaming.streamed_windows(training.model, artifact, followed, FOLLOWED * settings.batch)
-        drawn = shuffle_windows.draw_window_batches(chosen, corpus.families, settings.batch, training.seed)
+        chosen = batches.streamed_windows(training.model, artifact, followed, FOLLOWED * settings.batch)
+        drawn = batches.draw_window_batches(chosen, corpus.families, settings.batch, training.seed)
         steps = max(1, followed.rows // settings.batch)
     else:
         corpus, drawn, steps = _published(training)
@@ -146,10 +149,10 @@ def _published(training: TrainingPlan) -> tuple[Corpus, Iterator[WindowBatches],
         training, sum(counts), "Counted are those that are not held out and have a negative to learn from.\n"
     )
     _check_fills_a_batch(training, families)
-    chosen = shuffle_windows.shuffle_windows(counts, WINDOW * settings.batch, training.seed)
+    chosen = batches.shuffle_windows(counts, WINDOW * settings.batch, training.seed)
     return (
         corpus,
-        shuffle_windows.draw_window_batches(chosen, families.__getitem__, settings.batch, training.seed),
+        batches.draw_window_batches(chosen, families.__getitem__, settings.batch, training.seed),
         steps,
     )
 
@@ -223,7 +226,7 @@ class Loop:
     def _check(self, what: str, value: float, share: LocalBatch) -> None:
         if not torch.isfinite(torch.tensor(value)):
             said = f"the {what} of step {self.progress.step + 1} is {value}"
-            raise resume.diverged(self.training, self.checkpoints, said, share.row_ids)
+            raise divergence_error(self.training, self.checkpoints, said, share.row_ids)
 
     def _log(self, numbers: dict[str, float]) -> None:
         step = self.progress.step

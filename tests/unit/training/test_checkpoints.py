@@ -10,7 +10,7 @@ import torch
 from speed_ray.errors import UserError
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
-from speed_ray.training import checkpoints, resume
+from speed_ray.training import checkpoints
 from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
 
 
@@ -131,10 +131,10 @@ def test_states_go_to_workers_that_can_hold_them(rank_of, save, tiny_training_pl
     (whole,) = now.complete()
     training = tiny_training_plan(zero=asks[1])
     if fits:
-        resume.check_fits(training, now, whole)
+        checkpoints.check_fits(training, now, whole)
     else:
         with pytest.raises(UserError, match=r"written by 2 workers with ZeRO stage 2; .*\n.*junior.workers.count: 2"):
-            resume.check_fits(training, now, whole)
+            checkpoints.check_fits(training, now, whole)
 
 
 @pytest.fixture

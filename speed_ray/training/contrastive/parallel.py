@@ -1,4 +1,4 @@
-"""Contrastive training where each worker holds all weights: PyTorch's DistributedDataParallel, or one alone."""
+"""Parallel contrastive training: PyTorch's DistributedDataParallel, or DeepSpeed's ZeRO, stages 1 to 3."""
 
 import contextlib
 from pathlib import Path
@@ -74,3 +74,52 @@ def decayed(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
 def schedule(optimizer: torch.optim.Optimizer, settings: Embedder, steps: int) -> Any:
     """The recipe's learning rate over so many steps."""
     return get_scheduler(settings.schedule, optimizer, round(settings.warmup * steps), steps)
+
+
+DEEPSPEED_TAG = "state"
+
+
+class Sharded:
+    """An encoder with its optimizer; `network` is what embeds."""
+
+    def __init__(self, encoder: nn.Module, settings: Embedder, steps: int) -> None:
+        import deepspeed  # compiles when it is first used
+
+        self.encoder = encoder
+        self.stage = settings.zero
+        optimizer = torch.optim.AdamW(decayed(encoder, settings.weight_decay), lr=settings.learning_rate)
+        self.schedule = schedule(optimizer, settings, steps)
+        config = {
+            **distributed.zero_config(settings, micro_batch=1, accumulated=1),
+            "managed_gradient_accumulation": False,
+        }
+        self.network, *_ = deepspeed.initialize(
+            model=encoder, optimizer=optimizer, lr_scheduler=self.schedule, config=config
+        )
+        self.unsynchronised: Context = contextlib.nullcontext
+
+    def backward(self, value: Tensor) -> None:
+        """Add a gradient; DeepSpeed takes the workers' mean where their sum is wanted."""
+        self.network.backward(value * distributed.world_size())
+
+    def step(self) -> float:
+        """Change the weights; return the gradient's norm before it was clipped."""
+        self.network.step()
+        return float(self.network.get_global_grad_norm() or 0.0)
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's part into a folder of its checkpoint."""
+        self.network.save_checkpoint(str(folder), tag=DEEPSPEED_TAG)
+
+    def load(self, folder: Path) -> None:
+        """Go on from what all workers' `save` wrote."""
+        self.network.load_checkpoint(str(folder), tag=DEEPSPEED_TAG)
+
+    def gather(self) -> None:
+        """Bring all weights to every worker, whole."""
+        if self.stage == 3:
+            import deepspeed
+
+            weights: list[Any] = list(self.encoder.parameters())
+            whole = deepspeed.zero.GatheredParameters(weights)
+            whole.__enter__()  # for good: training is over
