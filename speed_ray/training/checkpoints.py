@@ -27,8 +27,8 @@ from speed_ray.storage.trained_models import Model, file_fingerprint
 from speed_ray.training import distributed
 from speed_ray.training.plan import TrainingPlan
 
-KEPT = 2
-FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+KEEP_CHECKPOINTS = 2
+WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 RANK_FILE = re.compile(r"(([0-9]{8})-([0-9a-f]+))/rank-([0-9]+)\.json")
 
 
@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def only_data_is_loaded(zero: int) -> Iterator[None]:
+def weights_only_loading(zero: int) -> Iterator[None]:
     """Hold torch.load to tensors and plain values: DeepSpeed 0.19 asks it for whole pickles, which can run code.
 
     The three classes are all that DeepSpeed's own states hold besides (seen at stages 1 to 3, fp32 and bf16).
@@ -57,13 +57,13 @@ def only_data_is_loaded(zero: int) -> Iterator[None]:
         from deepspeed.utils.tensor_fragment import fragment_address
 
         allowed = [LossScaler, ZeroStageEnum, fragment_address]
-    before = os.environ.get(FORCED)
-    os.environ[FORCED] = "1"
+    before = os.environ.get(WEIGHTS_ONLY_VARIABLE)
+    os.environ[WEIGHTS_ONLY_VARIABLE] = "1"
     try:
         with torch.serialization.safe_globals(allowed):
             yield
     finally:
-        os.environ.pop(FORCED) if before is None else os.environ.update({FORCED: before})
+        os.environ.pop(WEIGHTS_ONLY_VARIABLE) if before is None else os.environ.update({WEIGHTS_ONLY_VARIABLE: before})
 
 
 class Checkpoints:
@@ -135,10 +135,10 @@ class Checkpoints:
     def _prune(self) -> None:
         """Keep the newest complete ones and whatever is newer than the last of them; a list goes before its files."""
         complete = self.complete()
-        if len(complete) < KEPT:
+        if len(complete) < KEEP_CHECKPOINTS:
             return
         names = self.model.store.names(self.folder)
-        old = [name for name in names if name.partition("-")[0] < f"{complete[KEPT - 1].step:08d}"]
+        old = [name for name in names if name.partition("-")[0] < f"{complete[KEEP_CHECKPOINTS - 1].step:08d}"]
         for name in sorted(old, key=lambda name: not RANK_FILE.fullmatch(name)):
             self.model.store.delete(f"{self.folder}/{name}")
 
@@ -161,27 +161,27 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def resumed(training: TrainingPlan, checkpoints: Checkpoints) -> Iterator[str | None]:
+def latest_checkpoint(training: TrainingPlan, checkpoints: Checkpoints) -> Iterator[str | None]:
     """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
     # Two nodes may share a temp dir, as Ray nodes on one machine do: each has a copy of its own.
     node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{distributed.first_of_node()}"
     try:
-        yield _fetched(training, checkpoints, node)
+        yield _download_newest(training, checkpoints, node)
     finally:
         if distributed.is_first_of_node():
             shutil.rmtree(node, ignore_errors=True)
 
 
-def _fetched(training: TrainingPlan, checkpoints: Checkpoints, node: Path) -> str | None:
+def _download_newest(training: TrainingPlan, checkpoints: Checkpoints, node: Path) -> str | None:
     for checkpoint in distributed.broadcast(checkpoints.complete() if distributed.rank() == 0 else []):
-        check_fits(training, checkpoints, checkpoint)
+        check_same_sharding(training, checkpoints, checkpoint)
         folder = node / checkpoint.name
         if distributed.all_agree(checkpoints.download(checkpoint, folder) if distributed.is_first_of_node() else True):
             return str(folder)
     return None
 
 
-def check_fits(training: TrainingPlan, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+def check_same_sharding(training: TrainingPlan, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
     wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, distributed.world_size())
     if wrote == asked or (wrote[0] == asked[0] == 0):
@@ -208,7 +208,7 @@ def divergence_error(training: TrainingPlan, checkpoints: Checkpoints, what: str
     )
 
 
-LOGGED = 100  # times in a training, at most about that often
+LOGGED_STEPS = 100  # times in a training, at most about that often
 
 
 class MetricsLog:

@@ -88,7 +88,7 @@ def destroy_process_group() -> None:
         dist.destroy_process_group()
 
 
-def zero_config(settings: TrainingConfig, micro_batch: int, accumulated: int) -> dict[str, Any]:
+def deepspeed_config(settings: TrainingConfig, micro_batch: int, accumulated: int) -> dict[str, Any]:
     """What DeepSpeed is told; `accumulated` micro-batches are one step of one worker."""
     zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
     if settings.offload_optimizer:

@@ -21,7 +21,7 @@ def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
     Without a pad token it pads with the end-of-sequence token: labels and masks are made from lengths, never from
     pad ids, so no end is taken for padding. Raises UserError where a template or an end-of-sequence token is missing.
     """
-    loaded = AutoTokenizer.from_pretrained(_base(training), revision=training.revision, trust_remote_code=False)
+    loaded = AutoTokenizer.from_pretrained(_base_folder(training), revision=training.revision, trust_remote_code=False)
     loaded.chat_template = training.chat_template or loaded.chat_template
     if not loaded.chat_template:
         raise UserError(
@@ -39,9 +39,9 @@ def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
     return loaded
 
 
-def window(training: TrainingPlan) -> int:
+def context_length(training: TrainingPlan) -> int:
     """The most tokens that the base can read."""
-    config = AutoConfig.from_pretrained(_base(training), revision=training.revision, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(_base_folder(training), revision=training.revision, trust_remote_code=False)
     return int(getattr(config.get_text_config(), "max_position_embeddings", training.settings.max_length))
 
 
@@ -56,7 +56,7 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
     start = Model(Run(training.run), training.start) if training.start else None
     whole = training.whole
     model = AutoModelForCausalLM.from_pretrained(
-        whole.fetch() if whole else _base(training),
+        whole.fetch() if whole else _base_folder(training),
         revision=None if whole else training.revision,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         trust_remote_code=False,
@@ -74,7 +74,7 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
     return get_peft_model(model, lora_config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
 
 
-def _base(training: TrainingPlan) -> str | Path:
+def _base_folder(training: TrainingPlan) -> str | Path:
     return resolve_model(training.base) or training.base
 
 

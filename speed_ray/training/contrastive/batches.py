@@ -22,7 +22,7 @@ from speed_ray.storage.trained_models import Model
 from speed_ray.training import distributed
 
 
-class Family(NamedTuple):
+class BatchGroup(NamedTuple):
     """Rows that may be one batch: their kind, how many negatives each has, and whether only these count against it."""
 
     kind: str
@@ -37,30 +37,30 @@ class Batch(NamedTuple):
     places: np.ndarray
 
 
-Members = Mapping[Family, np.ndarray]  # the places of each family's rows
+RowsByGroup = Mapping[BatchGroup, np.ndarray]  # the places of each family's rows
 
 
 def draw_batches(
-    members: Members, size: int, rng: np.random.Generator
-) -> tuple[list[Batch], dict[Family, np.ndarray]]:
+    members: RowsByGroup, size: int, rng: np.random.Generator
+) -> tuple[list[Batch], dict[BatchGroup, np.ndarray]]:
     """Return batches of `size` rows each, in a drawn order, and the rows that fill no batch any more."""
     batches: list[Batch] = []
-    rests: dict[tuple[int, bool], list[tuple[Family, np.ndarray]]] = defaultdict(list)
+    rests: dict[tuple[int, bool], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
     for family in sorted(members):
         drawn = rng.permutation(members[family])
         full = len(drawn) // size * size
-        batches += [Batch(family.own_negatives_only, part) for part in _parts(drawn[:full], size)]
+        batches += [Batch(family.own_negatives_only, part) for part in _full_batches(drawn[:full], size)]
         rests[family.negatives, family.own_negatives_only].append((family, drawn[full:]))
-    left: dict[Family, np.ndarray] = {}
+    left: dict[BatchGroup, np.ndarray] = {}
     for (_, own_negatives_only), rest in sorted(rests.items(), key=lambda each: each[0]):
         mixed = rng.permutation(np.concatenate([places for _, places in rest]))
         full = len(mixed) // size * size
-        batches += [Batch(own_negatives_only, part) for part in _parts(mixed[:full], size)]
+        batches += [Batch(own_negatives_only, part) for part in _full_batches(mixed[:full], size)]
         left |= {family: places[np.isin(places, mixed[full:])] for family, places in rest}
     return [batches[place] for place in rng.permutation(len(batches))], left
 
 
-def _parts(places: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def _full_batches(places: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (places[first : first + size] for first in range(0, len(places), size))
 
 
@@ -80,7 +80,7 @@ class WindowBatches(NamedTuple):
 
     window: Window
     batches: list[Batch]
-    left: dict[Family, np.ndarray]
+    left: dict[BatchGroup, np.ndarray]
 
 
 def shuffle_windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Window]:
@@ -98,14 +98,14 @@ def shuffle_windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Wind
 
 
 def draw_window_batches(
-    windows: Iterable[Window], families: Callable[[int], Members], size: int, seed: int
+    windows: Iterable[Window], families: Callable[[int], RowsByGroup], size: int, seed: int
 ) -> Iterator[WindowBatches]:
     """Yield each window's batches; `families` gives a shard's rows (by their number in it) by family."""
-    left: dict[Family, np.ndarray] = {}
+    left: dict[BatchGroup, np.ndarray] = {}
     for window in windows:
         if window.number == 0:
             left = {}  # fewer than a batch: the next epoch reads them again, and leaves out others
-        members: dict[Family, list[np.ndarray]] = {family: [places] for family, places in left.items()}
+        members: dict[BatchGroup, list[np.ndarray]] = {family: [places] for family, places in left.items()}
         for shard in window.shards:
             for family, rows in families(shard).items():
                 members.setdefault(family, []).append(rows.astype(np.int64) + (shard << ROW_BITS))
@@ -114,13 +114,13 @@ def draw_window_batches(
         yield WindowBatches(window, made, left)
 
 
-def shard_of(place: int) -> tuple[int, int]:
+def shard_and_row(place: int) -> tuple[int, int]:
     """Return the shard of a place, and the row's number in it."""
     return place >> ROW_BITS, place & ((1 << ROW_BITS) - 1)
 
 
-LOOK = 1.0  # seconds between two looks at the storage
-PATIENCE = 30 * 60.0  # seconds without a new shard
+POLL_SECONDS = 1.0  # seconds between two looks at the storage
+STALL_SECONDS = 30 * 60.0  # seconds without a new shard
 
 
 def streamed_windows(model: Model, artifact: Artifact, plan: Plan, least: int) -> Iterator[Window]:
@@ -130,13 +130,15 @@ def streamed_windows(model: Model, artifact: Artifact, plan: Plan, least: int) -
     """
     taken: set[int] = set()
     number = 0
-    while shards := _window(model, artifact, plan, math.ceil(least / plan.shard_rows), taken, number):
+    while shards := _next_window_shards(model, artifact, plan, math.ceil(least / plan.shard_rows), taken, number):
         yield Window(0, number, tuple(shards))
         taken.update(shards)
         number += 1
 
 
-def _window(model: Model, artifact: Artifact, plan: Plan, least: int, taken: set[int], number: int) -> list[int]:
+def _next_window_shards(
+    model: Model, artifact: Artifact, plan: Plan, least: int, taken: set[int], number: int
+) -> list[int]:
     path = f"{model.path}/windows/{number:08d}.json"
     began, seen = time.monotonic(), 0
     while True:
@@ -151,9 +153,10 @@ def _window(model: Model, artifact: Artifact, plan: Plan, least: int, taken: set
                 continue
             if len(new) > seen:
                 began, seen = time.monotonic(), len(new)
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began > STALL_SECONDS:
             raise Interrupted(
-                f"{artifact.where} has had no new shard for {PATIENCE / 60:g} minutes, and embedder.follow waits.\n"
+                f"{artifact.where} has had no new shard for {STALL_SECONDS / 60:g} minutes, and "
+                "embedder.follow waits.\n"
                 "Drive the job that makes it on; then run the same command again: it goes on from the last checkpoint."
             )
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)

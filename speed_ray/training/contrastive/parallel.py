@@ -16,7 +16,7 @@ from speed_ray.training.contrastive.gradcache import Context
 STATE = "state.pt"
 
 
-class Replicated:
+class DdpStrategy:
     """An encoder with its optimizer; `network` is what embeds."""
 
     def __init__(self, encoder: nn.Module, settings: Embedder, steps: int) -> None:
@@ -25,8 +25,10 @@ class Replicated:
         alone = distributed.world_size() == 1
         self.network = encoder if alone else DistributedDataParallel(encoder)
         self.unsynchronised: Context = contextlib.nullcontext if alone else self.network.no_sync
-        self.optimizer = torch.optim.AdamW(decayed(encoder, settings.weight_decay), lr=settings.learning_rate)
-        self.schedule = schedule(self.optimizer, settings, steps)
+        self.optimizer = torch.optim.AdamW(
+            weight_decay_groups(encoder, settings.weight_decay), lr=settings.learning_rate
+        )
+        self.schedule = learning_rate_schedule(self.optimizer, settings, steps)
 
     def backward(self, value: Tensor) -> None:
         """Add a gradient; DistributedDataParallel takes the workers' mean where their sum is wanted."""
@@ -34,7 +36,7 @@ class Replicated:
 
     def step(self) -> float:
         """Change the weights; return the gradient's norm before it was clipped."""
-        norm = nn.utils.clip_grad_norm_(trained(self.encoder), self.clip)
+        norm = nn.utils.clip_grad_norm_(trainable_parameters(self.encoder), self.clip)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -58,20 +60,20 @@ class Replicated:
         """Bring all weights to rank 0, where they are already."""
 
 
-def trained(encoder: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(encoder: nn.Module) -> list[nn.Parameter]:
     """The weights that change."""
     return [weight for weight in encoder.parameters() if weight.requires_grad]
 
 
-def decayed(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
+def weight_decay_groups(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Split the weights that change in two: matrices decay, biases and norms do not."""
-    matrices = [weight for weight in trained(encoder) if weight.ndim > 1]
-    others = [weight for weight in trained(encoder) if weight.ndim <= 1]
+    matrices = [weight for weight in trainable_parameters(encoder) if weight.ndim > 1]
+    others = [weight for weight in trainable_parameters(encoder) if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def schedule(optimizer: torch.optim.Optimizer, settings: Embedder, steps: int) -> Any:
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: Embedder, steps: int) -> Any:
     """The recipe's learning rate over so many steps."""
     return get_scheduler(settings.schedule, optimizer, round(settings.warmup * steps), steps)
 
@@ -79,7 +81,7 @@ def schedule(optimizer: torch.optim.Optimizer, settings: Embedder, steps: int) -
 DEEPSPEED_TAG = "state"
 
 
-class Sharded:
+class DeepSpeedStrategy:
     """An encoder with its optimizer; `network` is what embeds."""
 
     def __init__(self, encoder: nn.Module, settings: Embedder, steps: int) -> None:
@@ -87,10 +89,10 @@ class Sharded:
 
         self.encoder = encoder
         self.stage = settings.zero
-        optimizer = torch.optim.AdamW(decayed(encoder, settings.weight_decay), lr=settings.learning_rate)
-        self.schedule = schedule(optimizer, settings, steps)
+        optimizer = torch.optim.AdamW(weight_decay_groups(encoder, settings.weight_decay), lr=settings.learning_rate)
+        self.schedule = learning_rate_schedule(optimizer, settings, steps)
         config = {
-            **distributed.zero_config(settings, micro_batch=1, accumulated=1),
+            **distributed.deepspeed_config(settings, micro_batch=1, accumulated=1),
             "managed_gradient_accumulation": False,
         }
         self.network, *_ = deepspeed.initialize(
