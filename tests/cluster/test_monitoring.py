@@ -9,7 +9,7 @@ import pytest
 
 from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
 from tests.helpers import kuberay
-from tests.helpers.kustomize import Manifest, render
+from tests.helpers.kubectl import Manifest, render
 from tests.helpers.paths import ROOT
 
 MONITORING = ROOT / "cluster" / "monitoring"

@@ -13,7 +13,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.common_pb2 import LabelSelectorOperator
 
-from tests.helpers.kustomize import render
+from tests.helpers.kubectl import render
 from tests.helpers.paths import ROOT
 
 Ask = Callable[..., dict[str, int]]
