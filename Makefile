@@ -8,12 +8,17 @@ MACHINE := cpu
 TORCH := torch==2.13.0+cpu
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint bench soak
+.PHONY: help venv demo test check fmt lint typecheck census bench soak
 
 help:
 	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
-	@echo "make lint    checks style and types"
+	@echo "make check   lint, types and the tests that start no other process: what to run before a commit"
+	@echo "make fmt     formats the code and mends what ruff can mend"
+	@echo "make lint    checks style and prints the census"
+	@echo "make typecheck"
+	@echo "             checks types"
+	@echo "make census  counts lines by folder and what is bounded; python -m tests.helpers.census --check lists places"
 	@echo "make bench   measures this machine"
 	@echo "make soak    kills workers, nodes and drivers at random for half an hour, and proves each run after it"
 	@echo "make venv    installs Python packages into .venv (the others do it when it is needed); MACHINE=gpu: for a GPU"
@@ -30,10 +35,22 @@ demo: venv
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration tests/cluster tests/faults
 
-lint: venv
+check: lint typecheck
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests/unit
+
+fmt: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lint: venv census
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+typecheck: venv
 	$(BIN)/mypy
+
+census: venv
+	$(BIN)/python -m tests.helpers.census
 
 bench: venv
 	$(BIN)/python -m benchmarks

@@ -36,7 +36,7 @@ def overrides(steps: int, drafts: int) -> list[str]:
 def ours(run: Run, changes: list[str]) -> dict[str, Any]:
     """As `align_senior` trains."""
     training.forget(run, plan.SENIOR)
-    train.train_on_ray(plan.senior(run, recipes.load_recipe("miniature", changes)))
+    train.train_on_ray(plan.plan_senior(run, recipes.load_recipe("miniature", changes)))
     return {
         "contender": "speed_ray under Ray Train",
         "steps/s": training.steps_per_second(run, plan.SENIOR),

@@ -75,5 +75,5 @@ def write_curated(run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2
 def seconds_a_step(run: Run, recipe: Recipe, first: int) -> float:
     """Train in this process; return the mean time of the steps after the first so many."""
     times: dict[int, float] = {}
-    train(plan.embedder(run, recipe), lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
+    train(plan.plan_embedder(run, recipe), lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
     return (times[max(times)] - times[first]) / (max(times) - first)

@@ -112,11 +112,11 @@ def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> Tra
         passed = (RowResult(row["row_id"], {name: row[name] for name in columns.names}, None) for row in made)
         publish_rows(run.artifact(artifact), Plan(artifact, len(made), 512, variants=("",)), columns, passed)
     if method == "contrastive":
-        return plan.embedder(run, recipe)
+        return plan.plan_embedder(run, recipe)
     if method == "dpo":
-        train(plan.junior(run, recipe), lambda metrics: None)
-        return plan.senior(run, recipe)
-    return plan.junior(run, recipe)
+        train(plan.plan_junior(run, recipe), lambda metrics: None)
+        return plan.plan_senior(run, recipe)
+    return plan.plan_junior(run, recipe)
 
 
 def utilisation(config: Any, tokens: float, length: int) -> float:

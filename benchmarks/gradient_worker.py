@@ -19,9 +19,9 @@ from speed_ray.miniature import base_model, retrieval_set
 from speed_ray.recipes.schema import Embedder
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, infonce, loop, train_step
-from speed_ray.training.contrastive.encoder import Encoder, padded
-from speed_ray.training.contrastive.infonce import Texts
-from speed_ray.training.contrastive.train_step import ContrastiveConfig, Triple
+from speed_ray.training.contrastive.encoder import Encoder, pad_batch
+from speed_ray.training.contrastive.infonce import TextHashes
+from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
 
 DROPOUT = 0.1
 
@@ -33,7 +33,7 @@ class Descent(torch.optim.SGD):
         super().__init__(groups, lr=1.0)
 
 
-def rows(tokenizer: Any, count: int) -> list[Triple]:
+def rows(tokenizer: Any, count: int) -> list[TokenizedExample]:
     """Questions of the miniature world, each with its answer and another document."""
     documents, queries, relevant = retrieval_set.draw_queries()
     names, rng = list(documents), random.Random(0)
@@ -42,7 +42,7 @@ def rows(tokenizer: Any, count: int) -> list[Triple]:
         positive = next(iter(relevant[query]))
         texts = [queries[query], documents[positive], documents[rng.choice(names)]]
         ids = tuple(tokenizer(text, truncation=True, max_length=128).input_ids for text in texts)
-        made.append(Triple(query, ids, tuple(map(train_step.text_hash, texts))))
+        made.append(TokenizedExample(query, ids, tuple(map(train_step.text_hash, texts))))
     return made
 
 
@@ -53,7 +53,7 @@ def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
     for layer in model[0].model.layers:
         layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
     if settings.lora:
-        encoder.adapt(model, settings.lora, 0, settings.precision == "bf16")
+        encoder.add_lora(model, settings.lora, 0, settings.precision == "bf16")
         rng = torch.Generator().manual_seed(1)
         for name, weight in model.named_parameters():
             if "lora_B" in name:  # zeros at first, with which half of the gradients are zero too
@@ -68,7 +68,7 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
     """What our own step takes from the weights, on this worker of several."""
     net, tokenizer = network(case, settings)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters() if weight.requires_grad}
-    states = loop.optimised(net, settings, 1)
+    states = loop.make_strategy(net, settings, 1)
     each = case["rows"] // distributed.world_size()
     mine = rows(tokenizer, case["rows"])[distributed.rank() * each : (distributed.rank() + 1) * each]
     torch.manual_seed(distributed.rank())
@@ -107,19 +107,19 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         mine = torch.tensor([row.hashes for row in batch[rank * each : (rank + 1) * each]])
         first = rank * (len(documents) // world)
         own = torch.arange(first, first + len(documents) // world).view(-1, each).T
-        texts = Texts(mine[:, 0], mine[:, 1], hashes, own)
+        texts = TextHashes(mine[:, 0], mine[:, 1], hashes, own)
         total = total + infonce.infonce_loss(vector[:each], documents, texts, settings.temperature, False)
     (total / case["rows"]).backward()
     return {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
 
 
-def _embedded(net: Encoder, share: list[Triple], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:
+def _embedded(net: Encoder, share: list[TokenizedExample], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:
     texts = [text for column in zip(*(row.texts for row in share), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     size = settings.micro_batch
     torch.manual_seed(rank)
     parts = [
-        net(**padded([texts[place] for place in order[first : first + size]], tokenizer.pad_token_id))
+        net(**pad_batch([texts[place] for place in order[first : first + size]], tokenizer.pad_token_id))
         for first in range(0, len(order), size)
     ]
     back = torch.empty(len(order), dtype=torch.long)

@@ -26,20 +26,21 @@ def step(rows: int) -> dict[str, Any]:
     from speed_ray.miniature import base_model
     from speed_ray.recipes.schema import Embedder
     from speed_ray.training.contrastive import encoder, loop, train_step
-    from speed_ray.training.contrastive.train_step import ContrastiveConfig, Triple
+    from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
 
     model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 64)
     network = encoder.Encoder(model.train())
     settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch=MINI_BATCH)
-    states = loop.optimised(network, settings, 2)
+    states = loop.make_strategy(network, settings, 2)
 
-    def batch(count: int) -> list[Triple]:
+    def batch(count: int) -> list[TokenizedExample]:
         ids = np.random.default_rng(0).integers(10, 3_000, (count, 2, TOKENS), dtype=np.int32)
         return [
-            Triple(str(place), tuple(map(np.copy, ids[place])), (2 * place, 2 * place + 1)) for place in range(count)
+            TokenizedExample(str(place), tuple(map(np.copy, ids[place])), (2 * place, 2 * place + 1))
+            for place in range(count)
         ]
 
-    def take(triples: list[Triple]) -> None:
+    def take(triples: list[TokenizedExample]) -> None:
         objective = ContrastiveConfig(0.05, MINI_BATCH)
         train_step.train_step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
         states.step()

@@ -39,8 +39,10 @@ def trained(run: Run, changes: list[str], contender: str) -> dict[str, Any]:
 
 def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
     """What the rows are like, and what share of the unpacked batches is padding."""
-    junior = plan.junior(run, recipes.load_recipe("miniature", changes))
-    read = tokenize.read_rows(junior, load_model.load_chat_tokenizer(junior), load_model.window(junior)).trained
+    junior = plan.plan_junior(run, recipes.load_recipe("miniature", changes))
+    read = tokenize.tokenize_rows(
+        junior, load_model.load_chat_tokenizer(junior), load_model.context_length(junior)
+    ).trained
     tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
     size = junior.settings.micro_batch
     places = tokenize.sort_by_length_within_batch(

@@ -32,9 +32,9 @@ def rows(count: int) -> Iterator[Row]:
 
 def read(folder: str) -> dict[str, Any]:
     """Read one epoch, as a training's background thread does, and throw it away."""
-    training = plan.embedder(Run(folder), embedding.recipe(epochs=1))
+    training = plan.plan_embedder(Run(folder), embedding.recipe(epochs=1))
     model = encoder.load_encoder(embedding.MINILM, None, 128)
-    reader, drawn, steps = loop.read_settings(training, model)
+    reader, drawn, steps = loop.make_reader(training, model)
     began, peak = time.perf_counter(), 0
     taken = 0
     for share in itertools.islice(reader.shares(drawn, 0), steps):

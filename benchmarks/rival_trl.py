@@ -40,7 +40,7 @@ class Clock(TrainerCallback):
 
 
 def main() -> None:
-    training = plan.senior(Run(sys.argv[1]), recipes.load_recipe("miniature", json.loads(sys.argv[2])))
+    training = plan.plan_senior(Run(sys.argv[1]), recipes.load_recipe("miniature", json.loads(sys.argv[2])))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer(training, folder, sys.argv[3] == "precomputed", clock).train()
@@ -52,7 +52,7 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
     """TRL as its documentation has it; what it is given is what speed_ray/training/trl_trainer.py gives it."""
     settings, tokenizer = training.settings, load_model.load_chat_tokenizer(training)
     assert isinstance(settings, Dpo)
-    read = tokenize.read_rows(training, tokenizer, load_model.window(training)).trained
+    read = tokenize.tokenize_rows(training, tokenizer, load_model.context_length(training)).trained
     steps = plan.count_steps(training, len(read))
     places = tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(read), steps * settings.batch, training.seed), read, settings.batch
@@ -93,7 +93,7 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
 
 def pairs(training: TrainingPlan, order: list[str]) -> Dataset:
     """The rows as conversations, in the order in which our own training takes them."""
-    by_id = {row["row_id"]: row for row in plan.data(training).records()}
+    by_id = {row["row_id"]: row for row in plan.finished_training_data(training).records()}
     return Dataset.from_list(
         [
             {

@@ -34,18 +34,18 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
 def align_junior(run: Run, recipe: Recipe) -> None:
     """The teacher writes examples of some tasks; from these the unaligned base learns to be the junior generator."""
     draft.plan(run, recipe)  # says that there are no tasks, before minutes go into fetching or making the base
-    training = trainings.junior(run, recipe)
+    training = trainings.plan_junior(run, recipe)
     if recipe.synthesize.generator == "senior":  # what does not fit together is said before the teacher is paid
-        trainings.senior(run, recipe)
+        trainings.plan_senior(run, recipe)
     if recipe.synthesize.revise:
-        trainings.revisor(run, recipe)
+        trainings.plan_revisor(run, recipe)
     _ask(run, draft, recipe)
     train.train_on_ray(training)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
     """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
-    junior, training = generator_with_trained_weights(run, recipe, JUNIOR), trainings.senior(run, recipe)
+    junior, training = generator_with_trained_weights(run, recipe, JUNIOR), trainings.plan_senior(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, judge, recipe)
     train.train_on_ray(training)
@@ -58,7 +58,7 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     its own, and may begin as the junior, which can write already (`revisor.start`).
     """
     junior = generator_with_trained_weights(run, recipe, JUNIOR)
-    supervised, *preferring = trainings.revisor(run, recipe)
+    supervised, *preferring = trainings.plan_revisor(run, recipe)
     _ask(run, propose, recipe, junior)
     _ask(run, critique, recipe)
     train.train_on_ray(supervised)
@@ -90,7 +90,7 @@ def curate(run: Run, recipe: Recipe) -> None:
 
 def train_embedder(run: Run, recipe: Recipe) -> None:
     """The embedder learns from the examples, each query against its positive, its hard negatives and all others'."""
-    training = trainings.embedder(run, recipe)
+    training = trainings.plan_embedder(run, recipe)
     trainings.data_identity(training)  # says so where there is nothing to learn from yet
     run.freeze(recipe)
     train.train_on_ray(training)

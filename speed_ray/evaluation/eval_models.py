@@ -87,11 +87,11 @@ def load_model(subject: EvalModel, device: str) -> "SentenceTransformer":
 
 def embed(model: "SentenceTransformer", instructed: bool, instruction: str) -> Embed:
     """How texts become vectors. `instruction` goes before queries, and "" is none."""
-    from speed_ray.training.contrastive.encoder import as_query
+    from speed_ray.training.contrastive.encoder import format_query
 
     def vectors(texts: Sequence[str], side: Literal["query", "document"]) -> Vectors:
         if instructed:
-            texts, prompt = [as_query(instruction, text) if side == "query" else text for text in texts], ""
+            texts, prompt = [format_query(instruction, text) if side == "query" else text for text in texts], ""
         else:
             prompt = model.prompts.get(side) or ""
         found = model.encode(list(texts), prompt=prompt, batch_size=BATCH, show_progress_bar=False)

@@ -8,7 +8,7 @@ import numpy as np
 from speed_ray.errors import UserError
 from speed_ray.evaluation.metrics import Embed, Vectors, unit
 from speed_ray.records import Row
-from speed_ray.training.contrastive.encoder import as_query
+from speed_ray.training.contrastive.encoder import format_query
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def measure_margins(embed: Embed, rows: Sequence[Row], instructed: bool) -> Marg
     with_negative = [row for row in rows if row["negatives"]]
     if not with_negative:
         raise UserError("None of these examples has a hard negative, so there is no margin to measure.")
-    read = [as_query(row["instruction"] if instructed else "", row["query"]) for row in with_negative]
+    read = [format_query(row["instruction"] if instructed else "", row["query"]) for row in with_negative]
     queries = unit(embed(read, "query"))  # with the instruction of each
     positives, negatives = (
         unit(embed(texts, "document"))

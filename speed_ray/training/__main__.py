@@ -43,12 +43,12 @@ def main(
 
 def _named(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
     if model == plan.JUNIOR:
-        return plan.junior(run, recipe)
+        return plan.plan_junior(run, recipe)
     if model == plan.SENIOR:
-        return plan.senior(run, recipe)
+        return plan.plan_senior(run, recipe)
     if model == plan.EMBEDDER:
-        return plan.embedder(run, recipe)
-    revisors = {training.name: training for training in plan.revisor(run, recipe)}
+        return plan.plan_embedder(run, recipe)
+    revisors = {training.name: training for training in plan.plan_revisor(run, recipe)}
     if model not in revisors:
         valid = [plan.JUNIOR, plan.SENIOR, *revisors, plan.EMBEDDER]
         raise UserError(f"{model}: this recipe trains no such model{nearest(model, valid)}")

@@ -12,19 +12,23 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
+from speed_ray.errors import UserError
 from speed_ray.storage.trained_models import Model, file_fingerprint
 from speed_ray.training import distributed
+from speed_ray.training.plan import TrainingPlan
 
-KEPT = 2
-FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+KEEP_CHECKPOINTS = 2
+WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 RANK_FILE = re.compile(r"(([0-9]{8})-([0-9a-f]+))/rank-([0-9]+)\.json")
 
 
@@ -41,7 +45,7 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def only_data_is_loaded(zero: int) -> Iterator[None]:
+def weights_only_loading(zero: int) -> Iterator[None]:
     """Hold torch.load to tensors and plain values: DeepSpeed 0.19 asks it for whole pickles, which can run code.
 
     The three classes are all that DeepSpeed's own states hold besides (seen at stages 1 to 3, fp32 and bf16).
@@ -53,13 +57,13 @@ def only_data_is_loaded(zero: int) -> Iterator[None]:
         from deepspeed.utils.tensor_fragment import fragment_address
 
         allowed = [LossScaler, ZeroStageEnum, fragment_address]
-    before = os.environ.get(FORCED)
-    os.environ[FORCED] = "1"
+    before = os.environ.get(WEIGHTS_ONLY_VARIABLE)
+    os.environ[WEIGHTS_ONLY_VARIABLE] = "1"
     try:
         with torch.serialization.safe_globals(allowed):
             yield
     finally:
-        os.environ.pop(FORCED) if before is None else os.environ.update({FORCED: before})
+        os.environ.pop(WEIGHTS_ONLY_VARIABLE) if before is None else os.environ.update({WEIGHTS_ONLY_VARIABLE: before})
 
 
 class Checkpoints:
@@ -131,10 +135,10 @@ class Checkpoints:
     def _prune(self) -> None:
         """Keep the newest complete ones and whatever is newer than the last of them; a list goes before its files."""
         complete = self.complete()
-        if len(complete) < KEPT:
+        if len(complete) < KEEP_CHECKPOINTS:
             return
         names = self.model.store.names(self.folder)
-        old = [name for name in names if name.partition("-")[0] < f"{complete[KEPT - 1].step:08d}"]
+        old = [name for name in names if name.partition("-")[0] < f"{complete[KEEP_CHECKPOINTS - 1].step:08d}"]
         for name in sorted(old, key=lambda name: not RANK_FILE.fullmatch(name)):
             self.model.store.delete(f"{self.folder}/{name}")
 
@@ -154,3 +158,86 @@ class Checkpoints:
             plan=first["plan"],
             files=tuple((rank, entry) for rank, listed in lists.items() for entry in listed["files"]),
         )
+
+
+@contextlib.contextmanager
+def latest_checkpoint(training: TrainingPlan, checkpoints: Checkpoints) -> Iterator[str | None]:
+    """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
+    # Two nodes may share a temp dir, as Ray nodes on one machine do: each has a copy of its own.
+    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{distributed.first_of_node()}"
+    try:
+        yield _download_newest(training, checkpoints, node)
+    finally:
+        if distributed.is_first_of_node():
+            shutil.rmtree(node, ignore_errors=True)
+
+
+def _download_newest(training: TrainingPlan, checkpoints: Checkpoints, node: Path) -> str | None:
+    for checkpoint in distributed.broadcast(checkpoints.complete() if distributed.rank() == 0 else []):
+        check_same_sharding(training, checkpoints, checkpoint)
+        folder = node / checkpoint.name
+        if distributed.all_agree(checkpoints.download(checkpoint, folder) if distributed.is_first_of_node() else True):
+            return str(folder)
+    return None
+
+
+def check_same_sharding(training: TrainingPlan, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+    """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
+    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, distributed.world_size())
+    if wrote == asked or (wrote[0] == asked[0] == 0):
+        return
+    raise UserError(
+        f"{checkpoints.where}/{checkpoint.name} was written by {wrote[1]} workers with ZeRO stage {wrote[0]}; its "
+        f"states cannot be shared out among {asked[1]} with stage {asked[0]}.\n"
+        f"Set {training.key}.workers.count: {wrote[1]} and {training.key}.zero: {wrote[0]}, or delete "
+        f"{checkpoints.where} to train {training.name} from its beginning."
+    )
+
+
+def divergence_error(training: TrainingPlan, checkpoints: Checkpoints, what: str, row_ids: Sequence[str]) -> UserError:
+    """Say which step has no number for a loss, on which rows, and where to go from there."""
+    checkpoints.wait()
+    good = next(iter(checkpoints.complete()), None)
+    return UserError(
+        f"The training of {training.name} diverged: {what}.\n"
+        f"Its rows: {', '.join(row_ids)}\n"
+        f"The last good checkpoint: {f'{checkpoints.where}/{good.name}' if good else 'none yet'}\n"
+        f"Look at these rows with: speed-ray show {training.run} {training.data}\n"
+        f"Usual ways out: a lower {training.key}.learning_rate, a longer {training.key}.warmup, "
+        f"{training.key}.precision: fp32; a changed recipe wants another --run folder."
+    )
+
+
+LOGGED_STEPS = 100  # times in a training, at most about that often
+
+
+class MetricsLog:
+    """Keeps what rank 0 logs; on the other ranks, which have no folder, it keeps nothing."""
+
+    def __init__(self, model: Model, folder: Path | None) -> None:
+        self.model = model
+        self.folder = folder
+        self._events = SummaryWriter(str(folder)) if folder else None
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def add(self, logged: dict[str, Any]) -> None:
+        """Take the numbers of one logged step."""
+        if self._events is not None:
+            for name, value in logged.items():
+                self._events.add_scalar(name.replace("eval_", "eval/", 1), value, logged["step"])
+
+    def upload(self, history: list[dict[str, Any]]) -> None:
+        """Store all of this start's TensorBoard files, and the whole history, those of earlier starts included."""
+        if self._events is None or self.folder is None:
+            return
+        self._events.flush()
+        for file in self.folder.iterdir():
+            self.model.store.upload(f"{self.model.path}/logs/{file.name}", file)
+        lines = "".join(json.dumps(logged, sort_keys=True) + "\n" for logged in history)
+        self.model.store.put(f"{self.model.path}/metrics.jsonl", lines.encode())

@@ -29,10 +29,10 @@ class DpoTrainerMixin(TrainerMixin, DPOTrainer):
 
 def train_dpo(training: TrainingPlan, report: Report) -> None:
     """Train and publish on one worker of many (see loop.train)."""
-    trl_trainer.run_trainer(training, report, _trainer)
+    trl_trainer.train_with_trl(training, report, _trainer)
 
 
-def losses(training: TrainingPlan) -> dict[str, Any]:
+def loss_arguments(training: TrainingPlan) -> dict[str, Any]:
     """The recipe's loss in TRL's words.
 
     TRL 1.16 leaves `label_smoothing` out of `sigmoid` without a word. Its `robust` is ((1 - e) L(x) - e L(-x)) /
@@ -52,7 +52,7 @@ def _trainer(work: TrainerInputs) -> DpoTrainerMixin:
     assert isinstance(settings, Dpo)
     arguments = DPOConfig(
         **work.arguments,
-        **losses(work.training),
+        **loss_arguments(work.training),
         beta=settings.beta,
         # Without LoRA, TRL would load a second model unless told that it need not. With it, it would only hash all.
         precompute_ref_log_probs=settings.lora is None,
@@ -67,7 +67,7 @@ def _trainer(work: TrainerInputs) -> DpoTrainerMixin:
     if settings.lora is not None and "ref" in trainer.model.peft_config:
         trainer.model.delete_adapter("ref")  # TRL's copy of the adapter as it was
     _check(trainer, work.ordered[: settings.micro_batch], work.tokenizer.eos_token_id)
-    known = reference_logps.log_probabilities(work.training, trainer, work.rows.trained + work.rows.held_out)
+    known = reference_logps.reference_log_probabilities(work.training, trainer, work.rows.trained + work.rows.held_out)
     trainer.train_dataset = _with_reference(trainer.train_dataset, work.ordered, known)
     if trainer.eval_dataset is not None:
         trainer.eval_dataset = _with_reference(trainer.eval_dataset, work.rows.held_out, known)
@@ -80,7 +80,7 @@ def _dataset(rows: list[Row]) -> Dataset:
     return Dataset.from_dict({name: [row[name] for row in rows] for name in columns})
 
 
-def _with_reference(dataset: Dataset, rows: list[Row], known: dict[str, reference_logps.Pair]) -> Dataset:
+def _with_reference(dataset: Dataset, rows: list[Row], known: dict[str, reference_logps.LogProbPair]) -> Dataset:
     for place, name in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
         dataset = dataset.add_column(name, [known[row["row_id"]][place] for row in rows])
     return dataset

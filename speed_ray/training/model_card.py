@@ -9,7 +9,7 @@ from speed_ray.training import plan
 from speed_ray.training.plan import TrainingPlan
 
 
-def training_facts(training: TrainingPlan, rows: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+def published_facts(training: TrainingPlan, rows: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
     """What a published model says of itself: its identity, the rows it saw, its last metrics of each name."""
     last: dict[str, Any] = {}
     for logged in history:
@@ -18,7 +18,7 @@ def training_facts(training: TrainingPlan, rows: dict[str, Any], history: list[d
     return {**plan.training_identity(training), "base_model": training.base, "rows": rows, "metrics": timeless}
 
 
-def text(training: TrainingPlan, facts: dict[str, Any]) -> str:
+def render_model_card(training: TrainingPlan, facts: dict[str, Any]) -> str:
     """The card as Markdown."""
     method = {
         "sft": "supervised fine-tuning",

@@ -86,33 +86,33 @@ class TrainingPlan:
         train(self, report)
 
 
-def junior(run: Run, recipe: Recipe) -> TrainingPlan:
+def plan_junior(run: Run, recipe: Recipe) -> TrainingPlan:
     """The base learns to write examples from the teacher's drafts."""
-    return _training(run, recipe, JUNIOR, "junior", None, DRAFTS, recipe.junior)
+    return _plan_alignment(run, recipe, JUNIOR, "junior", None, DRAFTS, recipe.junior)
 
 
-def senior(run: Run, recipe: Recipe) -> TrainingPlan:
+def plan_senior(run: Run, recipe: Recipe) -> TrainingPlan:
     """The junior learns from the teacher's verdicts on its own candidates; as it was, it is the reference."""
-    _goes_on(recipe.junior, "junior", recipe.senior, "senior")
-    return _training(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
+    _check_same_adapter(recipe.junior, "junior", recipe.senior, "senior")
+    return _plan_alignment(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
 
 
-def revisor(run: Run, recipe: Recipe) -> list[TrainingPlan]:
+def plan_revisor(run: Run, recipe: Recipe) -> list[TrainingPlan]:
     """The unaligned base, or the junior, learns the teacher's revisions, then to prefer them to its own."""
     sft, dpo, start = recipe.revisor.sft, recipe.revisor.dpo, None
     if recipe.revisor.start == JUNIOR:
-        _goes_on(recipe.junior, "junior", sft, "revisor.sft")
+        _check_same_adapter(recipe.junior, "junior", sft, "revisor.sft")
         start = JUNIOR
     if not dpo:
-        return [_training(run, recipe, REVISOR, "revisor.sft", start, REVISIONS, sft)]
-    _goes_on(sft, "revisor.sft", dpo, "revisor.dpo")
+        return [_plan_alignment(run, recipe, REVISOR, "revisor.sft", start, REVISIONS, sft)]
+    _check_same_adapter(sft, "revisor.sft", dpo, "revisor.dpo")
     return [
-        _training(run, recipe, REVISOR_SFT, "revisor.sft", start, REVISIONS, sft),
-        _training(run, recipe, REVISOR, "revisor.dpo", REVISOR_SFT, REVISION_PAIRS, dpo),
+        _plan_alignment(run, recipe, REVISOR_SFT, "revisor.sft", start, REVISIONS, sft),
+        _plan_alignment(run, recipe, REVISOR, "revisor.dpo", REVISOR_SFT, REVISION_PAIRS, dpo),
     ]
 
 
-def embedder(run: Run, recipe: Recipe) -> TrainingPlan:
+def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
     """An embedder learns from the curated examples, or follows a synthesis that is still running."""
     settings = recipe.embedder
     if settings is None:
@@ -145,8 +145,8 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
 
     Raises UserError where the data or the model to start from is not finished, or where there are too few rows.
     """
-    if not follows(training):
-        manifest = data(training).manifest()
+    if not is_streaming(training):
+        manifest = finished_training_data(training).manifest()
         assert manifest is not None
         count_steps(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
@@ -164,12 +164,12 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
     }
 
 
-def follows(training: TrainingPlan) -> bool:
+def is_streaming(training: TrainingPlan) -> bool:
     """Whether the rows may still be being written."""
     return isinstance(training.settings, Embedder) and training.settings.follow
 
 
-def followed(training: TrainingPlan) -> Plan:
+def streamed_plan(training: TrainingPlan) -> Plan:
     """Return the plan of the rows that are followed. Raises UserError before there is one."""
     artifact = Run(training.run).artifact(training.data)
     plan = artifact.plan()
@@ -181,7 +181,7 @@ def followed(training: TrainingPlan) -> Plan:
     return plan
 
 
-def micro_batch(settings: Sft | Dpo, workers: int) -> int:
+def per_device_batch_size(settings: Sft | Dpo, workers: int) -> int:
     """How many rows a worker holds at once. Raises UserError where the global batch cannot be shared out evenly."""
     share, rest = divmod(settings.batch, workers)
     rows = min(settings.micro_batch, share)
@@ -210,19 +210,19 @@ def count_steps(training: TrainingPlan, rows: int, others: str = "") -> int:
 
 def data_identity(training: TrainingPlan) -> dict[str, Any]:
     """Name the rows that are learnt from: the artifact, its plan, one hash over the files of its manifest."""
-    if follows(training):
-        return {"artifact": training.data, "plan": followed(training).digest}
-    return artifact_identity(data(training))
+    if is_streaming(training):
+        return {"artifact": training.data, "plan": streamed_plan(training).digest}
+    return artifact_identity(finished_training_data(training))
 
 
-def source(training: TrainingPlan) -> Artifact:
+def training_data(training: TrainingPlan) -> Artifact:
     """The rows that are learnt from, finished or not."""
     return Run(training.run).artifact(training.data)
 
 
-def data(training: TrainingPlan) -> Artifact:
+def finished_training_data(training: TrainingPlan) -> Artifact:
     """The rows that are learnt from. Raises UserError where they are not finished."""
-    artifact = source(training)
+    artifact = training_data(training)
     if artifact.manifest() is None:
         raise UserError(
             f"{artifact.where} is not finished, and {training.name} learns from it.\n"
@@ -231,12 +231,12 @@ def data(training: TrainingPlan) -> Artifact:
     return artifact
 
 
-def _training(
+def _plan_alignment(
     run: Run, recipe: Recipe, name: str, key: str, start: str | None, data: str, settings: Sft | Dpo
 ) -> TrainingPlan:
-    base = _base(recipe)
+    base = _trainable_generator(recipe)
     for count in settings.workers.counts:
-        micro_batch(settings, count)
+        per_device_batch_size(settings, count)
     if isinstance(settings, Dpo) and settings.label_smoothing and settings.loss_type not in ("sigmoid", "robust"):
         raise UserError(
             f"{key}.label_smoothing: {settings.loss_type} knows none. Set it to 0, or loss_type to sigmoid or robust."
@@ -256,7 +256,7 @@ def _training(
     )
 
 
-def _base(recipe: Recipe) -> VllmEngine:
+def _trainable_generator(recipe: Recipe) -> VllmEngine:
     """The recipe's generator, checked as far as a driver can without loading it."""
     generator = recipe.generator
     if not isinstance(generator, VllmEngine):
@@ -275,7 +275,7 @@ def _base(recipe: Recipe) -> VllmEngine:
     return generator
 
 
-def _goes_on(first: Sft, first_key: str, then: Sft | Dpo, then_key: str) -> None:
+def _check_same_adapter(first: Sft, first_key: str, then: Sft | Dpo, then_key: str) -> None:
     """Whole weights can be trained on or get adapters; an adapter can only be trained on as it is."""
     if first.lora and first.lora != then.lora:
         raise UserError(

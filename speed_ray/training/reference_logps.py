@@ -21,30 +21,30 @@ from speed_ray.storage.store import Store, read_if_exists
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 
-CHUNK = 64  # rows
-Pair = list[float]  # log p(chosen), log p(rejected)
+CHUNK_ROWS = 64  # rows
+LogProbPair = list[float]  # log p(chosen), log p(rejected)
 
 
-def log_probabilities(training: TrainingPlan, trainer: Any, rows: list[Row]) -> dict[str, Pair]:
+def reference_log_probabilities(training: TrainingPlan, trainer: Any, rows: list[Row]) -> dict[str, LogProbPair]:
     """Return what the model that training begins with gives each row, by row id, on every worker.
 
     `trainer` is TRL's DPOTrainer before its first step. Raises Interrupted where a stored file is damaged.
     """
-    store, folder = Run(training.run).store, f"reference/{key(training)}"
+    store, folder = Run(training.run).store, f"reference/{cache_key(training)}"
     rows = sorted(rows, key=lambda row: row["row_id"])
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    missing = distributed.broadcast(_missing(store, folder, chunks) if distributed.rank() == 0 else [])
+    chunks = [rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS)]
+    missing = distributed.broadcast(_missing_chunks(store, folder, chunks) if distributed.rank() == 0 else [])
     if missing:
         _compute(trainer, store, folder, [(number, chunks[number]) for number in missing])
     distributed.barrier()
     if missing and distributed.rank() == 0:
-        digests = {name: _sha256(store.get(f"{folder}/{name}")) for name in map(_name, range(len(chunks)))}
+        digests = {name: _sha256(store.get(f"{folder}/{name}")) for name in map(_chunk_name, range(len(chunks)))}
         store.put(f"{folder}/_MANIFEST.json", json.dumps(digests, sort_keys=True).encode())
     distributed.barrier()
     return _read(store, folder)
 
 
-def key(training: TrainingPlan) -> str:
+def cache_key(training: TrainingPlan) -> str:
     """Digest all that decides a reference log-probability."""
     identity = plan.training_identity(training)
     decides = {name: identity[name] for name in ("base", "start", "data", "chat_template")}
@@ -52,26 +52,26 @@ def key(training: TrainingPlan) -> str:
     return _sha256(json.dumps({**decides, **settings}, sort_keys=True).encode())[:32]
 
 
-def _missing(store: Store, folder: str, chunks: list[list[Row]]) -> list[int]:
+def _missing_chunks(store: Store, folder: str, chunks: list[list[Row]]) -> list[int]:
     """Number the chunks that are not stored. A chunk is stored in one piece, so one that is there is whole."""
     if read_if_exists(store, f"{folder}/_MANIFEST.json") is not None:
         return []
     there = set(store.names(folder))
-    return [number for number in range(len(chunks)) if _name(number) not in there]
+    return [number for number in range(len(chunks)) if _chunk_name(number) not in there]
 
 
 def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, list[Row]]]) -> None:
     """Share the chunks out among the workers, which all run the network equally often: ZeRO-3 needs them together."""
-    network = _ready(trainer)
+    network = _prepare_network(trainer)
     for first in range(0, len(missing), distributed.world_size()):
         mine = first + distributed.rank()
         number, rows = missing[min(mine, len(missing) - 1)]
-        pairs = _pairs(trainer, network, rows)
+        pairs = _chunk_log_probs(trainer, network, rows)
         if mine < len(missing):
-            store.put(f"{folder}/{_name(number)}", json.dumps(pairs, sort_keys=True).encode())
+            store.put(f"{folder}/{_chunk_name(number)}", json.dumps(pairs, sort_keys=True).encode())
 
 
-def _ready(trainer: Any) -> Any:
+def _prepare_network(trainer: Any) -> Any:
     """Put the network where it can be run before training has begun; ZeRO-3 keeps its weights in pieces."""
     trainer.model.eval()
     if trainer.args.deepspeed and trainer.args.deepspeed["zero_optimization"]["stage"] == 3:
@@ -79,17 +79,17 @@ def _ready(trainer: Any) -> Any:
     return trainer.model.to(trainer.accelerator.device)
 
 
-def _pairs(trainer: Any, network: Any, rows: list[Row]) -> dict[str, Pair]:
+def _chunk_log_probs(trainer: Any, network: Any, rows: list[Row]) -> dict[str, LogProbPair]:
     size = trainer.args.per_device_eval_batch_size
-    pairs: dict[str, Pair] = {}
-    for start in range(0, CHUNK, size):
+    pairs: dict[str, LogProbPair] = {}
+    for start in range(0, CHUNK_ROWS, size):
         batch = rows[start : start + size] or rows[:size]
-        chosen, rejected = _sums(trainer, network, trainer.data_collator(batch))
+        chosen, rejected = _reply_log_probs(trainer, network, trainer.data_collator(batch))
         pairs |= {row["row_id"]: pair for row, *pair in zip(batch, chosen, rejected, strict=True)}
     return pairs
 
 
-def _sums(trainer: Any, network: Any, batch: dict[str, torch.Tensor]) -> tuple[Pair, Pair]:
+def _reply_log_probs(trainer: Any, network: Any, batch: dict[str, torch.Tensor]) -> tuple[LogProbPair, LogProbPair]:
     """Run the network as the loss does: the same function, the same precision."""
     batch = {name: values.to(trainer.accelerator.device) for name, values in batch.items()}
     learnt = batch.pop("completion_mask")
@@ -100,8 +100,8 @@ def _sums(trainer: Any, network: Any, batch: dict[str, torch.Tensor]) -> tuple[P
     return chosen.tolist(), rejected.tolist()
 
 
-def _read(store: Store, folder: str) -> dict[str, Pair]:
-    pairs: dict[str, Pair] = {}
+def _read(store: Store, folder: str) -> dict[str, LogProbPair]:
+    pairs: dict[str, LogProbPair] = {}
     for name, digest in json.loads(store.get(f"{folder}/_MANIFEST.json")).items():
         data = read_if_exists(store, f"{folder}/{name}")
         if data is None or _sha256(data) != digest:
@@ -113,7 +113,7 @@ def _read(store: Store, folder: str) -> dict[str, Pair]:
     return pairs
 
 
-def _name(chunk: int) -> str:
+def _chunk_name(chunk: int) -> str:
     return f"{chunk:08d}.json"
 
 

@@ -26,7 +26,7 @@ class SftTrainerMixin(TrainerMixin, SFTTrainer):
 
 def train_sft(training: TrainingPlan, report: Report) -> None:
     """Train and publish on one worker of many (see loop.train)."""
-    trl_trainer.run_trainer(training, report, _trainer)
+    trl_trainer.train_with_trl(training, report, _trainer)
 
 
 def _trainer(work: TrainerInputs) -> SftTrainerMixin:

@@ -20,11 +20,11 @@ from speed_ray.training.plan import TrainingPlan
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ANSWERS = {"sft": {"reply": "reply_ids"}, "dpo": {"chosen": "chosen_ids", "rejected": "rejected_ids"}}
+REPLY_COLUMNS = {"sft": {"reply": "reply_ids"}, "dpo": {"chosen": "chosen_ids", "rejected": "rejected_ids"}}
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenizedRows:
     """Tokenized rows: `row_id`, `prompt_ids`, and `reply_ids` (sft) or `chosen_ids` and `rejected_ids` (dpo).
 
     `held_out` is never trained on; a row's own id decides. `left_out` counts the others by reason.
@@ -40,11 +40,11 @@ class Rows:
         return {"rows": len(self.trained), "held_out": len(self.held_out), **left_out}
 
 
-class LeftOut(Exception):
+class RowExcluded(Exception):
     """A row that is not trained on; the message is the reason, a word or two, counted."""
 
 
-def read_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", window: int) -> Rows:
+def tokenize_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", window: int) -> TokenizedRows:
     """Tokenize the rows of a training in manifest order. `window` is the most tokens that the model can take.
 
     Raises UserError where too few are left for one step.
@@ -52,19 +52,19 @@ def read_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", wind
     assert not isinstance(training.settings, Embedder)
     limit = min(training.settings.max_length, window)
     writer = ChatTokenizer(tokenizer, limit)
-    rows = Rows([], [], Counter())
-    for row in plan.data(training).records():
+    rows = TokenizedRows([], [], Counter())
+    for row in plan.finished_training_data(training).records():
         try:
-            written = _written(row, writer, ANSWERS[training.method])
-        except LeftOut as reason:
+            written = _tokenize_row(row, writer, REPLY_COLUMNS[training.method])
+        except RowExcluded as reason:
             rows.left_out[str(reason)] += 1
             continue
         (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.trained).append(written)
-    steps_of(training, rows)
+    total_steps(training, rows)
     return rows
 
 
-def steps_of(training: TrainingPlan, rows: Rows) -> int:
+def total_steps(training: TrainingPlan, rows: TokenizedRows) -> int:
     """How many steps a training has. Raises UserError where there is not one."""
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.left_out.items())) or "none"
     others = f"Held out for evaluation: {len(rows.held_out)}. Left out: {left_out}.\n"
@@ -115,7 +115,7 @@ class ChatTokenizer:
         """
         texts = [*(message["content"] for message in messages), reply]
         if any(token in text for token in self.special for text in texts):
-            raise LeftOut("special_token")  # a model wrote it, and it would end a turn or begin one
+            raise RowExcluded("special_token")  # a model wrote it, and it would end a turn or begin one
         prompt = self._render(messages, add_generation_prompt=True)
         whole = self._render([*messages, {"role": "assistant", "content": reply}])
         if not whole.startswith(prompt):
@@ -127,7 +127,7 @@ class ChatTokenizer:
         prompt_ids = self._encode(prompt)
         reply_ids = self._ended(self._reply_ids(prompt, prompt_ids, whole))
         if len(prompt_ids) + len(reply_ids) > self.limit:
-            raise LeftOut("too_long")
+            raise RowExcluded("too_long")
         return prompt_ids, reply_ids
 
     def _reply_ids(self, prompt: str, prompt_ids: list[int], whole: str) -> list[int]:
@@ -167,9 +167,9 @@ class ChatTokenizer:
         return ids
 
 
-def _written(row: Row, writer: ChatTokenizer, answers: dict[str, str]) -> Row:
+def _tokenize_row(row: Row, writer: ChatTokenizer, answers: dict[str, str]) -> Row:
     if len({row[name] for name in answers}) < len(answers):
-        raise LeftOut("chosen_is_rejected")
+        raise RowExcluded("chosen_is_rejected")
     written: Row = {"row_id": row["row_id"]}
     for name, ids in answers.items():
         written["prompt_ids"], written[ids] = writer.write(row["messages"], row[name])

@@ -19,13 +19,19 @@ from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Dpo, Embedder, Sft
-from speed_ray.training import distributed, load_model, model_card, plan, resume, tokenize, zero
-from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
-from speed_ray.training.metrics_log import LOGGED, MetricsLog
+from speed_ray.training import distributed, load_model, model_card, plan, tokenize
+from speed_ray.training.checkpoints import (
+    LOGGED_STEPS,
+    Checkpoints,
+    MetricsLog,
+    divergence_error,
+    latest_checkpoint,
+    weights_only_loading,
+)
 from speed_ray.training.plan import Report, TrainingPlan
-from speed_ray.training.tokenize import Rows
+from speed_ray.training.tokenize import TokenizedRows
 
-EVALUATED = 10
+EVALUATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class TrainerInputs:
     training: TrainingPlan
     arguments: dict[str, Any]  # of transformers.TrainingArguments
     tokenizer: PreTrainedTokenizerBase
-    rows: Rows
+    rows: TokenizedRows
     order: list[int]
 
     @property
@@ -71,7 +77,7 @@ class TrainerMixin(Trainer):
     def _diverged(self, what: str, value: float, step: int) -> UserError:
         batch = self.work.training.settings.batch
         ids = [row["row_id"] for row in self.work.ordered[step * batch : (step + 1) * batch]]
-        return resume.diverged(self.work.training, self.checkpoints, f"the {what} of step {step + 1} is {value}", ids)
+        return divergence_error(self.work.training, self.checkpoints, f"the {what} of step {step + 1} is {value}", ids)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         logs.pop("train_loss", None)  # a mean over the steps of this start alone
@@ -98,7 +104,7 @@ class TrainerMixin(Trainer):
         """Send none: a training says nothing about itself to anybody."""
 
 
-def run_trainer(training: TrainingPlan, report: Report, make: Callable[[TrainerInputs], TrainerMixin]) -> None:
+def train_with_trl(training: TrainingPlan, report: Report, make: Callable[[TrainerInputs], TrainerMixin]) -> None:
     """Train and publish a model, from its last complete checkpoint on; return at once if it is published.
 
     Every worker calls this at once, and `report` is called on each equally often. Raises UserError where recipe, data
@@ -112,8 +118,8 @@ def run_trainer(training: TrainingPlan, report: Report, make: Callable[[TrainerI
     if training.model.manifest() is not None:
         return
     tokenizer = load_model.load_chat_tokenizer(training)
-    read = tokenize.read_rows(training, tokenizer, load_model.window(training))
-    steps = tokenize.steps_of(training, read)
+    read = tokenize.tokenize_rows(training, tokenizer, load_model.context_length(training))
+    steps = tokenize.total_steps(training, read)
     with tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch:
         work = TrainerInputs(
             training=training,
@@ -129,8 +135,8 @@ def run_trainer(training: TrainingPlan, report: Report, make: Callable[[TrainerI
         with (
             MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as trainer.metrics,
             Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
-            resume.resumed(training, trainer.checkpoints) as checkpoint,
-            only_data_is_loaded(settings.zero),
+            latest_checkpoint(training, trainer.checkpoints) as checkpoint,
+            weights_only_loading(settings.zero),
         ):
             report({"step": 0, "steps": steps, **read.facts()})
             trainer.args.eval_on_start = bool(read.held_out) and checkpoint is None
@@ -140,7 +146,7 @@ def run_trainer(training: TrainingPlan, report: Report, make: Callable[[TrainerI
             distributed.barrier()
 
 
-def _order(training: TrainingPlan, read: Rows, steps: int) -> list[int]:
+def _order(training: TrainingPlan, read: TokenizedRows, steps: int) -> list[int]:
     settings = training.settings
     places = tokenize.shuffled_order(len(read.trained), steps * settings.batch, training.seed)
     packed = isinstance(settings, Sft) and settings.packing  # needs no padding
@@ -149,7 +155,7 @@ def _order(training: TrainingPlan, read: Rows, steps: int) -> list[int]:
 
 def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
     """The recipe in the words of transformers.TrainingArguments."""
-    micro_batch = plan.micro_batch(settings, distributed.world_size())
+    micro_batch = plan.per_device_batch_size(settings, distributed.world_size())
     accumulated = settings.batch // (distributed.world_size() * micro_batch)
     return {
         "output_dir": folder,
@@ -165,14 +171,14 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "bf16": settings.precision == "bf16",
         "gradient_checkpointing": settings.gradient_checkpointing,
         "use_cpu": not settings.workers.gpus,
-        "deepspeed": zero.zero_config(settings, micro_batch, accumulated) if settings.zero else None,
+        "deepspeed": distributed.deepspeed_config(settings, micro_batch, accumulated) if settings.zero else None,
         "ddp_find_unused_parameters": False,
         "max_length": None,  # rows.py has left out what does not fit
-        "logging_steps": max(1, steps // LOGGED),
+        "logging_steps": max(1, steps // LOGGED_STEPS),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # it would write the last good loss in place of a NaN
         "eval_strategy": "steps" if evaluates else "no",
-        "eval_steps": max(1, steps // EVALUATED),
+        "eval_steps": max(1, steps // EVALUATIONS),
         "save_strategy": "steps",
         "save_steps": settings.checkpoint_every,
         "seed": seed,
@@ -192,8 +198,8 @@ def _publish(trainer: TrainerMixin, folder: Path) -> None:
         if training.settings.lora is not None:
             _normalize_adapter_config(training, folder / "adapter_config.json")
         trainer.metrics.upload(trainer.state.log_history)
-        facts = model_card.training_facts(training, trainer.work.rows.facts(), trainer.state.log_history)
-        (folder / "README.md").write_text(model_card.text(training, facts), encoding="utf-8")
+        facts = model_card.published_facts(training, trainer.work.rows.facts(), trainer.state.log_history)
+        (folder / "README.md").write_text(model_card.render_model_card(training, facts), encoding="utf-8")
         training.model.publish(folder, facts)
 
 

@@ -41,7 +41,7 @@ def unbroken(curated):
     """The same training in a copy of the run, on one worker and without Ray."""
     shutil.copytree(curated.uri, f"{curated.uri}-unbroken")
     run = Run(f"{curated.uri}-unbroken")
-    train(plan.embedder(run, curated.recipe), ignore)
+    train(plan.plan_embedder(run, curated.recipe), ignore)
     return run
 
 

@@ -43,7 +43,7 @@ def facts(run):
 def test_training_follows_a_running_synthesis_and_takes_each_shard_once(job, drive):
     driver = drive(job)
     driver.wait_until(lambda: job.commits() > 1)
-    training = plan.embedder(job.run, job.recipe)
+    training = plan.plan_embedder(job.run, job.recipe)
     began_with = []
     train(training, lambda metrics: began_with.append(job.commits()))
     assert driver.ended() == 0, driver.said()
@@ -55,7 +55,7 @@ def test_training_follows_a_running_synthesis_and_takes_each_shard_once(job, dri
 def test_a_follower_that_was_stopped_sees_the_batches_of_one_that_was_not(job, drive):
     driver = drive(job)
     driver.wait_until(lambda: job.commits() > 1)
-    training = plan.embedder(job.run, job.recipe)
+    training = plan.plan_embedder(job.run, job.recipe)
     last = random.Random().randrange(4, 20)
 
     def cut(metrics):
@@ -77,4 +77,4 @@ def test_a_follower_that_was_stopped_sees_the_batches_of_one_that_was_not(job, d
 
 def test_there_is_nothing_to_follow_yet(job):
     with pytest.raises(UserError, match=r"is not begun, and embedder is to follow it \(embedder\.follow\)"):
-        train(plan.embedder(job.run, job.recipe), ignore)
+        train(plan.plan_embedder(job.run, job.recipe), ignore)

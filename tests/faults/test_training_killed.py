@@ -44,7 +44,7 @@ def base(tmp_path_factory):
 def unbroken(base, tmp_path_factory):
     """The weights of a training that nothing happened to, on one worker."""
     run = drafted(tmp_path_factory.mktemp("unbroken") / "run")
-    train(plan.junior(run, tiny_recipe(base, **SETTINGS)), lambda metrics: None)
+    train(plan.plan_junior(run, tiny_recipe(base, **SETTINGS)), lambda metrics: None)
     return weights(run)
 
 

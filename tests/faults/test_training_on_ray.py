@@ -62,7 +62,7 @@ def make_drafted(make_job, base):
 def unbroken(make_drafted):
     """The weights of a training that nothing happened to, on one worker and without Ray."""
     job = make_drafted("unbroken")
-    train(plan.junior(job.run, job.recipe), lambda metrics: None)
+    train(plan.plan_junior(job.run, job.recipe), lambda metrics: None)
     return weights(job)
 
 

@@ -12,22 +12,22 @@ from torch.nn.parallel import DistributedDataParallel
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, train_step
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.train_step import ContrastiveConfig, Triple
+from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
 
 ROWS, NEGATIVES = 8, 2
 OBJECTIVE = ContrastiveConfig(temperature=0.05, mini_batch=5)
 
 
-def rows(tokenizer) -> list[Triple]:
+def rows(tokenizer) -> list[TokenizedExample]:
     """Rows whose texts differ in length; the last two have one answer, and one query is another's negative."""
     made = []
     for number in range(ROWS):
         answer = f"it is {number * number}" if number < ROWS - 1 else f"it is {(ROWS - 2) ** 2}"
         query = f"what is {number} times {number}" + "?" * number
         texts = [query, answer, "so " * number + "it is not", "what is 0 times 0" if number == 3 else f"{number}"]
-        read = [encoder.as_query("Answer it", query), *texts[1:]]
+        read = [encoder.format_query("Answer it", query), *texts[1:]]
         ids = tuple(tokenizer(text).input_ids for text in read)
-        made.append(Triple(str(number), ids, tuple(map(train_step.text_hash, texts))))
+        made.append(TokenizedExample(str(number), ids, tuple(map(train_step.text_hash, texts))))
     return made
 
 

@@ -38,8 +38,8 @@ def aligned(folder):
 
 def both(run, recipe, report=ignore):
     """Train the junior, then the senior; return the senior's training."""
-    train(plan.junior(run, recipe), ignore)
-    senior = plan.senior(run, recipe)
+    train(plan.plan_junior(run, recipe), ignore)
+    senior = plan.plan_senior(run, recipe)
     train(senior, report)
     return senior
 
@@ -65,7 +65,7 @@ def stored_reference(run):
 def test_the_reference_is_the_junior(run, base):
     senior = both(run, tiny_recipe(base, most_steps=2))
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    read = tokenize.read_rows(senior, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
     assert set(stored) == {row["row_id"] for row in read.trained + read.held_out}
     for row in (*read.trained[:8], *read.held_out):
@@ -103,7 +103,7 @@ def test_losses(run, base, settings, loss):
     checkpoint = next((run.store.root / "models" / "senior" / "checkpoints").glob("00000001-*")) / "0"
     policy = AutoModelForCausalLM.from_pretrained(checkpoint)
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    trained = tokenize.read_rows(senior, AutoTokenizer.from_pretrained(base), window=256).trained
+    trained = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256).trained
     expected = []
     for place in tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(trained), 16, senior.seed), trained, 8
@@ -163,14 +163,14 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
     write_rows(run, REVISION_PAIRS, tiny_rows(80))
     lora = tiny_recipe(base, lora={"rank": 4}, learning_rate=1e-2).revisor
     recipe = tiny_recipe(base).model_copy(update={"revisor": lora.model_copy(update={"start": "junior"})})
-    train(plan.junior(run, recipe), ignore)
-    supervised, preferring = plan.revisor(run, recipe)
+    train(plan.plan_junior(run, recipe), ignore)
+    supervised, preferring = plan.plan_revisor(run, recipe)
     train(supervised, ignore)
     train(preferring, ignore)
 
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
-    read = tokenize.read_rows(preferring, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.tokenize_rows(preferring, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
     for row in read.trained[:8]:
         expected = [log_p(begun, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]
@@ -183,7 +183,7 @@ def test_a_second_training_computes_no_reference(run, base, monkeypatch):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     monkeypatch.setattr(reference_logps, "_compute", lambda *_: pytest.fail("the reference was computed again"))
-    train(plan.senior(run, tiny_recipe(base, most_steps=1, beta=0.5)), ignore)
+    train(plan.plan_senior(run, tiny_recipe(base, most_steps=1, beta=0.5)), ignore)
 
 
 def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
@@ -195,9 +195,9 @@ def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     done = []
-    compute = reference_logps._pairs
+    compute = reference_logps._chunk_log_probs
     monkeypatch.setattr(reference_logps, "_pairs", lambda *with_rows: done.append(1) or compute(*with_rows))
-    train(plan.senior(run, tiny_recipe(base, most_steps=1)), ignore)
+    train(plan.plan_senior(run, tiny_recipe(base, most_steps=1)), ignore)
     assert done == [1], "what was stored was computed again"
     assert stored_reference(run) == before
 
@@ -209,14 +209,14 @@ def test_a_damaged_reference_is_not_read(run, base):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     with pytest.raises(Interrupted, match=r"00000000\.json is missing or damaged"):
-        train(plan.senior(run, tiny_recipe(base, most_steps=1)), ignore)
+        train(plan.plan_senior(run, tiny_recipe(base, most_steps=1)), ignore)
 
 
 @pytest.mark.parametrize(("zero", "lora"), [(2, {"rank": 4}), (3, None)], ids=["2-lora", "3-full"])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero, lora):
     one, two = aligned(tmp_path / "one"), aligned(tmp_path / "two")
     both(one, tiny_recipe(base, lora=lora))
-    train(plan.junior(two, tiny_recipe(base, lora=lora)), ignore)
+    train(plan.plan_junior(two, tiny_recipe(base, lora=lora)), ignore)
     done = torchrun(tiny_recipe(base, lora=lora, zero=zero, micro_batch=2), two, "senior", workers=2)
     assert done.returncode == 0, done.stderr
     made = [load(run) for run in (one, two)]

@@ -76,7 +76,7 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     pipeline.brainstorm(job.run, job.recipe)
     pipeline.synthesize(job.run, job.recipe)
     pool.execute(job.run, Step(draft.plan(job.run, job.recipe), partial(draft.stage, job.recipe)))
-    train.train_on_ray(plan.junior(job.run, job.recipe))
+    train.train_on_ray(plan.plan_junior(job.run, job.recipe))
     time.sleep(3)
     over.set()
     looking.join()

@@ -50,11 +50,11 @@ def furthest(one, other):
 
 
 def test_loss_is_on_the_replies_alone(run, base):
-    training = plan.junior(run, tiny_recipe(base, most_steps=1, evaluation=0.0))
+    training = plan.plan_junior(run, tiny_recipe(base, most_steps=1, evaluation=0.0))
     train(training, ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    trained = tokenize.read_rows(training, tokenizer, window=256).trained
+    trained = tokenize.tokenize_rows(training, tokenizer, window=256).trained
     network = AutoModelForCausalLM.from_pretrained(base)
     log_probs = []
     for place in tokenize.shuffled_order(len(trained), 8, training.seed):
@@ -70,19 +70,19 @@ def test_packed_rows_see_only_themselves(base, tmp_path):
     made = {}
     for packing in (False, True):
         run = drafted(tmp_path / f"packing-{packing}")
-        train(plan.junior(run, tiny_recipe(base, packing=packing, most_steps=5)), ignore)
+        train(plan.plan_junior(run, tiny_recipe(base, packing=packing, most_steps=5)), ignore)
         made[packing] = weights(run)
     assert furthest(made[False], made[True]) < 1e-5
 
 
 def test_precision_and_checkpointing_of_gradients(base, tmp_path):
     run = drafted(tmp_path / "run")
-    train(plan.junior(run, tiny_recipe(base, precision="bf16", gradient_checkpointing=True)), ignore)
+    train(plan.plan_junior(run, tiny_recipe(base, precision="bf16", gradient_checkpointing=True)), ignore)
     assert {weight.dtype for weight in weights(run).values()} == {torch.bfloat16}
 
 
 def test_an_adapter_is_published_as_one(run, base):
-    train(plan.junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.1})), ignore)
+    train(plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.1})), ignore)
     folder = Model(run, "junior").fetch()
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
     assert not list(folder.glob("*.bin")), "pickle"
@@ -95,18 +95,18 @@ def test_an_adapter_is_published_as_one(run, base):
 
 def test_a_model_comes_with_its_tokenizer_and_its_card(run, base):
     reports = []
-    train(plan.junior(run, tiny_recipe(base)), reports.append)
+    train(plan.plan_junior(run, tiny_recipe(base)), reports.append)
     folder = Model(run, "junior").fetch()
     assert AutoTokenizer.from_pretrained(folder).chat_template == AutoTokenizer.from_pretrained(base).chat_template
     card = (folder / "README.md").read_text()
-    assert plan.data_identity(plan.junior(run, tiny_recipe(base)))["sha256"] in card
+    assert plan.data_identity(plan.plan_junior(run, tiny_recipe(base)))["sha256"] in card
     assert reports[0] == {"step": 0, "steps": 4, "rows": 77, "held_out": 3}
     assert next(logged["step"] for logged in reports if "eval_loss" in logged) == 0, "the first loss is the base's own"
     assert run.store.names("models/junior/logs"), "nothing for TensorBoard"
 
 
 def test_a_published_model_is_not_trained_again(run, base):
-    training = plan.junior(run, tiny_recipe(base, most_steps=1))
+    training = plan.plan_junior(run, tiny_recipe(base, most_steps=1))
     train(training, ignore)
     reports = []
     train(training, reports.append)
@@ -130,13 +130,13 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
     settings = {"checkpoint_every": 4, "most_steps": 10, "epochs": 2.0, "lora": {"rank": 4, "dropout": dropout}}
     recipe = tiny_recipe(base, **settings)
     unbroken, broken = drafted(tmp_path / "unbroken"), drafted(tmp_path / "broken")
-    train(plan.junior(unbroken, recipe), ignore)
+    train(plan.plan_junior(unbroken, recipe), ignore)
 
     reports = []
     for step in (3, 7):
         with pytest.raises(Killed):
-            train(plan.junior(broken, recipe), killed_at(step))
-    train(plan.junior(broken, recipe), reports.append)
+            train(plan.plan_junior(broken, recipe), killed_at(step))
+    train(plan.plan_junior(broken, recipe), reports.append)
 
     assert min(metrics["step"] for metrics in reports[1:]) == 5, "more was redone than since the checkpoint of step 4"
     assert furthest(weights(unbroken), weights(broken)) == 0.0
@@ -149,18 +149,20 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero):
     one, two = drafted(tmp_path / "one"), drafted(tmp_path / "two")
-    train(plan.junior(one, tiny_recipe(base)), ignore)
+    train(plan.plan_junior(one, tiny_recipe(base)), ignore)
     done = torchrun(tiny_recipe(base, zero=zero, micro_batch=2), two, "junior", workers=2)
     assert done.returncode == 0, done.stderr
     assert furthest(weights(one), weights(two)) < 1e-5
 
 
 def test_a_diverged_training_says_where(run, base):
-    training = plan.junior(run, tiny_recipe(base, learning_rate=1e38, warmup=0.0, checkpoint_every=1, evaluation=0.0))
+    training = plan.plan_junior(
+        run, tiny_recipe(base, learning_rate=1e38, warmup=0.0, checkpoint_every=1, evaluation=0.0)
+    )
     with pytest.raises(UserError) as told:
         train(training, ignore)
     said = str(told.value)
-    trained = tokenize.read_rows(training, AutoTokenizer.from_pretrained(base), window=256).trained
+    trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), window=256).trained
     places = tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(trained), 16, training.seed), trained, batch=8
     )
@@ -173,14 +175,14 @@ def test_a_diverged_training_says_where(run, base):
 def test_gpus_that_are_not_there(run, base, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="this machine has no GPU"):
-        train(plan.junior(run, tiny_recipe(base, workers={"gpus": 1.0})), ignore)
+        train(plan.plan_junior(run, tiny_recipe(base, workers={"gpus": 1.0})), ignore)
 
 
 def test_another_recipe_is_refused_with_the_difference(run, base):
     with pytest.raises(Killed):
-        train(plan.junior(run, tiny_recipe(base)), killed_at(1))
+        train(plan.plan_junior(run, tiny_recipe(base)), killed_at(1))
     with pytest.raises(UserError, match=r"settings\.learning_rate: was 0\.001, now 0\.002"):
-        train(plan.junior(run, tiny_recipe(base, learning_rate=2e-3)), ignore)
+        train(plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)), ignore)
 
 
 def test_the_seed_decides(base, tmp_path):
@@ -189,6 +191,6 @@ def test_the_seed_decides(base, tmp_path):
         random.seed(place)  # whatever else happened in the process
         torch.manual_seed(place)
         run = drafted(tmp_path / str(place))
-        train(plan.junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.2})), ignore)
+        train(plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.2})), ignore)
         made.append(weights(run))
     assert furthest(*made) == 0.0

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Lora
-from speed_ray.training import lora
+from speed_ray.training import load_model
 
-Ids = np.ndarray  # int32: a list takes nine times as much memory
-RETRIEVE = "Given a question, find the passage that answers it"  # where a query comes without an instruction
+TokenIds = np.ndarray  # int32: a list takes nine times as much memory
+DEFAULT_INSTRUCTION = "Given a question, find the passage that answers it"  # of a query without
 
 
 def load_encoder(
@@ -55,7 +55,7 @@ def load_encoder(
         width = transformer.get_embedding_dimension()
         modules = [transformer, Pooling(width, pooling_mode=mode), Normalize()]
         model = SentenceTransformer(modules=modules, device="cpu")
-    _prepare(load_tokenizer(model), str(folder), ends=pooling == "last")
+    _prepare_tokenizer(load_tokenizer(model), str(folder), ends=pooling == "last")
     return model
 
 
@@ -65,7 +65,7 @@ def load_tokenizer(model: SentenceTransformer) -> PreTrainedTokenizerBase:
     return read
 
 
-def as_query(instruction: str, text: str) -> str:
+def format_query(instruction: str, text: str) -> str:
     """Put the instruction before a query; without one the text is as it was."""
     return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
 
@@ -89,15 +89,15 @@ class Encoder(nn.Module):
         return vectors
 
 
-def adapt(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> None:
+def add_lora(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> None:
     """Freeze the weights, in bf16 where that is the precision, and put fresh adapters in fp32 on them."""
     set_seed(seed)  # an adapter begins with random numbers
     if bf16:
         model.to(torch.bfloat16)
-    model[0].model = get_peft_model(model[0].model, lora.lora_config(settings, "FEATURE_EXTRACTION"))
+    model[0].model = get_peft_model(model[0].model, load_model.lora_config(settings, "FEATURE_EXTRACTION"))
 
 
-def merge(model: SentenceTransformer) -> None:
+def merge_lora(model: SentenceTransformer) -> None:
     """Add adapters, where there are any, to the weights that they are on: the model is a plain one again."""
     if isinstance(model[0].model, PeftModel):
         model[0].model = model[0].model.merge_and_unload()
@@ -105,7 +105,7 @@ def merge(model: SentenceTransformer) -> None:
 
 def freeze_unused_parameters(model: SentenceTransformer) -> None:
     """Freeze weights that no vector depends on, such as BERT's own pooler: workers would wait for their gradient."""
-    text = padded([load_tokenizer(model)("a").input_ids], 0)
+    text = pad_batch([load_tokenizer(model)("a").input_ids], 0)
     Encoder(model)(**{name: tensor.to(model.device) for name, tensor in text.items()}).sum().backward()
     for weight in model.parameters():
         if weight.requires_grad and weight.grad is None:
@@ -113,7 +113,7 @@ def freeze_unused_parameters(model: SentenceTransformer) -> None:
         weight.grad = None
 
 
-def padded(texts: Sequence[Ids | list[int]], pad: int) -> dict[str, Tensor]:
+def pad_batch(texts: Sequence[TokenIds | list[int]], pad: int) -> dict[str, Tensor]:
     """Return texts of any length as a mini-batch, filled up on the right."""
     longest = max(map(len, texts))
     ids = torch.full((len(texts), longest), pad)
@@ -124,7 +124,7 @@ def padded(texts: Sequence[Ids | list[int]], pad: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _prepare(tokenizer: PreTrainedTokenizerBase, folder: str, ends: bool) -> None:
+def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str, ends: bool) -> None:
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -134,10 +134,10 @@ def _prepare(tokenizer: PreTrainedTokenizerBase, folder: str, ends: bool) -> Non
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     if ends:
-        _end_texts(tokenizer, folder)
+        _append_end_token(tokenizer, folder)
 
 
-def _end_texts(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
+def _append_end_token(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
     """Have every text end with the end-of-sequence token, whose vector stands for it, also where a text is cut.
 
     In the tokenizer's own file: `add_eos_token` is dropped by transformers 5 for some models, and takes the first

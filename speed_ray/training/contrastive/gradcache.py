@@ -52,11 +52,11 @@ def gradcache_step(
     """Add the gradient of `loss(all embeddings)` to the weights; return the loss, detached.
 
     `batches` are the places of this worker's texts, from 0 on, in whatever order they are embedded; `loss` gets the
-    embeddings in the order of the places, fp32, and may hold them against those of other workers (`gathered`). All
-    mini-batches but the last are carried on within `unsynchronised`, for DistributedDataParallel its no_sync: the
-    workers' gradients meet once.
+    embeddings in the order of the places, fp32, and may hold them against those of other workers
+    (`all_gather_with_gradient`). All mini-batches but the last are carried on within `unsynchronised`, for
+    DistributedDataParallel its no_sync: the workers' gradients meet once.
     """
-    states, leaf = _embedded(batches, embed)
+    states, leaf = _embed_without_graph(batches, embed)
     value = loss(leaf)
     value.backward()
     assert leaf.grad is not None
@@ -69,7 +69,7 @@ def gradcache_step(
 
 
 @torch.no_grad()
-def _embedded(batches: Sequence[list[int]], embed: Embed) -> tuple[list[RandomState], Tensor]:
+def _embed_without_graph(batches: Sequence[list[int]], embed: Embed) -> tuple[list[RandomState], Tensor]:
     """Embed all texts, each put in its place at once: of a large batch even one copy more counts."""
     states, everything = [], torch.empty(0)
     for batch in batches:
@@ -82,7 +82,7 @@ def _embedded(batches: Sequence[list[int]], embed: Embed) -> tuple[list[RandomSt
     return states, everything.requires_grad_()
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     """All workers' rows in the order of their ranks. Every worker's loss reaches every row: gradients are summed."""
 
     @staticmethod
@@ -101,9 +101,9 @@ class _Gathered(torch.autograd.Function):
         return gradient[first : first + context.count]
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather_with_gradient(rows: Tensor) -> Tensor:
     """Return every worker's rows (equally many on each), with gradients that flow back to the worker they are from."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
-    result: Tensor = _Gathered.apply(rows)
+    result: Tensor = _AllGather.apply(rows)
     return result

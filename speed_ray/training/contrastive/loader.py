@@ -18,13 +18,12 @@ from transformers import PreTrainedTokenizerBase
 from speed_ray.recipes.schema import Embedder
 from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed
-from speed_ray.training.contrastive.batches import Batch, Family, Members
-from speed_ray.training.contrastive.encoder import as_query
-from speed_ray.training.contrastive.shuffle_windows import ROW_BITS, WindowBatches
-from speed_ray.training.contrastive.train_step import Triple, text_hash
+from speed_ray.training.contrastive.batches import ROW_BITS, Batch, BatchGroup, RowsByGroup, WindowBatches
+from speed_ray.training.contrastive.encoder import format_query
+from speed_ray.training.contrastive.train_step import TokenizedExample, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")
-AHEAD = 4  # batches that wait for training at most
+PREFETCH_BATCHES = 4  # batches that wait for training at most
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class LocalBatch:
     """
 
     own_negatives_only: bool
-    rows: list[Triple]
+    rows: list[TokenizedExample]
     cut: int
     instructed: bool
     row_ids: list[str]
@@ -59,7 +58,7 @@ class Corpus:
             table = table.filter(pc.equal(table["split"], "train"))
         return table.select(COLUMNS)
 
-    def families(self, shard: int) -> Members:
+    def families(self, shard: int) -> RowsByGroup:
         """Tell a shard's rows, by their number in `table`, by family.
 
         A row that only its own negatives count against, and that has none, teaches nothing: it has no family.
@@ -67,9 +66,9 @@ class Corpus:
         table = self.table(shard)
         kinds = np.array(table["kind"].to_pylist(), dtype=object)
         negatives = np.array(pc.list_value_length(table["negatives"]).to_pylist(), dtype=np.int64)
-        found: dict[Family, np.ndarray] = {}
+        found: dict[BatchGroup, np.ndarray] = {}
         for kind, count in sorted(set(zip(kinds.tolist(), negatives.tolist(), strict=True))):
-            family = Family(kind, count, kind in self.own_negatives_only)
+            family = BatchGroup(kind, count, kind in self.own_negatives_only)
             if count or not family.own_negatives_only:
                 found[family] = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
         return found
@@ -92,14 +91,16 @@ def streaming_corpus(artifact: Artifact, own_negatives_only: Sequence[str]) -> C
 
 
 @dataclass
-class Reader:
+class BatchReader:
     """Reads shares ahead in a thread."""
 
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
     settings: Embedder
     max_length: int
-    _ready: "queue.Queue[LocalBatch | BaseException | None]" = field(default_factory=lambda: queue.Queue(AHEAD))
+    _ready: "queue.Queue[LocalBatch | BaseException | None]" = field(
+        default_factory=lambda: queue.Queue(PREFETCH_BATCHES)
+    )
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def shares(self, drawn: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
@@ -147,14 +148,14 @@ class Reader:
         rows, cut = self._triples(table)
         return LocalBatch(batch.own_negatives_only, rows, cut, any(table["instruction"]), held.ids(batch.places))
 
-    def _triples(self, table: dict[str, list[Any]]) -> tuple[list[Triple], int]:
-        asked = [as_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
+    def _triples(self, table: dict[str, list[Any]]) -> tuple[list[TokenizedExample], int]:
+        asked = [format_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
         columns = [asked, table["positive"], *zip(*table["negatives"], strict=True)]
         read = [self.tokenizer(list(column), truncation=True, max_length=self.max_length) for column in columns]
         cut = sum(bool(encoding.overflowing) for column in read for encoding in column.encodings)
         plain = [table["query"], *columns[1:]]
         triples = [
-            Triple(
+            TokenizedExample(
                 row_id,
                 tuple(np.array(column.input_ids[place], dtype=np.int32) for column in read),
                 tuple(text_hash(texts[place]) for texts in plain),

@@ -20,20 +20,25 @@ from transformers.utils.logging import disable_progress_bar
 from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Embedder
-from speed_ray.training import distributed, model_card, plan, resume
-from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
-from speed_ray.training.contrastive import encoder, loader, shuffle_windows, streaming, train_step
-from speed_ray.training.contrastive.ddp import Replicated
+from speed_ray.training import distributed, model_card, plan
+from speed_ray.training.checkpoints import (
+    LOGGED_STEPS,
+    Checkpoints,
+    MetricsLog,
+    divergence_error,
+    latest_checkpoint,
+    weights_only_loading,
+)
+from speed_ray.training.contrastive import batches, encoder, loader, parallel, train_step
+from speed_ray.training.contrastive.batches import WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.loader import Corpus, LocalBatch, Reader
-from speed_ray.training.contrastive.shuffle_windows import WindowBatches
+from speed_ray.training.contrastive.loader import BatchReader, Corpus, LocalBatch
 from speed_ray.training.contrastive.train_step import ContrastiveConfig
-from speed_ray.training.metrics_log import LOGGED, MetricsLog
 from speed_ray.training.plan import Report, TrainingPlan
 
-WINDOW = 32  # batches that are drawn together, at least; a window's texts are in memory
-FOLLOWED = 4  # batches, where they are still being written
-PROGRESS = "progress.json"
+WINDOW_BATCHES = 32  # batches that are drawn together, at least; a window's texts are in memory
+STREAMED_WINDOW_BATCHES = 4  # batches, where they are still being written
+STATE_FILE = "progress.json"
 
 
 @dataclass
@@ -60,21 +65,21 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     if training.model.manifest() is not None:
         return
     distributed.init_process_group(settings.workers.gpus)
-    model = _model(training)
-    reader, drawn, steps = read_settings(training, model)
-    states = optimised(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
+    model = _load_embedder(training)
+    reader, drawn, steps = make_reader(training, model)
+    states = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
         MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
         Checkpoints(
             training.model, digest, settings.zero, distributed.broadcast(uuid.uuid4().hex[:12])
         ) as checkpoints,
-        resume.resumed(training, checkpoints) as checkpoint,
-        only_data_is_loaded(settings.zero),
+        latest_checkpoint(training, checkpoints) as checkpoint,
+        weights_only_loading(settings.zero),
     ):
         progress = _load(Path(checkpoint), states) if checkpoint else LoopState()
         report({"step": progress.step, "steps": steps})
-        loop = Loop(training, states, reader, metrics, checkpoints, report, progress, steps, Path(scratch))
+        loop = TrainingLoop(training, states, reader, metrics, checkpoints, report, progress, steps, Path(scratch))
         loop.run(drawn)
         if not progress.step:
             raise UserError(
@@ -90,13 +95,13 @@ def _settings(training: TrainingPlan) -> Embedder:
     return training.settings
 
 
-def _model(training: TrainingPlan) -> SentenceTransformer:
+def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
     """Load the embedder to train, adapters on it, where this worker computes."""
     settings = _settings(training)
     folder = fetch_model_folder(training.base, training.revision, "embedder.model")
     model = encoder.load_encoder(folder, settings.pooling, settings.max_length)
     if settings.lora is not None:
-        encoder.adapt(model, settings.lora, training.seed, settings.precision == "bf16")
+        encoder.add_lora(model, settings.lora, training.seed, settings.precision == "bf16")
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
     width = model.get_embedding_dimension()
@@ -110,34 +115,36 @@ def _model(training: TrainingPlan) -> SentenceTransformer:
     return model
 
 
-def optimised(network: Encoder, settings: Embedder, steps: int) -> Any:
+def make_strategy(network: Encoder, settings: Embedder, steps: int) -> Any:
     """Give the network an optimizer, on every worker alike or shared out among them."""
     if not settings.zero:
-        return Replicated(network, settings, steps)
-    from speed_ray.training.contrastive.zero3 import Sharded  # brings DeepSpeed, which compiles when it is first used
-
-    return Sharded(network, settings, steps)
+        return parallel.DdpStrategy(network, settings, steps)
+    return parallel.DeepSpeedStrategy(network, settings, steps)
 
 
-def read_settings(training: TrainingPlan, model: SentenceTransformer) -> tuple[Reader, Iterator[WindowBatches], int]:
+def make_reader(
+    training: TrainingPlan, model: SentenceTransformer
+) -> tuple[BatchReader, Iterator[WindowBatches], int]:
     """Return what reads rows, the batches to read, and how many steps there are, at most."""
     settings = _settings(training)
-    artifact = plan.source(training)
+    artifact = plan.training_data(training)
     if settings.follow:
-        followed = plan.followed(training)
+        followed = plan.streamed_plan(training)
         corpus = loader.streaming_corpus(artifact, settings.own_negatives_only)
-        chosen = streaming.streamed_windows(training.model, artifact, followed, FOLLOWED * settings.batch)
-        drawn = shuffle_windows.draw_window_batches(chosen, corpus.families, settings.batch, training.seed)
+        chosen = batches.streamed_windows(training.model, artifact, followed, STREAMED_WINDOW_BATCHES * settings.batch)
+        drawn = batches.draw_window_batches(chosen, corpus.families, settings.batch, training.seed)
         steps = max(1, followed.rows // settings.batch)
     else:
         corpus, drawn, steps = _published(training)
-    reader = Reader(corpus, encoder.load_tokenizer(model), settings, model.get_max_seq_length() or settings.max_length)
+    reader = BatchReader(
+        corpus, encoder.load_tokenizer(model), settings, model.get_max_seq_length() or settings.max_length
+    )
     return reader, drawn, steps
 
 
 def _published(training: TrainingPlan) -> tuple[Corpus, Iterator[WindowBatches], int]:
     settings = _settings(training)
-    corpus, shards = loader.published_corpus(plan.data(training), settings.own_negatives_only)
+    corpus, shards = loader.published_corpus(plan.finished_training_data(training), settings.own_negatives_only)
     families = distributed.broadcast(
         [corpus.families(shard) for shard in range(shards)] if distributed.rank() == 0 else []
     )
@@ -146,10 +153,10 @@ def _published(training: TrainingPlan) -> tuple[Corpus, Iterator[WindowBatches],
         training, sum(counts), "Counted are those that are not held out and have a negative to learn from.\n"
     )
     _check_fills_a_batch(training, families)
-    chosen = shuffle_windows.shuffle_windows(counts, WINDOW * settings.batch, training.seed)
+    chosen = batches.shuffle_windows(counts, WINDOW_BATCHES * settings.batch, training.seed)
     return (
         corpus,
-        shuffle_windows.draw_window_batches(chosen, families.__getitem__, settings.batch, training.seed),
+        batches.draw_window_batches(chosen, families.__getitem__, settings.batch, training.seed),
         steps,
     )
 
@@ -171,12 +178,12 @@ def _check_fills_a_batch(training: TrainingPlan, families: list[Any]) -> None:
 
 
 @dataclass
-class Loop:
+class TrainingLoop:
     """One start of a training."""
 
     training: TrainingPlan
     states: Any
-    reader: Reader
+    reader: BatchReader
     metrics: MetricsLog
     checkpoints: Checkpoints
     report: Report
@@ -223,11 +230,11 @@ class Loop:
     def _check(self, what: str, value: float, share: LocalBatch) -> None:
         if not torch.isfinite(torch.tensor(value)):
             said = f"the {what} of step {self.progress.step + 1} is {value}"
-            raise resume.diverged(self.training, self.checkpoints, said, share.row_ids)
+            raise divergence_error(self.training, self.checkpoints, said, share.row_ids)
 
     def _log(self, numbers: dict[str, float]) -> None:
         step = self.progress.step
-        if step == 1 or step % max(1, self.steps // LOGGED) == 0:
+        if step == 1 or step % max(1, self.steps // LOGGED_STEPS) == 0:
             logged = {"step": step, **numbers}
             self.metrics.add(logged)
             self.progress.history.append({**logged, "batches": self.progress.batches})
@@ -239,7 +246,7 @@ class Loop:
         self.states.save(folder)
         torch.save(_random(), folder / f"random-{distributed.rank()}.pt")
         if distributed.rank() == 0:
-            (folder / PROGRESS).write_text(json.dumps(vars(self.progress)))
+            (folder / STATE_FILE).write_text(json.dumps(vars(self.progress)))
         self.metrics.upload(self.progress.history)
         self.checkpoints.save(self.progress.step, folder)
 
@@ -258,18 +265,18 @@ def _load(folder: Path, states: Any) -> LoopState:
         torch.set_rng_state(random["cpu"])
         if "gpu" in random and torch.cuda.is_available():
             torch.cuda.set_rng_state(random["gpu"])
-    return LoopState(**json.loads((folder / PROGRESS).read_text()))
+    return LoopState(**json.loads((folder / STATE_FILE).read_text()))
 
 
-def _publish(loop: Loop, model: SentenceTransformer, folder: Path) -> None:
+def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> None:
     """Gather the weights on rank 0 and store them as sentence-transformers loads them, with prompts and model card."""
     loop.states.gather()
     if distributed.rank() != 0:
         return
     progress = loop.progress
-    encoder.merge(model)
+    encoder.merge_lora(model)
     if progress.instructed:
-        model.prompts = {"query": encoder.as_query(encoder.RETRIEVE, ""), "document": ""}
+        model.prompts = {"query": encoder.format_query(encoder.DEFAULT_INSTRUCTION, ""), "document": ""}
     model.eval().save(str(folder), create_model_card=False)
     loop.metrics.upload(progress.history)
     rows = {
@@ -278,6 +285,6 @@ def _publish(loop: Loop, model: SentenceTransformer, folder: Path) -> None:
         "cut": progress.cut,
         "instructed": progress.instructed,
     }
-    facts = model_card.training_facts(loop.training, rows, progress.history)
-    (folder / "README.md").write_text(model_card.text(loop.training, facts), encoding="utf-8")
+    facts = model_card.published_facts(loop.training, rows, progress.history)
+    (folder / "README.md").write_text(model_card.render_model_card(loop.training, facts), encoding="utf-8")
     loop.training.model.publish(folder, facts)

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import gradcache, infonce
-from speed_ray.training.contrastive.encoder import Ids, padded
-from speed_ray.training.contrastive.infonce import Texts
+from speed_ray.training.contrastive.encoder import TokenIds, pad_batch
+from speed_ray.training.contrastive.infonce import TextHashes
 
 
 @dataclass(frozen=True)
-class Triple:
+class TokenizedExample:
     """One example: its query, its positive, then its negatives, of which rows of a batch have equally many.
 
     `texts` are token ids, the query's with its instruction before it; `hashes` are of the texts alone, int64.
     """
 
     row_id: str
-    texts: tuple[Ids, ...]
+    texts: tuple[TokenIds, ...]
     hashes: tuple[int, ...]
 
 
@@ -39,7 +39,7 @@ class ContrastiveConfig:
 
 def train_step(
     encoder: nn.Module,
-    rows: Sequence[Triple],
+    rows: Sequence[TokenizedExample],
     own_negatives_only: bool,
     objective: ContrastiveConfig,
     pad: int,
@@ -54,17 +54,17 @@ def train_step(
     device = next(encoder.parameters()).device
     texts = [text for column in zip(*(row.texts for row in rows), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    known = _known(rows, device)
+    known = _gather_hashes(rows, device)
     queries = len(rows) * distributed.world_size()
 
     def embed(places: list[int]) -> Tensor:
-        batch = padded([texts[place] for place in places], pad)
+        batch = pad_batch([texts[place] for place in places], pad)
         vectors: Tensor = encoder(**{name: tensor.to(device) for name, tensor in batch.items()})
         return vectors
 
     def loss(embedded: Tensor) -> Tensor:
         asked, own = embedded.split([len(rows), len(embedded) - len(rows)])
-        documents = gradcache.gathered(own)
+        documents = gradcache.all_gather_with_gradient(own)
         parts = [
             infonce.infonce_loss(
                 asked[:, :width], documents[:, :width], known, objective.temperature, own_negatives_only
@@ -81,12 +81,12 @@ def train_step(
     return float(value)
 
 
-def _known(rows: Sequence[Triple], device: Any) -> Texts:
+def _gather_hashes(rows: Sequence[TokenizedExample], device: Any) -> TextHashes:
     hashes = torch.tensor([row.hashes for row in rows], device=device).T  # (query, positive, negatives; rows)
     documents = hashes[1:].flatten()
     first = distributed.rank() * len(documents)
     own = torch.arange(first, first + len(documents), device=device).view(-1, len(rows)).T.contiguous()
-    return Texts(hashes[0], hashes[1], gradcache.gathered(documents), own)
+    return TextHashes(hashes[0], hashes[1], gradcache.all_gather_with_gradient(documents), own)
 
 
 def text_hash(text: str) -> int:

@@ -10,8 +10,8 @@ import torch
 from speed_ray.errors import UserError
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
-from speed_ray.training import checkpoints, resume
-from speed_ray.training.checkpoints import Checkpoints, only_data_is_loaded
+from speed_ray.training import checkpoints
+from speed_ray.training.checkpoints import Checkpoints, weights_only_loading
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ class Hostile:
 def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(Hostile(), "state.pt")
-    with only_data_is_loaded(zero=0), pytest.raises(pickle.UnpicklingError):
+    with weights_only_loading(zero=0), pytest.raises(pickle.UnpicklingError):
         torch.load("state.pt", weights_only=False)  # as DeepSpeed asks
     assert not (tmp_path / "loaded").exists()
 
@@ -131,10 +131,10 @@ def test_states_go_to_workers_that_can_hold_them(rank_of, save, tiny_training_pl
     (whole,) = now.complete()
     training = tiny_training_plan(zero=asks[1])
     if fits:
-        resume.check_fits(training, now, whole)
+        checkpoints.check_same_sharding(training, now, whole)
     else:
         with pytest.raises(UserError, match=r"written by 2 workers with ZeRO stage 2; .*\n.*junior.workers.count: 2"):
-            resume.check_fits(training, now, whole)
+            checkpoints.check_same_sharding(training, now, whole)
 
 
 @pytest.fixture
@@ -143,4 +143,4 @@ def tiny_training_plan(tmp_path):
     from tests.helpers.tiny_training import tiny_model, tiny_recipe
 
     base = tiny_model(tmp_path / "base")
-    return lambda **settings: plan.junior(Run(str(tmp_path / "run")), tiny_recipe(base, **settings))
+    return lambda **settings: plan.plan_junior(Run(str(tmp_path / "run")), tiny_recipe(base, **settings))

@@ -39,8 +39,8 @@ def changed(recipe, **keys):
 
 def test_each_model_starts_where_the_paper_says(run, base):
     recipe = tiny_recipe(base)
-    supervised, preferring = plan.revisor(run, recipe)
-    trainings = [plan.junior(run, recipe), plan.senior(run, recipe), supervised, preferring]
+    supervised, preferring = plan.plan_revisor(run, recipe)
+    trainings = [plan.plan_junior(run, recipe), plan.plan_senior(run, recipe), supervised, preferring]
     assert [(each.name, each.method, each.start, each.data) for each in trainings] == [
         ("junior", "sft", None, DRAFTS),
         ("senior", "dpo", "junior", VERDICTS),
@@ -50,23 +50,25 @@ def test_each_model_starts_where_the_paper_says(run, base):
 
 
 def test_the_papers_revisor_is_supervised_only(run, base):
-    (only,) = plan.revisor(run, changed(tiny_recipe(base), revisor__dpo=False))
+    (only,) = plan.plan_revisor(run, changed(tiny_recipe(base), revisor__dpo=False))
     assert (only.name, only.method, only.key) == ("revisor", "sft", "revisor.sft")
 
 
 def test_speed_is_no_part_of_the_identity_and_settings_are(run, base):
     recipe = tiny_recipe(base)
-    before = plan.training_identity(plan.junior(run, recipe))
+    before = plan.training_identity(plan.plan_junior(run, recipe))
     faster = changed(
         recipe, junior__workers__count=8, junior__zero=3, junior__micro_batch=1, junior__checkpoint_every=5
     )
-    assert plan.training_identity(plan.junior(run, faster)) == before
+    assert plan.training_identity(plan.plan_junior(run, faster)) == before
     for key, value in {"learning_rate": 1e-5, "batch": 16, "lora": {"rank": 4}, "precision": "bf16"}.items():
-        assert plan.training_identity(plan.junior(run, changed(recipe, **{f"junior__{key}": value}))) != before, key
+        assert plan.training_identity(plan.plan_junior(run, changed(recipe, **{f"junior__{key}": value}))) != before, (
+            key
+        )
 
 
 def test_data_must_be_there(tmp_path, base):
-    training = plan.junior(Run(str(tmp_path / "empty")), tiny_recipe(base))
+    training = plan.plan_junior(Run(str(tmp_path / "empty")), tiny_recipe(base))
     with pytest.raises(UserError, match="drafts is not finished, and junior learns from it"):
         plan.training_identity(training)
 
@@ -74,38 +76,38 @@ def test_data_must_be_there(tmp_path, base):
 def test_a_model_to_start_from_must_be_there(run, base):
     write_rows(run, VERDICTS, tiny_rows(40))
     with pytest.raises(UserError, match="models/junior is not trained yet"):
-        plan.training_identity(plan.senior(run, tiny_recipe(base)))
+        plan.training_identity(plan.plan_senior(run, tiny_recipe(base)))
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 8}])
 def test_one_model_has_one_adapter(run, base, lora):
     recipe = changed(tiny_recipe(base, lora={"rank": 4}), senior__lora=lora)
     with pytest.raises(UserError, match=r"senior\.lora must be as junior\.lora"):
-        plan.senior(run, recipe)
+        plan.plan_senior(run, recipe)
 
 
 def test_whole_weights_may_get_an_adapter(run, base):
-    assert plan.senior(run, changed(tiny_recipe(base), senior__lora={"rank": 4})).start == "junior"
+    assert plan.plan_senior(run, changed(tiny_recipe(base), senior__lora={"rank": 4})).start == "junior"
 
 
 def test_a_revisor_may_begin_as_the_junior(run, base):
-    supervised, preferring = plan.revisor(run, changed(tiny_recipe(base), revisor__start="junior"))
+    supervised, preferring = plan.plan_revisor(run, changed(tiny_recipe(base), revisor__start="junior"))
     assert (supervised.start, preferring.start) == ("junior", "revisor_sft")
 
 
 def test_a_revisor_that_begins_as_the_junior_has_its_adapter(run, base):
     recipe = changed(tiny_recipe(base, lora={"rank": 4}), revisor__start="junior", revisor__sft__lora=None)
     with pytest.raises(UserError, match=r"revisor\.sft\.lora must be as junior\.lora"):
-        plan.revisor(run, recipe)
+        plan.plan_revisor(run, recipe)
 
 
 def test_smoothing_that_means_nothing_is_refused(run, base):
     with pytest.raises(UserError, match=r"senior\.label_smoothing: ipo knows none"):
-        plan.senior(run, tiny_recipe(base, loss_type="ipo", label_smoothing=0.1))
+        plan.plan_senior(run, tiny_recipe(base, loss_type="ipo", label_smoothing=0.1))
 
 
 def test_too_few_rows_are_told_before_anything_is_started(run, base):
-    training = plan.junior(run, tiny_recipe(base, batch=64))
+    training = plan.plan_junior(run, tiny_recipe(base, batch=64))
     with pytest.raises(UserError, match=r"drafts has 40 rows to train junior on, and one step needs 64"):
         plan.training_identity(training)
 
@@ -114,12 +116,12 @@ def test_too_few_rows_are_told_before_anything_is_started(run, base):
 def test_a_batch_that_cannot_be_shared_out(run, base, batch, micro_batch, count):
     recipe = tiny_recipe(base, batch=batch, micro_batch=micro_batch, workers={"count": count})
     with pytest.raises(UserError, match=rf"A batch of {batch} rows cannot be shared out among {count} workers"):
-        plan.junior(run, recipe)
+        plan.plan_junior(run, recipe)
 
 
 def test_more_workers_hold_fewer_rows_each(base):
     settings = tiny_recipe(base, batch=8, micro_batch=4).junior
-    assert [plan.micro_batch(settings, workers) for workers in (1, 2, 4, 8)] == [4, 4, 2, 1]
+    assert [plan.per_device_batch_size(settings, workers) for workers in (1, 2, 4, 8)] == [4, 4, 2, 1]
 
 
 def test_the_command_names_the_models_that_there_are(base, tmp_path):
@@ -134,25 +136,25 @@ def test_the_command_names_the_models_that_there_are(base, tmp_path):
 def test_only_weights_at_hand_are_trained(run, base):
     simulated = changed(tiny_recipe(base), generator={"engine": "simulated"})
     with pytest.raises(UserError, match=r"generator\.engine: .* simulated has none"):
-        plan.junior(run, simulated)
+        plan.plan_junior(run, simulated)
     adapted = changed(tiny_recipe(base), generator__adapter="/some/adapter")
     with pytest.raises(UserError, match=r"generator\.adapter"):
-        plan.junior(run, adapted)
+        plan.plan_junior(run, adapted)
 
 
 def test_a_base_without_chat_template(run, tmp_path):
     bare = tiny_model(tmp_path / "bare", template=None)
     with pytest.raises(UserError, match=r"generator\.chat_template: .* has no chat template"):
-        plan.junior(run, tiny_recipe(bare))
+        plan.plan_junior(run, tiny_recipe(bare))
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    training = plan.junior(run, changed(tiny_recipe(bare), generator__chat_template=template))
+    training = plan.plan_junior(run, changed(tiny_recipe(bare), generator__chat_template=template))
     assert load_model.load_chat_tokenizer(training).chat_template == template
 
 
 def test_a_tokenizer_without_an_end(run, tmp_path):
     endless = tiny_model(tmp_path / "endless", end=None)
     with pytest.raises(UserError, match=r"generator\.model: .* no end-of-sequence token"):
-        load_model.load_chat_tokenizer(plan.junior(run, tiny_recipe(endless)))
+        load_model.load_chat_tokenizer(plan.plan_junior(run, tiny_recipe(endless)))
 
 
 def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
@@ -160,12 +162,12 @@ def test_a_tokenizer_without_padding_pads_with_the_end(run, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     del config["pad_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = load_model.load_chat_tokenizer(plan.junior(run, tiny_recipe(folder)))
+    tokenizer = load_model.load_chat_tokenizer(plan.plan_junior(run, tiny_recipe(folder)))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
 
 
 def test_a_training_finds_its_run_from_any_working_directory(base, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    training = plan.junior(Run("run"), tiny_recipe(base))
+    training = plan.plan_junior(Run("run"), tiny_recipe(base))
     monkeypatch.chdir("/")
     assert training.model.where == str(tmp_path / "run" / "models" / "junior")

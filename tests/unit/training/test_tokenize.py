@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 from speed_ray.errors import UserError
 from speed_ray.storage.run import DRAFTS, VERDICTS, Run
 from speed_ray.training import plan, tokenize
-from speed_ray.training.tokenize import ChatTokenizer, LeftOut
+from speed_ray.training.tokenize import ChatTokenizer, RowExcluded
 from tests.helpers.tiny_training import TEMPLATE, tiny_model, tiny_recipe, tiny_rows, write_rows
 
 QUESTION = [{"role": "user", "content": "What is 1 and 2?"}]
@@ -57,13 +57,13 @@ def test_length_counts_prompt_and_reply(tokenizer):
     prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).write(QUESTION, "{}")
     fits = len(prompt_ids) + len(reply_ids)
     assert ChatTokenizer(tokenizer, fits).write(QUESTION, "{}") == (prompt_ids, reply_ids)
-    with pytest.raises(LeftOut, match="too_long"):
+    with pytest.raises(RowExcluded, match="too_long"):
         ChatTokenizer(tokenizer, fits - 1).write(QUESTION, "{}")
 
 
 @pytest.mark.parametrize(("prompt", "reply"), [("Hi<|end|>", "{}"), ("Hi", "{}<|end|>{}"), ("Hi", "<|begin|>")])
 def test_a_text_with_special_tokens_is_left_out(tokenizer, prompt, reply):
-    with pytest.raises(LeftOut, match="special_token"):
+    with pytest.raises(RowExcluded, match="special_token"):
         ChatTokenizer(tokenizer, 200).write([{"role": "user", "content": prompt}], reply)
 
 
@@ -81,7 +81,7 @@ def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, VERDICTS, stored)
 
-    read = tokenize.read_rows(plan.senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, window=256)
+    read = tokenize.tokenize_rows(plan.plan_senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, window=256)
 
     assert read.left_out == {"chosen_is_rejected": 1, "too_long": 1, "special_token": 1}
     assert len(read.trained) + len(read.held_out) == 77
@@ -91,10 +91,11 @@ def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
 def test_the_model_window_limits_a_longer_max_length(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(40))
-    training = plan.junior(run, tiny_recipe(folder, max_length=10_000))
-    assert not tokenize.read_rows(training, tokenizer, window=256).left_out
+    training = plan.plan_junior(run, tiny_recipe(folder, max_length=10_000))
+    assert not tokenize.tokenize_rows(training, tokenizer, window=256).left_out
     lengths = [
-        len(row["prompt_ids"] + row["reply_ids"]) for row in tokenize.read_rows(training, tokenizer, window=70).trained
+        len(row["prompt_ids"] + row["reply_ids"])
+        for row in tokenize.tokenize_rows(training, tokenizer, window=70).trained
     ]
     assert max(lengths) <= 70
 
@@ -125,16 +126,16 @@ def test_rows_of_like_length_lie_together_within_their_batch():
 def test_too_few_rows(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(12))
-    training = plan.junior(run, tiny_recipe(folder, batch=16, evaluation=0.0))
+    training = plan.plan_junior(run, tiny_recipe(folder, batch=16, evaluation=0.0))
     with pytest.raises(
         UserError, match=r"drafts has 12 rows to train junior on, and one step needs 16 \(junior.batch"
     ):
-        tokenize.read_rows(training, tokenizer, window=256)
+        tokenize.tokenize_rows(training, tokenizer, window=256)
 
 
 def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(12))
-    training = plan.junior(run, tiny_recipe(folder, batch=8, evaluation=0.0, epochs=0.5))
+    training = plan.plan_junior(run, tiny_recipe(folder, batch=8, evaluation=0.0, epochs=0.5))
     with pytest.raises(UserError, match=r"one step needs 16"):
-        tokenize.read_rows(training, tokenizer, window=256)
+        tokenize.tokenize_rows(training, tokenizer, window=256)

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speed_ray.training.contrastive import batches
-from speed_ray.training.contrastive.batches import Family
+from speed_ray.training.contrastive.batches import BatchGroup
 
-RETRIEVAL, STS = Family("retrieval", 1, False), Family("sts", 1, False)
-MATCHING, CLASSIFICATION = Family("matching", 0, False), Family("classification", 1, True)
+RETRIEVAL, STS = BatchGroup("retrieval", 1, False), BatchGroup("sts", 1, False)
+MATCHING, CLASSIFICATION = BatchGroup("matching", 0, False), BatchGroup("classification", 1, True)
 FAMILIES = [RETRIEVAL] * 20 + [STS] * 13 + [MATCHING] * 5 + [CLASSIFICATION] * 9
 
 

@@ -24,7 +24,7 @@ def embedded(model, texts):
     tokenizer = encoder.load_tokenizer(model)
     ids = [tokenizer(text, truncation=True, max_length=model.max_seq_length).input_ids for text in texts]
     with torch.no_grad():
-        return Encoder(model.eval())(**encoder.padded(ids, tokenizer.pad_token_id))
+        return Encoder(model.eval())(**encoder.pad_batch(ids, tokenizer.pad_token_id))
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
@@ -58,8 +58,8 @@ def test_a_language_model_must_be_told_how_to_pool(base):
 
 
 def test_only_queries_carry_their_instruction():
-    assert encoder.as_query("Find it", "lamp") == "Instruct: Find it\nQuery: lamp"
-    assert encoder.as_query("", "lamp") == "lamp"
+    assert encoder.format_query("Find it", "lamp") == "Instruct: Find it\nQuery: lamp"
+    assert encoder.format_query("", "lamp") == "lamp"
 
 
 def without(base, folder, *names):

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from speed_ray.training.contrastive import gradcache, infonce
-from speed_ray.training.contrastive.infonce import Texts
+from speed_ray.training.contrastive.infonce import TextHashes
 
 QUERIES, WIDTH = 8, 16
-TEXTS = Texts(
+TEXTS = TextHashes(
     queries=torch.arange(QUERIES),
     positives=torch.arange(QUERIES),
     documents=torch.arange(2 * QUERIES),
@@ -65,7 +65,7 @@ def test_the_gradient_is_that_of_the_formula():
 
 def left_out(queries, positives, documents, own, own_negatives_only=False):
     hashes = (torch.tensor(each) for each in (queries, positives, documents, own))
-    return infonce.false_negative_mask(Texts(*hashes), own_negatives_only).int().tolist()
+    return infonce.false_negative_mask(TextHashes(*hashes), own_negatives_only).int().tolist()
 
 
 def test_a_text_that_answers_a_query_is_no_negative_of_it_wherever_it_stands():
@@ -78,7 +78,7 @@ def test_own_negatives_only():
 
 
 def test_a_query_that_knows_only_its_answer_has_no_loss():
-    texts = Texts(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
+    texts = TextHashes(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
     assert (
         infonce.infonce_loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False)
         == 0.0
@@ -89,6 +89,6 @@ def test_logits_that_are_taken_in_parts_change_nothing(monkeypatch):
     whole, parts = (torch.randn(3 * QUERIES, WIDTH, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     whole.requires_grad_(), parts.requires_grad_()
     loss(whole).backward()
-    monkeypatch.setattr(infonce, "LOGITS", 3 * 2 * QUERIES)
+    monkeypatch.setattr(infonce, "MAX_LOGITS", 3 * 2 * QUERIES)
     loss(parts).backward()
     assert (whole.grad - parts.grad).abs().max() < 1e-6 * whole.grad.abs().max()

@@ -65,8 +65,8 @@ def base(tmp_path_factory):
 
 
 def trained(run, recipe, report=ignore):
-    train(plan.embedder(run, recipe), report)
-    return plan.embedder(run, recipe).model
+    train(plan.plan_embedder(run, recipe), report)
+    return plan.plan_embedder(run, recipe).model
 
 
 def history(model):
@@ -149,7 +149,7 @@ def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
     recipe = a_recipe(base, workers={"count": 2}, **settings)
     ended = torchrun(recipe, a_run(tmp_path / "two", rows), "embedder", 2)
     assert ended.returncode == 0, ended.stderr
-    together = plan.embedder(Run(str(tmp_path / "two")), recipe).model
+    together = plan.plan_embedder(Run(str(tmp_path / "two")), recipe).model
     assert history(together)[-1]["batches"] == history(alone)[-1]["batches"]
     assert history(together)[-1]["loss"] == pytest.approx(history(alone)[-1]["loss"], rel=1e-3)
     assert distance(together, alone) < 2e-5
@@ -177,7 +177,7 @@ def test_sharded_states_are_resumed(base, tmp_path):
     assert int(began.split()[1]) >= 3
     whole = a_run(tmp_path / "whole", rows)
     assert torchrun(recipe, whole, "embedder", 2).returncode == 0
-    resumed, unbroken = (plan.embedder(each, recipe).model for each in (run, whole))
+    resumed, unbroken = (plan.plan_embedder(each, recipe).model for each in (run, whole))
     assert history(resumed)[-1]["batches"] == history(unbroken)[-1]["batches"]
     assert distance(resumed, unbroken) < 1e-6
 
@@ -230,4 +230,4 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_rows(base, tmp_path):
 def test_a_recipe_without_an_embedder(base, tmp_path):
     recipe = a_recipe(base).model_copy(update={"embedder": None})
     with pytest.raises(UserError, match=r"embedder: this recipe has no such section"):
-        plan.embedder(a_run(tmp_path / "run", examples(16)), recipe)
+        plan.plan_embedder(a_run(tmp_path / "run", examples(16)), recipe)

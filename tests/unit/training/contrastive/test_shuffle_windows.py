@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from speed_ray.training.contrastive import shuffle_windows
-from speed_ray.training.contrastive.batches import Family
+from speed_ray.training.contrastive import batches
+from speed_ray.training.contrastive.batches import BatchGroup
 
-RETRIEVAL, STS = Family("retrieval", 1, False), Family("sts", 1, False)
+RETRIEVAL, STS = BatchGroup("retrieval", 1, False), BatchGroup("sts", 1, False)
 ROWS = 10  # of each shard: 7 of one kind, 3 of the other
 SHARDS = 9
 
@@ -19,9 +19,7 @@ def families(shard):
 
 
 def drawn(least=20, size=4, seed=1):
-    return shuffle_windows.draw_window_batches(
-        shuffle_windows.shuffle_windows([ROWS] * SHARDS, least, seed), families, size, seed
-    )
+    return batches.draw_window_batches(batches.shuffle_windows([ROWS] * SHARDS, least, seed), families, size, seed)
 
 
 def epoch(number, **settings):
@@ -38,7 +36,7 @@ def test_an_epoch_takes_every_row_once_but_for_less_than_a_batch(least):
     taken = Counter(places(epoch(0, least=least)))
     assert set(taken.values()) == {1}
     assert SHARDS * ROWS - len(taken) < 4
-    assert {shuffle_windows.shard_of(place) for place in taken} <= {
+    assert {batches.shard_and_row(place) for place in taken} <= {
         (shard, row) for shard in range(SHARDS) for row in range(ROWS)
     }
 
@@ -58,5 +56,5 @@ def test_batches_need_only_the_window_and_what_was_left_over():
     for each in epoch(0):
         for batch in each.batches:
             for place in batch.places.tolist():
-                assert place in left or shuffle_windows.shard_of(place)[0] in each.window.shards
+                assert place in left or batches.shard_and_row(place)[0] in each.window.shards
         left = {place for places in each.left.values() for place in places.tolist()}

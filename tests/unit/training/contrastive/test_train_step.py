@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from speed_ray.training.contrastive import encoder, train_step
-from speed_ray.training.contrastive.encoder import Encoder, padded
+from speed_ray.training.contrastive.encoder import Encoder, pad_batch
 from speed_ray.training.contrastive.train_step import ContrastiveConfig
 from tests.helpers.embedding_worker import NEGATIVES, OBJECTIVE, gradient, rows
 from tests.helpers.paths import ROOT
@@ -40,7 +40,7 @@ def loss(base, objective, own_negatives_only=False):
 def by_formula(network, made, temperature, width, own_negatives_only):
     with torch.no_grad():
         columns = [
-            network(**padded(list(column), 2)).double()[:, :width]
+            network(**pad_batch(list(column), 2)).double()[:, :width]
             for column in zip(*(row.texts for row in made), strict=True)
         ]
     queries, documents = columns[0], torch.cat(columns[1:])
