@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _section(result: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in result["details"]]
     made = f"{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}, {_versions()}"
     rerun = f"Rerun: `.venv/bin/python -m benchmarks {result['benchmark']}`"
+    head, made = (textwrap.fill(text, 119, break_on_hyphens=False) for text in (head, made))
     return "\n".join([f"## {result['benchmark']}", "", head, "", *lines, "", made, "", rerun, ""])
 
 
