@@ -29,7 +29,7 @@ from speed_ray.records import CURATED, SFT_EXAMPLE, VERDICT, Row, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
-from speed_ray.training import distributed, plan, train
+from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 
 PEAK = 989e12  # bf16 FLOP a second of an H100 or H200, dense
@@ -114,7 +114,7 @@ def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> Tra
     if method == "contrastive":
         return plan.plan_embedder(run, recipe)
     if method == "dpo":
-        train(plan.plan_junior(run, recipe), lambda metrics: None)
+        plan.plan_junior(run, recipe).train(lambda metrics: None)
         return plan.plan_senior(run, recipe)
     return plan.plan_junior(run, recipe)
 
@@ -139,7 +139,7 @@ def main() -> None:
         model = base(Path(folder) / "base", config, "cpu" if options.tiny else "cuda")
         torch.cuda.empty_cache()
         asked = training(options.method, Run(f"{folder}/run"), model, options.steps, options.tiny)
-        train(asked, lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
+        asked.train(lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
     distributed.destroy_process_group()
     seconds = (times[options.steps] - times[WARM]) / (options.steps - WARM)
     length, texts = (TEXT, 3) if options.method == "contrastive" else (PAIR, 2 if options.method == "dpo" else 1)

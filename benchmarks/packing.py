@@ -42,7 +42,7 @@ def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
     junior = plan.plan_junior(run, recipes.load_recipe("miniature", changes))
     read = tokenize.tokenize_rows(
         junior, load_model.load_chat_tokenizer(junior), load_model.context_length(junior)
-    ).trained
+    ).train
     tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
     size = junior.settings.micro_batch
     places = tokenize.sort_by_length_within_batch(

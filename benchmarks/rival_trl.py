@@ -52,7 +52,7 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
     """TRL as its documentation has it; what it is given is what speed_ray/training/trl_trainer.py gives it."""
     settings, tokenizer = training.settings, load_model.load_chat_tokenizer(training)
     assert isinstance(settings, Dpo)
-    read = tokenize.tokenize_rows(training, tokenizer, load_model.context_length(training)).trained
+    read = tokenize.tokenize_rows(training, tokenizer, load_model.context_length(training)).train
     steps = plan.count_steps(training, len(read))
     places = tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(read), steps * settings.batch, training.seed), read, settings.batch

@@ -15,7 +15,7 @@ from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError, nearest
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
-from speed_ray.training import distributed, plan, train
+from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 
 app = typer.Typer(add_completion=False)
@@ -34,7 +34,7 @@ def main(
         opened = Run(run)
         training = _named(model, opened, loaded)
         opened.freeze(loaded)
-        train(training, _print)
+        training.train(_print)
         distributed.destroy_process_group()
     except (UserError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)

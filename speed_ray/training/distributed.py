@@ -88,7 +88,7 @@ def destroy_process_group() -> None:
         dist.destroy_process_group()
 
 
-def deepspeed_config(settings: TrainingConfig, micro_batch: int, accumulated: int) -> dict[str, Any]:
+def deepspeed_config(settings: TrainingConfig, micro_batch_size: int, accumulation_steps: int) -> dict[str, Any]:
     """What DeepSpeed is told; `accumulated` micro-batches are one step of one worker."""
     zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
     if settings.offload_optimizer:
@@ -96,8 +96,8 @@ def deepspeed_config(settings: TrainingConfig, micro_batch: int, accumulated: in
     if settings.offload_weights:
         zero["offload_param"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
     return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulated,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps,
         "gradient_clipping": settings.clip,  # left out it would be 1.0 (deepspeed 0.19.8, runtime/constants.py)
         "bf16": {"enabled": settings.precision == "bf16"},
         "zero_optimization": zero,

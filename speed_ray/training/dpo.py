@@ -1,8 +1,9 @@
-"""Direct preference optimisation: of two replies to a prompt the model learns to prefer the chosen one.
+"""Direct preference optimisation (DPO): trains the model to prefer the chosen of two replies to a prompt.
 
-Losses are TRL's: `sigmoid` is DPO's own (https://arxiv.org/abs/2305.18290, equation 7), `ipo` is taken over mean
-log-probabilities of tokens. With a share `e` of label smoothing `sigmoid` is the conservative loss of the same
-authors, `(1 - e) L(x) + e L(-x)`. The reference is the model that training begins with (reference.py).
+Losses are TRL's, a mean over the pairs of the global batch: `sigmoid` is DPO's own (Rafailov et al., arXiv 2305.18290,
+equation 7), `ipo` (arXiv 2310.12036) uses mean log-probabilities of tokens. With label smoothing `e`, `sigmoid` is the
+conservative loss `(1 - e) L(x) + e L(-x)` of DPO's authors. The reference policy is the model that training begins
+with; its log-probabilities are computed once (reference_logps.py).
 """
 
 from typing import Any
@@ -12,13 +13,13 @@ from trl import DPOConfig, DPOTrainer
 
 from speed_ray.recipes.schema import Dpo
 from speed_ray.records import Row
-from speed_ray.training import load_model, reference_logps, trl_trainer
-from speed_ray.training.plan import Report, TrainingPlan
-from speed_ray.training.trl_trainer import TrainerInputs, TrainerMixin
+from speed_ray.training import load_model, reference_logps
+from speed_ray.training.plan import TrainingPlan
+from speed_ray.training.trainer_mixin import TrainerInputs, TrainerMixin
 
 
-class DpoTrainerMixin(TrainerMixin, DPOTrainer):
-    """TRL's trainer, on rows that are token ids already, with a reference that was computed already."""
+class DpoTrainer(TrainerMixin, DPOTrainer):
+    """Trains with TRL on rows that are tokenized already, with reference log-probabilities computed before."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
@@ -27,15 +28,10 @@ class DpoTrainerMixin(TrainerMixin, DPOTrainer):
         return dataset  # TRL's own is written by rank 0 to a local file that every other node then looks for
 
 
-def train_dpo(training: TrainingPlan, report: Report) -> None:
-    """Train and publish on one worker of many (see loop.train)."""
-    trl_trainer.train_with_trl(training, report, _trainer)
-
-
 def loss_arguments(training: TrainingPlan) -> dict[str, Any]:
-    """The recipe's loss in TRL's words.
+    """Return the recipe's loss as arguments of TRL's DPOConfig.
 
-    TRL 1.16 leaves `label_smoothing` out of `sigmoid` without a word. Its `robust` is ((1 - e) L(x) - e L(-x)) /
+    TRL 1.16 silently ignores `label_smoothing` for `sigmoid`. Its `robust` is ((1 - e) L(x) - e L(-x)) /
     (1 - 2e), so the smoothed sigmoid is 2 (1 - e) of the plain one less (1 - 2e) of `robust`.
     """
     settings = training.settings
@@ -47,30 +43,32 @@ def loss_arguments(training: TrainingPlan) -> dict[str, Any]:
     return {"loss_type": [kind], "label_smoothing": smoothing}
 
 
-def _trainer(work: TrainerInputs) -> DpoTrainerMixin:
-    settings = work.training.settings
+def make_trainer(inputs: TrainerInputs) -> DpoTrainer:
+    """Make TRL's DPO trainer with reference log-probabilities, and check its masks on the first micro-batch."""
+    settings = inputs.training.settings
     assert isinstance(settings, Dpo)
     arguments = DPOConfig(
-        **work.arguments,
-        **loss_arguments(work.training),
+        **inputs.arguments,
+        **loss_arguments(inputs.training),
         beta=settings.beta,
         # Without LoRA, TRL would load a second model unless told that it need not. With it, it would only hash all.
         precompute_ref_log_probs=settings.lora is None,
     )
-    trainer = DpoTrainerMixin(
-        model=load_model.load_network(work.training, bool(settings.zero)),
+    trainer = DpoTrainer(
+        model=load_model.load_network(inputs.training, bool(settings.zero)),
         args=arguments,
-        train_dataset=_dataset(work.ordered),
-        eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,
-        processing_class=work.tokenizer,
+        train_dataset=_dataset(inputs.ordered_rows),
+        eval_dataset=_dataset(inputs.rows.held_out) if inputs.rows.held_out else None,
+        processing_class=inputs.tokenizer,
     )
     if settings.lora is not None and "ref" in trainer.model.peft_config:
-        trainer.model.delete_adapter("ref")  # TRL's copy of the adapter as it was
-    _check(trainer, work.ordered[: settings.micro_batch], work.tokenizer.eos_token_id)
-    known = reference_logps.reference_log_probabilities(work.training, trainer, work.rows.trained + work.rows.held_out)
-    trainer.train_dataset = _with_reference(trainer.train_dataset, work.ordered, known)
+        trainer.model.delete_adapter("ref")  # TRL's copy of the adapter before training
+    _check_masks(trainer, inputs.ordered_rows[: settings.micro_batch], inputs.tokenizer.eos_token_id)
+    rows = inputs.rows.train + inputs.rows.held_out
+    log_probs = reference_logps.reference_log_probabilities(inputs.training, trainer, rows)
+    trainer.train_dataset = _add_reference(trainer.train_dataset, inputs.ordered_rows, log_probs)
     if trainer.eval_dataset is not None:
-        trainer.eval_dataset = _with_reference(trainer.eval_dataset, work.rows.held_out, known)
+        trainer.eval_dataset = _add_reference(trainer.eval_dataset, inputs.rows.held_out, log_probs)
     trainer.precompute_ref_logps = True
     return trainer
 
@@ -80,23 +78,21 @@ def _dataset(rows: list[Row]) -> Dataset:
     return Dataset.from_dict({name: [row[name] for row in rows] for name in columns})
 
 
-def _with_reference(dataset: Dataset, rows: list[Row], known: dict[str, reference_logps.LogProbPair]) -> Dataset:
-    for place, name in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
-        dataset = dataset.add_column(name, [known[row["row_id"]][place] for row in rows])
+def _add_reference(dataset: Dataset, rows: list[Row], log_probs: dict[str, reference_logps.LogProbPair]) -> Dataset:
+    for half, name in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
+        dataset = dataset.add_column(name, [log_probs[row["row_id"]][half] for row in rows])
     return dataset
 
 
-def _check(trainer: DpoTrainerMixin, rows: list[Row], end: int) -> None:
-    """Assert on a real batch that prompts are whole and unlearnt, that replies are learnt and end, and no more."""
+def _check_masks(trainer: DpoTrainer, rows: list[Row], end: int) -> None:
+    """Assert on a collated batch that the loss is on whole replies with their end token, and on nothing else."""
     batch: dict[str, Any] = trainer.data_collator(rows)
     for half, name in enumerate(("chosen_ids", "rejected_ids")):
-        for place, row in enumerate(rows, start=half * len(rows)):
-            real = batch["attention_mask"][place].bool()
-            learnt = batch["completion_mask"][place].bool()
+        for index, row in enumerate(rows, start=half * len(rows)):
+            ids, real = batch["input_ids"][index], batch["attention_mask"][index].bool()
+            has_loss = batch["completion_mask"][index].bool()
             assert row["prompt_ids"], "a prompt is empty"
-            assert batch["input_ids"][place][real].tolist() == row["prompt_ids"] + row[name], (
-                "other tokens than its row"
-            )
-            assert batch["input_ids"][place][learnt].tolist() == row[name], "the loss is not on the reply alone"
-            assert row[name][-1] == end, "a reply does not end"
-            assert not (learnt & ~real).any(), "padding is learnt"
+            assert ids[real].tolist() == row["prompt_ids"] + row[name], "the batch holds other tokens than its rows"
+            assert ids[has_loss].tolist() == row[name], "the loss is not on the reply alone"
+            assert row[name][-1] == end, "a reply lacks its end token"
+            assert not (has_loss & ~real).any(), "padding has a loss"

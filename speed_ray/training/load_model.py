@@ -54,7 +54,7 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
     settings = training.settings
     bf16 = settings.precision == "bf16" and (sharded or settings.lora is not None)
     start = Model(Run(training.run), training.start) if training.start else None
-    whole = training.whole
+    whole = training.base_weights
     model = AutoModelForCausalLM.from_pretrained(
         whole.fetch() if whole else _base_folder(training),
         revision=None if whole else training.revision,

@@ -27,7 +27,7 @@ def render_model_card(training: TrainingPlan, facts: dict[str, Any]) -> str:
     }[training.method]
     lora = training.settings.lora
     kind = f"A LoRA adapter (rank {lora.rank}) on" if lora else "All weights of"
-    base = f"the same run's `{whole.name}`" if lora and (whole := training.whole) else f"`{training.base}`"
+    base = f"the same run's `{start.name}`" if lora and (start := training.base_weights) else f"`{training.base}`"
     return (
         f"# {training.name}\n\n"
         f"{kind} {base}, trained by {method} on synthetic rows (speed_ray {facts['code']}).\n\n"

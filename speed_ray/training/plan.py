@@ -60,8 +60,8 @@ class TrainingPlan:
         return Model(Run(self.run), self.name)
 
     @property
-    def whole(self) -> Model | None:
-        """The model of the run whose whole weights it begins with; None: the base's."""
+    def base_weights(self) -> Model | None:
+        """The model of this run whose full weights training begins with; None where these are the base's."""
         return base_weights_of(Run(self.run), self.start)
 
     @property
@@ -80,10 +80,15 @@ class TrainingPlan:
         return self.model.manifest() is None
 
     def train(self, report: Report) -> None:
-        """Train on one worker of many, and publish; needs torch, unlike all else here."""
-        from speed_ray.training import train
+        """Train and publish the model, as one of its workers. Needs torch, unlike all else in this module."""
+        if self.method == "contrastive":
+            from speed_ray.training.contrastive.loop import train_contrastive
 
-        train(self, report)
+            train_contrastive(self, report)
+        else:
+            from speed_ray.training.trl_trainer import train_with_trl
+
+            train_with_trl(self, report)
 
 
 def plan_junior(run: Run, recipe: Recipe) -> TrainingPlan:

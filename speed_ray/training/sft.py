@@ -1,8 +1,8 @@
-"""Supervised fine-tuning: the model learns to write the reply to a prompt. The loss is on the reply's tokens alone.
+"""Supervised fine-tuning (SFT): trains the model to write the reply to a prompt.
 
-A step is `batch` rows, and its loss the mean over all their reply tokens, however many workers share them and however
-they are laid out: packing puts a worker's rows end to end without padding, each seeing only itself, and changes no
-number but the seconds.
+The loss is cross-entropy over the reply's tokens alone: a mean over all reply tokens of the global batch, however many
+workers share it. Packing concatenates a worker's rows without padding, and attention stays within a row; it changes
+the speed and no loss.
 """
 
 from typing import Any
@@ -13,36 +13,31 @@ from trl import SFTConfig, SFTTrainer
 
 from speed_ray.recipes.schema import Sft
 from speed_ray.records import Row
-from speed_ray.training import load_model, trl_trainer
-from speed_ray.training.plan import Report, TrainingPlan
-from speed_ray.training.trl_trainer import TrainerInputs, TrainerMixin
+from speed_ray.training import load_model
+from speed_ray.training.trainer_mixin import TrainerInputs, TrainerMixin
 
-IGNORED = -100  # a label that counts for no loss
-
-
-class SftTrainerMixin(TrainerMixin, SFTTrainer):
-    """TRL's trainer, on rows that are token ids already."""
+IGNORED = -100  # the label of a token without a loss, as in torch.nn.CrossEntropyLoss
 
 
-def train_sft(training: TrainingPlan, report: Report) -> None:
-    """Train and publish on one worker of many (see loop.train)."""
-    trl_trainer.train_with_trl(training, report, _trainer)
+class SftTrainer(TrainerMixin, SFTTrainer):
+    """Trains with TRL on rows that are tokenized already."""
 
 
-def _trainer(work: TrainerInputs) -> SftTrainerMixin:
-    settings = work.training.settings
+def make_trainer(inputs: TrainerInputs) -> SftTrainer:
+    """Make TRL's SFT trainer from the recipe's settings, and check its labels on the first micro-batch."""
+    settings = inputs.training.settings
     assert isinstance(settings, Sft)
     arguments = SFTConfig(
-        **work.arguments, padding_free=settings.packing, dataset_kwargs={"skip_prepare_dataset": True}
+        **inputs.arguments, padding_free=settings.packing, dataset_kwargs={"skip_prepare_dataset": True}
     )
-    trainer = SftTrainerMixin(
-        model=load_model.load_network(work.training, bool(settings.zero)),
+    trainer = SftTrainer(
+        model=load_model.load_network(inputs.training, bool(settings.zero)),
         args=arguments,
-        train_dataset=_dataset(work.ordered),
-        eval_dataset=_dataset(work.rows.held_out) if work.rows.held_out else None,
-        processing_class=work.tokenizer,
+        train_dataset=_dataset(inputs.ordered_rows),
+        eval_dataset=_dataset(inputs.rows.held_out) if inputs.rows.held_out else None,
+        processing_class=inputs.tokenizer,
     )
-    _check(trainer, work.ordered[: settings.micro_batch], work.tokenizer.eos_token_id)
+    _check_labels(trainer, inputs.ordered_rows[: settings.micro_batch], inputs.tokenizer.eos_token_id)
     return trainer
 
 
@@ -55,13 +50,13 @@ def _dataset(rows: list[Row]) -> Dataset:
     )
 
 
-def _check(trainer: SftTrainerMixin, rows: list[Row], end: int) -> None:
-    """Assert on a real batch that the prompts are whole and unlearnt, that replies are learnt and end, and no more."""
+def _check_labels(trainer: SftTrainer, rows: list[Row], end: int) -> None:
+    """Assert on a collated batch that the loss is on whole replies with their end token, and on nothing else."""
     batch: dict[str, Any] = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(batch["labels"]).bool()
     ids = [token for row in rows for token in row["prompt_ids"] + row["reply_ids"]]
     labels = [label for row in rows for label in [IGNORED] * len(row["prompt_ids"]) + row["reply_ids"]]
     assert batch["input_ids"][real].tolist() == ids, "the batch holds other tokens than its rows"
     assert batch["labels"][real].tolist() == labels, "the loss is not on the replies alone"
-    assert (batch["labels"][~real] == IGNORED).all(), "padding is learnt"
-    assert all(row["prompt_ids"] and row["reply_ids"][-1] == end for row in rows), "a reply does not end"
+    assert (batch["labels"][~real] == IGNORED).all(), "padding has a loss"
+    assert all(row["prompt_ids"] and row["reply_ids"][-1] == end for row in rows), "a reply lacks its end token"

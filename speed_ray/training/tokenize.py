@@ -27,17 +27,17 @@ REPLY_COLUMNS = {"sft": {"reply": "reply_ids"}, "dpo": {"chosen": "chosen_ids", 
 class TokenizedRows:
     """Tokenized rows: `row_id`, `prompt_ids`, and `reply_ids` (sft) or `chosen_ids` and `rejected_ids` (dpo).
 
-    `held_out` is never trained on; a row's own id decides. `left_out` counts the others by reason.
+    `held_out` is never trained on; a row's own id decides. `excluded` counts the others by reason.
     """
 
-    trained: list[Row]
+    train: list[Row]
     held_out: list[Row]
-    left_out: dict[str, int]
+    excluded: dict[str, int]
 
-    def facts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """The counts, as they are reported and published."""
-        left_out = {f"left_out/{reason}": count for reason, count in sorted(self.left_out.items())}
-        return {"rows": len(self.trained), "held_out": len(self.held_out), **left_out}
+        left_out = {f"left_out/{reason}": count for reason, count in sorted(self.excluded.items())}
+        return {"rows": len(self.train), "held_out": len(self.held_out), **left_out}
 
 
 class RowExcluded(Exception):
@@ -57,18 +57,18 @@ def tokenize_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", 
         try:
             written = _tokenize_row(row, writer, REPLY_COLUMNS[training.method])
         except RowExcluded as reason:
-            rows.left_out[str(reason)] += 1
+            rows.excluded[str(reason)] += 1
             continue
-        (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.trained).append(written)
+        (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.train).append(written)
     total_steps(training, rows)
     return rows
 
 
 def total_steps(training: TrainingPlan, rows: TokenizedRows) -> int:
     """How many steps a training has. Raises UserError where there is not one."""
-    left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.left_out.items())) or "none"
+    left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.excluded.items())) or "none"
     others = f"Held out for evaluation: {len(rows.held_out)}. Left out: {left_out}.\n"
-    return plan.count_steps(training, len(rows.trained), others)
+    return plan.count_steps(training, len(rows.train), others)
 
 
 def shuffled_order(rows: int, wanted: int, seed: int) -> list[int]:

@@ -11,7 +11,7 @@ from speed_ray import pipeline
 from speed_ray.stages import synthesize
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
-from speed_ray.training import plan, train
+from speed_ray.training import plan
 from tests.helpers.tiny_training import ignore, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -41,7 +41,7 @@ def unbroken(curated):
     """The same training in a copy of the run, on one worker and without Ray."""
     shutil.copytree(curated.uri, f"{curated.uri}-unbroken")
     run = Run(f"{curated.uri}-unbroken")
-    train(plan.plan_embedder(run, curated.recipe), ignore)
+    plan.plan_embedder(run, curated.recipe).train(ignore)
     return run
 
 

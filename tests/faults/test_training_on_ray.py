@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from speed_ray.stages import draft
 from speed_ray.storage.trained_models import Model
-from speed_ray.training import plan, train
+from speed_ray.training import plan
 from tests.helpers.tiny_training import tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -62,7 +62,7 @@ def make_drafted(make_job, base):
 def unbroken(make_drafted):
     """The weights of a training that nothing happened to, on one worker and without Ray."""
     job = make_drafted("unbroken")
-    train(plan.plan_junior(job.run, job.recipe), lambda metrics: None)
+    plan.plan_junior(job.run, job.recipe).train(lambda metrics: None)
     return weights(job)
 
 

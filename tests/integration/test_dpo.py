@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from speed_ray.errors import Interrupted
 from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.storage.trained_models import Model, generator_with_trained_weights
-from speed_ray.training import plan, reference_logps, tokenize, train
+from speed_ray.training import plan, reference_logps, tokenize
 from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 pytestmark = pytest.mark.slow
@@ -38,9 +38,9 @@ def aligned(folder):
 
 def both(run, recipe, report=ignore):
     """Train the junior, then the senior; return the senior's training."""
-    train(plan.plan_junior(run, recipe), ignore)
+    plan.plan_junior(run, recipe).train(ignore)
     senior = plan.plan_senior(run, recipe)
-    train(senior, report)
+    senior.train(report)
     return senior
 
 
@@ -67,8 +67,8 @@ def test_the_reference_is_the_junior(run, base):
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     read = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
-    assert set(stored) == {row["row_id"] for row in read.trained + read.held_out}
-    for row in (*read.trained[:8], *read.held_out):
+    assert set(stored) == {row["row_id"] for row in read.train + read.held_out}
+    for row in (*read.train[:8], *read.held_out):
         expected = [log_p(junior, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]
         assert stored[row["row_id"]] == pytest.approx(expected, abs=1e-3)  # of about 200
 
@@ -103,7 +103,7 @@ def test_losses(run, base, settings, loss):
     checkpoint = next((run.store.root / "models" / "senior" / "checkpoints").glob("00000001-*")) / "0"
     policy = AutoModelForCausalLM.from_pretrained(checkpoint)
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    trained = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256).trained
+    trained = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256).train
     expected = []
     for place in tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(trained), 16, senior.seed), trained, 8
@@ -163,16 +163,16 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
     write_rows(run, REVISION_PAIRS, tiny_rows(80))
     lora = tiny_recipe(base, lora={"rank": 4}, learning_rate=1e-2).revisor
     recipe = tiny_recipe(base).model_copy(update={"revisor": lora.model_copy(update={"start": "junior"})})
-    train(plan.plan_junior(run, recipe), ignore)
+    plan.plan_junior(run, recipe).train(ignore)
     supervised, preferring = plan.plan_revisor(run, recipe)
-    train(supervised, ignore)
-    train(preferring, ignore)
+    supervised.train(ignore)
+    preferring.train(ignore)
 
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
     read = tokenize.tokenize_rows(preferring, AutoTokenizer.from_pretrained(base), window=256)
     stored = stored_reference(run)
-    for row in read.trained[:8]:
+    for row in read.train[:8]:
         expected = [log_p(begun, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]
         assert stored[row["row_id"]] == pytest.approx(expected, abs=1e-3)
     assert generator_with_trained_weights(run, recipe, "revisor").model == Model(run, "junior").where
@@ -183,7 +183,7 @@ def test_a_second_training_computes_no_reference(run, base, monkeypatch):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     monkeypatch.setattr(reference_logps, "_compute", lambda *_: pytest.fail("the reference was computed again"))
-    train(plan.plan_senior(run, tiny_recipe(base, most_steps=1, beta=0.5)), ignore)
+    plan.plan_senior(run, tiny_recipe(base, most_steps=1, beta=0.5)).train(ignore)
 
 
 def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
@@ -197,7 +197,7 @@ def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
     done = []
     compute = reference_logps._chunk_log_probs
     monkeypatch.setattr(reference_logps, "_pairs", lambda *with_rows: done.append(1) or compute(*with_rows))
-    train(plan.plan_senior(run, tiny_recipe(base, most_steps=1)), ignore)
+    plan.plan_senior(run, tiny_recipe(base, most_steps=1)).train(ignore)
     assert done == [1], "what was stored was computed again"
     assert stored_reference(run) == before
 
@@ -209,14 +209,14 @@ def test_a_damaged_reference_is_not_read(run, base):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     with pytest.raises(Interrupted, match=r"00000000\.json is missing or damaged"):
-        train(plan.plan_senior(run, tiny_recipe(base, most_steps=1)), ignore)
+        plan.plan_senior(run, tiny_recipe(base, most_steps=1)).train(ignore)
 
 
 @pytest.mark.parametrize(("zero", "lora"), [(2, {"rank": 4}), (3, None)], ids=["2-lora", "3-full"])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero, lora):
     one, two = aligned(tmp_path / "one"), aligned(tmp_path / "two")
     both(one, tiny_recipe(base, lora=lora))
-    train(plan.plan_junior(two, tiny_recipe(base, lora=lora)), ignore)
+    plan.plan_junior(two, tiny_recipe(base, lora=lora)).train(ignore)
     done = torchrun(tiny_recipe(base, lora=lora, zero=zero, micro_batch=2), two, "senior", workers=2)
     assert done.returncode == 0, done.stderr
     made = [load(run) for run in (one, two)]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from speed_ray.errors import UserError
 from speed_ray.storage.run import DRAFTS, Run
 from speed_ray.storage.trained_models import Model
-from speed_ray.training import plan, tokenize, train
+from speed_ray.training import plan, tokenize
 from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 pytestmark = pytest.mark.slow
@@ -51,10 +51,10 @@ def furthest(one, other):
 
 def test_loss_is_on_the_replies_alone(run, base):
     training = plan.plan_junior(run, tiny_recipe(base, most_steps=1, evaluation=0.0))
-    train(training, ignore)
+    training.train(ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    trained = tokenize.tokenize_rows(training, tokenizer, window=256).trained
+    trained = tokenize.tokenize_rows(training, tokenizer, window=256).train
     network = AutoModelForCausalLM.from_pretrained(base)
     log_probs = []
     for place in tokenize.shuffled_order(len(trained), 8, training.seed):
@@ -70,19 +70,19 @@ def test_packed_rows_see_only_themselves(base, tmp_path):
     made = {}
     for packing in (False, True):
         run = drafted(tmp_path / f"packing-{packing}")
-        train(plan.plan_junior(run, tiny_recipe(base, packing=packing, most_steps=5)), ignore)
+        plan.plan_junior(run, tiny_recipe(base, packing=packing, most_steps=5)).train(ignore)
         made[packing] = weights(run)
     assert furthest(made[False], made[True]) < 1e-5
 
 
 def test_precision_and_checkpointing_of_gradients(base, tmp_path):
     run = drafted(tmp_path / "run")
-    train(plan.plan_junior(run, tiny_recipe(base, precision="bf16", gradient_checkpointing=True)), ignore)
+    plan.plan_junior(run, tiny_recipe(base, precision="bf16", gradient_checkpointing=True)).train(ignore)
     assert {weight.dtype for weight in weights(run).values()} == {torch.bfloat16}
 
 
 def test_an_adapter_is_published_as_one(run, base):
-    train(plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.1})), ignore)
+    plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.1})).train(ignore)
     folder = Model(run, "junior").fetch()
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
     assert not list(folder.glob("*.bin")), "pickle"
@@ -95,7 +95,7 @@ def test_an_adapter_is_published_as_one(run, base):
 
 def test_a_model_comes_with_its_tokenizer_and_its_card(run, base):
     reports = []
-    train(plan.plan_junior(run, tiny_recipe(base)), reports.append)
+    plan.plan_junior(run, tiny_recipe(base)).train(reports.append)
     folder = Model(run, "junior").fetch()
     assert AutoTokenizer.from_pretrained(folder).chat_template == AutoTokenizer.from_pretrained(base).chat_template
     card = (folder / "README.md").read_text()
@@ -107,9 +107,9 @@ def test_a_model_comes_with_its_tokenizer_and_its_card(run, base):
 
 def test_a_published_model_is_not_trained_again(run, base):
     training = plan.plan_junior(run, tiny_recipe(base, most_steps=1))
-    train(training, ignore)
+    training.train(ignore)
     reports = []
-    train(training, reports.append)
+    training.train(reports.append)
     assert reports == []
 
 
@@ -130,13 +130,13 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
     settings = {"checkpoint_every": 4, "most_steps": 10, "epochs": 2.0, "lora": {"rank": 4, "dropout": dropout}}
     recipe = tiny_recipe(base, **settings)
     unbroken, broken = drafted(tmp_path / "unbroken"), drafted(tmp_path / "broken")
-    train(plan.plan_junior(unbroken, recipe), ignore)
+    plan.plan_junior(unbroken, recipe).train(ignore)
 
     reports = []
     for step in (3, 7):
         with pytest.raises(Killed):
-            train(plan.plan_junior(broken, recipe), killed_at(step))
-    train(plan.plan_junior(broken, recipe), reports.append)
+            plan.plan_junior(broken, recipe).train(killed_at(step))
+    plan.plan_junior(broken, recipe).train(reports.append)
 
     assert min(metrics["step"] for metrics in reports[1:]) == 5, "more was redone than since the checkpoint of step 4"
     assert furthest(weights(unbroken), weights(broken)) == 0.0
@@ -149,7 +149,7 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero):
     one, two = drafted(tmp_path / "one"), drafted(tmp_path / "two")
-    train(plan.plan_junior(one, tiny_recipe(base)), ignore)
+    plan.plan_junior(one, tiny_recipe(base)).train(ignore)
     done = torchrun(tiny_recipe(base, zero=zero, micro_batch=2), two, "junior", workers=2)
     assert done.returncode == 0, done.stderr
     assert furthest(weights(one), weights(two)) < 1e-5
@@ -160,9 +160,9 @@ def test_a_diverged_training_says_where(run, base):
         run, tiny_recipe(base, learning_rate=1e38, warmup=0.0, checkpoint_every=1, evaluation=0.0)
     )
     with pytest.raises(UserError) as told:
-        train(training, ignore)
+        training.train(ignore)
     said = str(told.value)
-    trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), window=256).trained
+    trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), window=256).train
     places = tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(trained), 16, training.seed), trained, batch=8
     )
@@ -175,14 +175,14 @@ def test_a_diverged_training_says_where(run, base):
 def test_gpus_that_are_not_there(run, base, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="this machine has no GPU"):
-        train(plan.plan_junior(run, tiny_recipe(base, workers={"gpus": 1.0})), ignore)
+        plan.plan_junior(run, tiny_recipe(base, workers={"gpus": 1.0})).train(ignore)
 
 
 def test_another_recipe_is_refused_with_the_difference(run, base):
     with pytest.raises(Killed):
-        train(plan.plan_junior(run, tiny_recipe(base)), killed_at(1))
+        plan.plan_junior(run, tiny_recipe(base)).train(killed_at(1))
     with pytest.raises(UserError, match=r"settings\.learning_rate: was 0\.001, now 0\.002"):
-        train(plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)), ignore)
+        plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)).train(ignore)
 
 
 def test_the_seed_decides(base, tmp_path):
@@ -191,6 +191,6 @@ def test_the_seed_decides(base, tmp_path):
         random.seed(place)  # whatever else happened in the process
         torch.manual_seed(place)
         run = drafted(tmp_path / str(place))
-        train(plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.2})), ignore)
+        plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.2})).train(ignore)
         made.append(weights(run))
     assert furthest(*made) == 0.0

@@ -92,7 +92,7 @@ class DeepSpeedStrategy:
         optimizer = torch.optim.AdamW(weight_decay_groups(encoder, settings.weight_decay), lr=settings.learning_rate)
         self.schedule = learning_rate_schedule(optimizer, settings, steps)
         config = {
-            **distributed.deepspeed_config(settings, micro_batch=1, accumulated=1),
+            **distributed.deepspeed_config(settings, micro_batch_size=1, accumulation_steps=1),
             "managed_gradient_accumulation": False,
         }
         self.network, *_ = deepspeed.initialize(

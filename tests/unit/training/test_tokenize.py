@@ -83,19 +83,19 @@ def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
 
     read = tokenize.tokenize_rows(plan.plan_senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, window=256)
 
-    assert read.left_out == {"chosen_is_rejected": 1, "too_long": 1, "special_token": 1}
-    assert len(read.trained) + len(read.held_out) == 77
-    assert {row["row_id"] for row in read.trained}.isdisjoint(row["row_id"] for row in read.held_out)
+    assert read.excluded == {"chosen_is_rejected": 1, "too_long": 1, "special_token": 1}
+    assert len(read.train) + len(read.held_out) == 77
+    assert {row["row_id"] for row in read.train}.isdisjoint(row["row_id"] for row in read.held_out)
 
 
 def test_the_model_window_limits_a_longer_max_length(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(40))
     training = plan.plan_junior(run, tiny_recipe(folder, max_length=10_000))
-    assert not tokenize.tokenize_rows(training, tokenizer, window=256).left_out
+    assert not tokenize.tokenize_rows(training, tokenizer, window=256).excluded
     lengths = [
         len(row["prompt_ids"] + row["reply_ids"])
-        for row in tokenize.tokenize_rows(training, tokenizer, window=70).trained
+        for row in tokenize.tokenize_rows(training, tokenizer, window=70).train
     ]
     assert max(lengths) <= 70
 

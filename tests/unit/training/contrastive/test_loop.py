@@ -14,7 +14,7 @@ from speed_ray.records import CURATED, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, Run
 from speed_ray.storage.shards import Plan
-from speed_ray.training import plan, train
+from speed_ray.training import plan
 from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
 
 INSTRUCTION = "Write the number as digits"
@@ -65,7 +65,7 @@ def base(tmp_path_factory):
 
 
 def trained(run, recipe, report=ignore):
-    train(plan.plan_embedder(run, recipe), report)
+    plan.plan_embedder(run, recipe).train(report)
     return plan.plan_embedder(run, recipe).model
 
 
