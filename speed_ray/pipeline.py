@@ -105,7 +105,8 @@ def evaluate(run: Run, recipe: Recipe) -> None:
     run.freeze(recipe)
     missing = scoring.missing_scores(run, scored, tasks, "cuda" if workers.gpus else "cpu")
     try:
-        map_tasks.map_tasks("evaluate", missing, scoring.score_task, workers)
+        for _ in map_tasks.map_tasks("evaluate", missing, lambda: scoring.score_task, workers):
+            pass  # each task's scores are stored by its worker
     finally:
         results.publish_scores(run, scored, tasks)
         Console().print(results.score_table(run, scored, tasks))

@@ -14,7 +14,6 @@ from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
 from speed_ray.evaluation import parse_rate, position_bias, revisions
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
-from speed_ray.on_ray.progress import format_cost
 from speed_ray.recipes.schema import OpenAIEngine, Recipe
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
@@ -216,5 +215,7 @@ def _dollars(recipe: Recipe, standing: ArtifactStatus) -> str:
     for role, artifacts in ARTIFACTS_OF.items():
         engine = getattr(recipe, role)
         if standing.artifact in artifacts and isinstance(engine, OpenAIEngine) and engine.price:
-            return f"${format_cost(standing.counts, engine.price.input, engine.price.output):,.2f}"
+            return (
+                f"${Usage(0, standing.counts.prompt_tokens, standing.counts.output_tokens).dollars(engine.price):,.2f}"
+            )
     return ""

@@ -33,10 +33,10 @@ def _verdicts(source: Artifact, paths: list[str], settings: Curate) -> Iterator[
     assert settings.reference is not None
     name, workers = reference_folder(settings.reference), settings.workers
     if workers.count > 1 or workers.gpus:
-        from speed_ray.on_ray import map_shards  # brings Ray, which one process does without
+        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
 
         make = partial(_Judge, source.store.uri, source.name, name)
-        for place, answer in map_shards.map_shards("curate", paths, make, workers):
+        for place, answer in map_tasks.map_tasks("curate", paths, make, workers):
             margins, vectors = (
                 np.frombuffer(answer["margins"], np.float32),
                 np.frombuffer(answer["vectors"], np.float16),

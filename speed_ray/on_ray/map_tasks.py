@@ -1,84 +1,86 @@
-"""Pieces of work that know nothing of each other, shared out among a few actors: the tasks of an evaluation."""
+"""Run independent tasks on a pool of Ray actors, each of which loads what it needs once."""
 
-import logging
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 from ray.util import ActorPool
-from rich.console import Console
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.on_ray import capacity
-from speed_ray.on_ray.progress import LINE_EVERY
-from speed_ray.on_ray.session import resources, session
+from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
+from speed_ray.on_ray.progress import TaskProgress
+from speed_ray.on_ray.session import session
 from speed_ray.recipes.schema import Workers
 
-log = logging.getLogger(__name__)
-Piece = TypeVar("Piece")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
-def map_tasks(name: str, pieces: Sequence[Piece], work: Callable[[Piece], None], workers: Workers) -> None:
-    """Do every piece, each by one actor; nothing is started where there is none.
+def map_tasks(
+    name: str, tasks: Sequence[Task], make: Callable[[], Callable[[Task], Result]], workers: Workers
+) -> Iterator[tuple[int, Result]]:
+    """Yield each task's index and result as they are ready, in any order; Ray is not started where there is no task.
 
-    What one piece lacks ends no other: all are tried, then UserError or Interrupted says what went wrong. A worker
-    that is lost is made up for `workers.retries` times.
+    `make` is called once in every actor and returns the function that does a task. A task that fails ends no other:
+    all are tried, then UserError or Interrupted has the messages. A lost actor is replaced `workers.retries` times.
     """
-    if not pieces:
+    if not tasks:
         return
+    failures: list[tuple[str, str]] = []
     with session():
-        capacity.check_capacity(capacity.ResourceNeed(f"{name}.workers", workers))
-        try:
-            failed = _share_out(name, pieces, work, workers)
-        except RayActorError as error:
-            raise Interrupted(
-                f"{name}: a worker was lost {workers.retries + 1} times, the last time so: {error}\n"
-                "What is done is kept: run the same command again."
-            ) from error
-    if failed:
-        kind = UserError if any(kind == UserError.__name__ for kind, _ in failed) else Interrupted
-        raise kind("\n".join(dict.fromkeys(message for _, message in failed)))
+        check_capacity(ResourceNeed(f"{name}.workers", workers))
+        pool = _actor_pool(make, workers, len(tasks))
+        for numbered in enumerate(tasks):
+            pool.submit(lambda actor, numbered: actor.run.remote(*numbered), numbered)
+        with TaskProgress(name, len(tasks)) as progress:
+            try:
+                while pool.has_next():
+                    try:
+                        index, result, *failure = pool.get_next_unordered(timeout=1)
+                    except TimeoutError:
+                        progress.update()
+                        continue
+                    progress.add(str(tasks[index]), failed=bool(failure))
+                    if failure:
+                        failures.append(failure)
+                    else:
+                        yield index, result
+            except RayError as error:
+                raise Interrupted(
+                    f"{name}: a worker was lost {workers.retries + 1} times, or failed: {error}\n"
+                    "What is done is kept: run the same command again."
+                ) from error
+    if failures:
+        is_user_error = any(kind == UserError.__name__ for kind, _ in failures)
+        raise (UserError if is_user_error else Interrupted)("\n".join(dict.fromkeys(text for _, text in failures)))
 
 
-def _share_out(
-    name: str, pieces: Sequence[Piece], work: Callable[[Piece], None], workers: Workers
-) -> list[tuple[str, str]]:
-    """Return the kind and the message of every failure."""
-    actor = ray.remote(
+def _actor_pool(make: Callable[[], Callable[[Task], Result]], workers: Workers, tasks: int) -> ActorPool:
+    actor = ray.remote(_TaskActor).options(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
         accelerator_type=workers.accelerator,
         label_selector=workers.labels or None,
         max_restarts=workers.retries,
         max_task_retries=workers.retries,
-    )(_Actor)
-    pool = ActorPool([actor.remote(work) for _ in range(min(workers.count, len(pieces)))])
-    for piece in pieces:
-        pool.submit(lambda actor, piece: actor.do.remote(piece), piece)
-    console, failed, done = Console(stderr=True), [], 0
-    while pool.has_next():
+    )
+    return ActorPool([actor.remote(make) for _ in range(min(workers.count, tasks))])
+
+
+class _TaskActor(Generic[Task, Result]):
+    """Runs tasks one after another, and returns the kind and message of an error that ends no other task."""
+
+    def __init__(self, make: Callable[[], Callable[[Task], Result]]) -> None:
+        self._make = make
+
+    @functools.cached_property
+    def _function(self) -> Callable[[Task], Result]:
+        return self._make()
+
+    def run(self, index: int, task: Task) -> tuple[int, Result] | tuple[int, None, str, str]:
         try:
-            piece, kind, message = pool.get_next_unordered(timeout=LINE_EVERY)
-        except TimeoutError:
-            said = f"{done} of {len(pieces)} done; the cluster has {resources()}"
-        else:
-            done += 1
-            failed += [(kind, message)] if kind else []
-            said = f"{done} of {len(pieces)} · {piece}" + (" failed" if kind else "")
-        console.print(f"{name}: {said}", markup=False, highlight=False, soft_wrap=True)
-    return failed
-
-
-class _Actor(Generic[Piece]):
-    """One worker. It answers with the piece, and with why it could not be done."""
-
-    def __init__(self, work: Callable[[Piece], None]) -> None:
-        self.work = work
-
-    def do(self, piece: Piece) -> tuple[str, str, str]:
-        try:
-            self.work(piece)
+            return index, self._function(task)
         except (UserError, Interrupted) as error:
-            return str(piece), type(error).__name__, str(error)
-        return str(piece), "", ""
+            return index, None, type(error).__name__, str(error)

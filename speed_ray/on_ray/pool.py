@@ -33,8 +33,8 @@ from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.executor.usage import usage_of
 from speed_ray.on_ray import capacity
-from speed_ray.on_ray.drain import DrainGate, DriverLogHandler
-from speed_ray.on_ray.progress import Progress
+from speed_ray.on_ray.drain import DrainGate, DriverLogHandler, is_drained, start_gate, take_warnings
+from speed_ray.on_ray.progress import StagesProgress
 from speed_ray.on_ray.prometheus_metrics import EngineMetrics
 from speed_ray.on_ray.session import is_private, resources, session
 from speed_ray.recipes.schema import OpenAIEngine
@@ -77,7 +77,7 @@ def execute(run: Run, *steps: Step) -> None:
         _prepare(run, step)
     if all([_published(run, step) for step in steps]):
         return
-    with Progress([(run.artifact(step.plan.stage), step.plan, step.stage.engine) for step in steps]) as progress:
+    with StagesProgress([(run.artifact(step.plan.stage), step.plan, step.stage.engine) for step in steps]) as progress:
         while not all([_published(run, step) for step in steps]):
             with session():
                 if pending := list(_pending(run, steps)):  # none, where another driver ended meanwhile what there was
@@ -105,13 +105,13 @@ def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
     return Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
 
 
-def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], progress: Progress) -> None:
+def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], progress: StagesProgress) -> None:
     groups = _groups(steps)
     stages = [group[0].stage for group in groups]  # those whose pools are used
     for settings in [stage.settings for stage in stages]:
         capacity.check_capacity(capacity.ResourceNeed(f"{settings.key}.pool", settings.pool))
     capacity.check_nodes_match(run)
-    gate = DrainGate()
+    gate = start_gate()
     dataset = _dataset(run, groups, pending, gate)
     heard = time.monotonic()
     with _told_to_end() as leaving:
@@ -120,7 +120,7 @@ def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], pr
             if (
                 is_private() and time.monotonic() - heard > TICK
             ):  # a cluster's driver is brought its actors' logs by Ray
-                progress.say(gate.heard())
+                progress.warn(take_warnings(gate))
                 heard = time.monotonic()
 
 
@@ -211,12 +211,12 @@ def _answers(
     last, until = time.monotonic(), math.inf
     while True:
         if leaving.is_set() and until == math.inf:
-            gate.close()
+            gate.drain.remote()
             until = time.monotonic() + grace
         try:
             item = arrived.get(timeout=TICK)
         except queue.Empty:
-            if until < math.inf and (gate.is_empty() or time.monotonic() > until):
+            if until < math.inf and (is_drained(gate) or time.monotonic() > until):
                 raise _stopped(run) from None
             if time.monotonic() - last > patience:
                 raise _stalled(stages, patience) from None
@@ -292,11 +292,11 @@ class EngineActor:
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
         """Work on the shard of one block, unless a pool before this one could not."""
         row = {name: column.tolist()[0] for name, column in batch.items()}
-        if not row["error"] and await self.gate.enter():
+        if not row["error"] and await self.gate.begin_shard.remote():
             try:
                 row |= await self._work(row)
             finally:
-                self.gate.leave()
+                self.gate.end_shard.remote()
         yield {name: np.array([value]) for name, value in row.items()}
 
     async def _start(self) -> None:

@@ -1,102 +1,138 @@
-"""What a job shows while it runs: a bar on a terminal, one plain line every 30 s in a job's log."""
+"""Show how a job comes on: in place on a terminal, as plain lines every 30 s in a job's log."""
 
 import sys
 import time
-from types import TracebackType
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
+from speed_ray.engines.budget import Usage
 from speed_ray.recipes.schema import EngineConfig, OpenAIEngine
 from speed_ray.storage.shards import Artifact, Counts, Plan
 from speed_ray.text.terminal import sanitize
 
-LINE_EVERY = 30.0  # seconds
+LINE_SECONDS = 30.0
+TRAINING_METRICS = (
+    "loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate",
+)  # fmt: skip
 
 
-class Progress:
-    """Shows how artifacts that are made together come on."""
+class Progress(ABC):
+    """Shows `lines` from its entry on, whenever it is updated, and at its end."""
 
-    def __init__(self, made: list[tuple[Artifact, Plan, EngineConfig]]) -> None:
-        self.tallies = {artifact.name: StageProgress(artifact, plan, engine) for artifact, plan, engine in made}
-        self.lined = time.monotonic()
-        self.console = Console(stderr=True)
-        self.live = Live(self._bars(), console=self.console, transient=True) if sys.stderr.isatty() else None
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, transient=True) if sys.stderr.isatty() else None
+        self._printed = -LINE_SECONDS
 
-    def __enter__(self) -> "Progress":
-        if self.live:
-            self.live.start()
-        else:
-            self._lines()
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """Return the present state in plain text."""
+
+    def render(self) -> RenderableType:
+        """Return the present state as a terminal shows it."""
+        return Text("\n".join(self.lines()))
+
+    def update(self) -> None:
+        """Show the present state, in a log no more often than every 30 s."""
+        if self._live:
+            self._live.update(self.render())
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
+            self.print()
+
+    def print(self, *lines: str | Text) -> None:
+        """Print lines, by default the present state, above what is shown in place."""
+        if not lines:
+            self._printed = time.monotonic()
+        for line in lines or self.lines():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        self.update()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
-        if error is None:  # what another driver committed meanwhile counts as well
-            for tally in self.tallies.values():
-                tally.count()
-        self._lines()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+        self.print()
+
+
+class StagesProgress(Progress):
+    """Shows the progress of artifacts that are made together."""
+
+    def __init__(self, made: list[tuple[Artifact, Plan, EngineConfig]]) -> None:
+        super().__init__()
+        self._stages = {artifact.name: StageProgress(artifact, plan, engine) for artifact, plan, engine in made}
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            for stage in self._stages.values():
+                stage.recount()  # what another driver committed meanwhile counts as well
+        super().__exit__(kind)
 
     def add(self, counts: dict[str, Counts]) -> None:
-        """Take in committed shards by artifact, or no news."""
+        """Add committed shards by artifact, or nothing."""
         for name, more in counts.items():
-            self.tallies[name].add(more)
-        if self.live:
-            self.live.update(self._bars())
-        elif time.monotonic() - self.lined >= LINE_EVERY:
-            self._lines()
+            self._stages[name].add(more)
+        self.update()
 
-    def say(self, words: list[str]) -> None:
-        """Print what engines have to say, which may quote a stranger."""
-        for each in words:
-            self.console.print(sanitize(each), soft_wrap=True)
+    def warn(self, warnings: list[str]) -> None:
+        """Print warnings of engines, which may quote a stranger's text."""
+        for warning in warnings:
+            self.print(sanitize(warning))
 
-    def _lines(self) -> None:
-        self.lined = time.monotonic()
-        for name, tally in self.tallies.items():
-            self.console.print(f"{name}: {tally.text()}", markup=False, highlight=False, soft_wrap=True)
+    def lines(self) -> list[str]:
+        """Return a line for each artifact."""
+        return [f"{name}: {stage.text()}" for name, stage in self._stages.items()]
 
-    def _bars(self) -> Table:
+    def render(self) -> Table:
+        """Return a bar for each artifact."""
         table = Table.grid(padding=(0, 1))
-        for name, tally in self.tallies.items():
-            bar = ProgressBar(total=tally.plan.rows, completed=tally.done, width=30)
-            table.add_row(name, bar, tally.text())
+        for name, stage in self._stages.items():
+            table.add_row(name, ProgressBar(total=stage.plan.rows, completed=stage.done, width=30), stage.text())
         return table
 
 
 class StageProgress:
-    """Counts the shards of one artifact as they are committed; what earlier drives committed is counted in."""
+    """Counts the shards of one artifact as they are committed; those of earlier drives are counted in."""
 
     def __init__(self, artifact: Artifact, plan: Plan, engine: EngineConfig) -> None:
         self.artifact = artifact
         self.plan = plan
-        self.at_endpoint = isinstance(engine, OpenAIEngine)
-        self.price = engine.price if isinstance(engine, OpenAIEngine) else None
-        self.begun = time.monotonic()
-        self.before = self.count()
+        self._at_endpoint = isinstance(engine, OpenAIEngine)
+        self._price = engine.price if isinstance(engine, OpenAIEngine) else None
+        self._begun = time.monotonic()
+        self._before = self.recount()
 
-    def count(self) -> Counts:
-        """Count anew what is committed."""
+    def recount(self) -> Counts:
+        """Count again, from storage, what is committed."""
         committed = [commit.counts for commit in self.artifact.commits()]
         self.shards, self.counts = len(committed), sum(committed, Counts())
         return self.counts
 
     def add(self, more: Counts) -> None:
-        """Take in one committed shard."""
+        """Add one committed shard."""
         self.shards += 1
         self.counts += more
 
+    @property
+    def done(self) -> int:
+        """Rows that were accepted or rejected."""
+        return self.counts.accepted + self.counts.rejected
+
     def text(self) -> str:
-        """One line: rows, reasons, speeds, spending, time left."""
+        """Return one line: rows, reasons, speeds, cost, time left."""
         counts, done = self.counts, self.done
-        seconds = max(time.monotonic() - self.begun, 1e-9)
-        speed = (done - self.before.accepted - self.before.rejected) / seconds
-        tokens = (counts.output_tokens - self.before.output_tokens) / seconds
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        speed = (done - self._before.accepted - self._before.rejected) / seconds
+        tokens = (counts.output_tokens - self._before.output_tokens) / seconds
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.reasons.items(), key=lambda r: -r[1])[:4])
         parts = [
             f"{self.shards:,} of {self.plan.shards:,} shards",
@@ -108,22 +144,51 @@ class StageProgress:
             f"{counts.calls:,} calls",
         ]
         if not speed and done < self.plan.rows:
-            parts.append("no answers yet" if self.at_endpoint else "engines load, or work on their first shards")
-        if self.price:
-            parts.append(f"${format_cost(counts, self.price.input, self.price.output):,.2f}")
+            parts.append("no answers yet" if self._at_endpoint else "engines load, or work on their first shards")
+        if self._price:
+            parts.append(f"${Usage(0, counts.prompt_tokens, counts.output_tokens).dollars(self._price):,.2f}")
         if speed and done < self.plan.rows:
             parts.append(f"{_clock((self.plan.rows - done) / speed)} left")
         return " · ".join(parts)
 
-    @property
-    def done(self) -> int:
-        """Rows that came to their end."""
-        return self.counts.accepted + self.counts.rejected
+
+class TrainingProgress(Progress):
+    """Shows a training's newest metrics, and until there are any what it waits for."""
+
+    def __init__(self, name: str, waiting: str) -> None:
+        super().__init__()
+        self._name = name
+        self._text = waiting
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Take the newest metrics of the first worker."""
+        if "step" in metrics:
+            shown = [f"{name} {metrics[name]:.4g}" for name in TRAINING_METRICS if name in metrics]
+            self._text = " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])
+        self.update()
+
+    def lines(self) -> list[str]:
+        """Return one line."""
+        return [f"{self._name}: {self._text}"]
 
 
-def format_cost(counts: Counts, input_price: float, output_price: float) -> float:
-    """Dollars, from dollars per million tokens."""
-    return (counts.prompt_tokens * input_price + counts.output_tokens * output_price) / 1e6
+class TaskProgress(Progress):
+    """Shows how many of a job's tasks are done, and which was the last."""
+
+    def __init__(self, name: str, total: int) -> None:
+        super().__init__()
+        self._name, self._total = name, total
+        self._done, self._last = 0, ""
+
+    def add(self, task: str, failed: bool) -> None:
+        """Count one task as done."""
+        self._done += 1
+        self._last = f" · {task}" + (" failed" if failed else "")
+        self.update()
+
+    def lines(self) -> list[str]:
+        """Return one line."""
+        return [f"{self._name}: {self._done} of {self._total} done{self._last}"]
 
 
 def _clock(seconds: float) -> str:

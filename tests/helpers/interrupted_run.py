@@ -23,7 +23,7 @@ from typing import Any
 
 from speed_ray import cli, pipeline
 from speed_ray.on_ray import pool, train
-from speed_ray.on_ray.progress import Progress
+from speed_ray.on_ray.progress import StagesProgress
 from speed_ray.recipes.schema import Recipe, SimulatedEngine
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import Run
@@ -73,10 +73,10 @@ def stand_in(run: Run, recipe: Recipe, name: str) -> SimulatedEngine:
 def interrupt(moments: Moments) -> None:
     """Put the moments where the pipeline begins to make something, and where it has begun."""
     first(pool, "execute", lambda run, *steps: moments.reached(f"before {steps[0].plan.stage}"))
-    first(Progress, "add", lambda progress, counts: moments.reached(f"inside {next(iter(counts), None)}"))
+    first(StagesProgress, "add", lambda progress, counts: moments.reached(f"inside {next(iter(counts), None)}"))
     first(driver_stage, "publish", lambda artifact, *work: moments.reached(f"before {artifact.name}"))
     first(Artifact, "publish", lambda artifact, plan: moments.reached(f"inside {artifact.name}"))
-    first(train, "fit", moments.training_begins)
+    first(train, "train_on_ray", moments.training_begins)
 
 
 def first(owner: Any, name: str, act: Callable[..., None]) -> None:

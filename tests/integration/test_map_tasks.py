@@ -1,11 +1,12 @@
-"""Pieces shared out among actors: all are tried, and what went wrong is told at the end."""
+"""Independent tasks on a pool of actors: all are tried, and the errors come at the end."""
 
 import os
+import time
 
 import pytest
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.on_ray import map_tasks
+from speed_ray.on_ray.map_tasks import map_tasks
 from speed_ray.on_ray.session import session
 from speed_ray.recipes.schema import Workers
 
@@ -20,7 +21,7 @@ def one_ray():
 def touch(tmp_path):
     """Work that leaves a file of its piece's name, but for some; a function of its own, which Ray sends as it is."""
 
-    def work(name: str) -> None:
+    def work(name: str) -> str:
         if name == "wrong":
             raise UserError("there is no wrong")
         if name == "away":
@@ -29,6 +30,7 @@ def touch(tmp_path):
             (tmp_path / "died").touch()
             os._exit(1)
         (tmp_path / name).touch()
+        return name.upper()
 
     return work
 
@@ -39,7 +41,8 @@ def names(folder):
 
 @pytest.mark.slow
 def test_every_piece_is_done(touch, tmp_path):
-    map_tasks.map_tasks("test", ["a", "b", "c"], touch, Workers(count=2))
+    results = dict(map_tasks("test", ["a", "b", "c"], lambda: touch, Workers(count=2)))
+    assert results == {0: "A", 1: "B", 2: "C"}
     assert names(tmp_path) == ["a", "b", "c"]
 
 
@@ -47,17 +50,26 @@ def test_every_piece_is_done(touch, tmp_path):
 @pytest.mark.parametrize(("bad", "error"), [(["wrong", "away"], UserError), (["away"], Interrupted)])
 def test_what_one_piece_lacks_ends_no_other(touch, tmp_path, bad, error):
     with pytest.raises(error, match="the network is away"):
-        map_tasks.map_tasks("test", [*bad, "a", "b"], touch, Workers())
+        list(map_tasks("test", [*bad, "a", "b"], lambda: touch, Workers()))
     assert names(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.slow
 def test_a_lost_worker_is_made_up_for(touch, tmp_path):
-    map_tasks.map_tasks("test", ["a", "deadly", "b"], touch, Workers(retries=1))
+    list(map_tasks("test", ["a", "deadly", "b"], lambda: touch, Workers(retries=1)))
     assert names(tmp_path) == ["a", "b", "deadly", "died"]
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_always_lost_ends_the_job(touch):
     with pytest.raises(Interrupted, match="a worker was lost"):
-        map_tasks.map_tasks("test", ["always deadly"], touch, Workers(retries=1))
+        list(map_tasks("test", ["always deadly"], lambda: touch, Workers(retries=1)))
+
+
+@pytest.mark.slow
+def test_each_actor_loads_once_what_it_needs():
+    def load():
+        process = f"{os.getpid()} {time.monotonic_ns()}"
+        return lambda task: process
+
+    assert len(set(dict(map_tasks("test", range(8), load, Workers(count=2))).values())) <= 2
