@@ -238,7 +238,7 @@ def head(
     """Begin a Ray cluster on this machine, behind a token, until Ctrl-C."""
     from speed_ray.on_ray import cluster
 
-    cluster.head(port, dashboard_port, cluster.Node(cpus, gpus, labels, temp_dir, tuple(options or ())))
+    cluster.head(port, dashboard_port, cluster.node_options(cpus, gpus, labels, temp_dir, options))
 
 
 @app.command()
@@ -253,7 +253,7 @@ def join(
     """Bring this machine into a Ray cluster until Ctrl-C."""
     from speed_ray.on_ray import cluster
 
-    cluster.join(address, cluster.Node(cpus, gpus, labels, temp_dir, tuple(options or ())))
+    cluster.join(address, cluster.node_options(cpus, gpus, labels, temp_dir, options))
 
 
 @app.command()
