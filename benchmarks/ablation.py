@@ -13,7 +13,6 @@ is that of the mean over seeds: how good the junior is varies more from seed to 
 import statistics
 import tempfile
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from speed_ray import pipeline, recipes
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.recipes.schema import EngineConfig, Recipe
-from speed_ray.stages import revise, synthesize
+from speed_ray.stages.revise import Revise
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Plan
 from speed_ray.storage.trained_models import generator_with_trained_weights
@@ -53,12 +53,12 @@ def measure(folder: Path, seed: int, examples: int) -> dict[str, float]:
 
 def _steps(run: Run, recipe: Recipe, name: str, engine: EngineConfig, artifacts: dict[str, str]) -> list[Step]:
     """One model's examples and, for a model that was trained, their revisions by the run's revisor."""
-    written = _named(synthesize.plan(run, recipe, engine), name, artifacts)
-    steps = [Step(written, partial(synthesize.stage, recipe, engine))]
+    written = _named(Synthesize(recipe, engine).plan(run), name, artifacts)
+    steps = [Step(written, Synthesize(recipe, engine))]
     if name in ("junior", "senior"):
         revisor = generator_with_trained_weights(run, recipe, "revisor")
-        plan = replace(revise.plan(written, recipe, revisor), input=written.stage)
-        steps.append(Step(_named(plan, f"{name} + revisor", artifacts), partial(revise.stage, recipe, revisor)))
+        plan = Revise(recipe, revisor).plan(run, written)
+        steps.append(Step(_named(plan, f"{name} + revisor", artifacts), Revise(recipe, revisor)))
     return steps
 
 

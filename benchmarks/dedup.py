@@ -107,7 +107,7 @@ def ours(uri: str) -> dict[str, Any]:
     """Curate; this process does nothing else, so that its peak of memory is that of curating."""
     run = Run(uri)
     started = time.perf_counter()
-    artifact = curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", OVERRIDES)))
+    artifact = curate.publish_curated(run, curate.prepare_curation(run, recipes.load_recipe("miniature", OVERRIDES)))
     seconds = time.perf_counter() - started
     peak = report.peak()  # before the ids, of which there are many
     kept = {row["id"] for row in artifact.records()}

@@ -6,7 +6,6 @@ what is rejected in a pair is the draft of another task of its kind: neither cha
 
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from speed_ray import pipeline, recipes
@@ -15,7 +14,7 @@ from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.session import session
 from speed_ray.records import VERDICT, Row
-from speed_ray.stages import draft
+from speed_ray.stages.draft import Draft
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import DRAFTS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
@@ -37,7 +36,7 @@ def with_drafts(folder: Path, overrides: list[str]) -> Run:
     recipe = recipes.load_recipe("miniature", overrides)
     with session():
         run = with_tasks(folder, overrides)
-        pool.execute(run, Step(draft.plan(run, recipe), partial(draft.stage, recipe)))
+        pool.execute(run, Step(Draft(recipe).plan(run), Draft(recipe)))
     return run
 
 

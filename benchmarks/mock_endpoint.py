@@ -146,8 +146,8 @@ def completion(request: dict[str, Any], prompt: str, tokens: int) -> bytes:
     """Answer as an endpoint does; the same prompt and seed give the same text."""
     rng = random.Random(zlib.crc32(prompt.encode()) ^ request.get("seed", 0))
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
-    facts = {"slots": slots(prompt)}
-    texts = [fake_reply(schema, rng, facts) for _ in range(request.get("n", 1))]
+    context = {"slots": slots(prompt)}
+    texts = [fake_reply(schema, rng, context) for _ in range(request.get("n", 1))]
     choices = [
         {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         for index, text in enumerate(texts)

@@ -12,7 +12,6 @@ schema, and a row whose example was not fit is not asked again for a revision.
 import shutil
 import statistics
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from speed_ray import recipes
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.recipes.schema import Recipe
-from speed_ray.stages import revise, synthesize
+from speed_ray.stages.revise import Revise
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
 
@@ -68,10 +68,10 @@ def steps(run: Run, recipe: Recipe, apart: bool) -> tuple[Step, Step]:
     )
     if apart:
         revisor = revisor.model_copy(update={"args": {**revisor.args, "seed": 1}})
-    examples = synthesize.plan(run, recipe, senior)
+    examples = Synthesize(recipe, senior).plan(run)
     return (
-        Step(examples, partial(synthesize.stage, recipe, senior)),
-        Step(revise.plan(examples, recipe, revisor), partial(revise.stage, recipe, revisor)),
+        Step(examples, Synthesize(recipe, senior)),
+        Step(Revise(recipe, revisor).plan(run, examples), Revise(recipe, revisor)),
     )
 
 

@@ -1,104 +1,121 @@
-"""The front page: each job as a paragraph that reads like the paper (SPEED, section 3)."""
+"""Define the jobs in order, each a paragraph that reads like the paper (SPEED, section 3)."""
 
 from collections.abc import Callable
-from functools import partial
-from types import ModuleType
 
 from rich.console import Console
 
 from speed_ray.errors import UserError, nearest
-from speed_ray.executor import preflight
-from speed_ray.on_ray import map_tasks, pool, train
+from speed_ray.executor.preflight import check_recipe
+from speed_ray.executor.stage import Stage
+from speed_ray.on_ray import map_tasks, pool
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipes.schema import EngineConfig, Evaluate, Recipe
-from speed_ray.stages import brainstorm as brainstorming
-from speed_ray.stages import critique, draft, judge, pair_revisions, propose, revise, select_tasks, self_revise, topics
-from speed_ray.stages import curate as curation
-from speed_ray.stages import synthesize as synthesis
+from speed_ray.on_ray.train import train_on_ray
+from speed_ray.recipes.schema import Evaluate, Recipe
+from speed_ray.stages.brainstorm import Brainstorm
+from speed_ray.stages.critique import Critique
+from speed_ray.stages.curate import prepare_curation, publish_curated
+from speed_ray.stages.draft import Draft
+from speed_ray.stages.judge import Judge
+from speed_ray.stages.pair_revisions import pair_revisions
+from speed_ray.stages.propose import Propose
+from speed_ray.stages.revise import Revise
+from speed_ray.stages.select_tasks import select_tasks
+from speed_ray.stages.self_revise import SelfRevise
+from speed_ray.stages.synthesize import Synthesize
+from speed_ray.stages.topics import collect_topics, read_topics
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
-from speed_ray.training import plan as trainings
-from speed_ray.training.plan import JUNIOR, REVISOR, REVISOR_SFT
+from speed_ray.training.plan import (
+    JUNIOR,
+    REVISOR,
+    REVISOR_SFT,
+    data_identity,
+    plan_embedder,
+    plan_junior,
+    plan_revisor,
+    plan_senior,
+)
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
-    """Topics are truncated; a teacher proposes tasks for each topic and kind; the few that differ are kept."""
-    listed = topics.read_topics(recipe.topics.source, recipe.topics.limit)
-    preflight.check_recipe(recipe, synthesis.shortest(recipe))
+    """Truncate the topics; the teacher proposes tasks for each topic and kind; keep the few that differ."""
+    topics = read_topics(recipe.topics.source, recipe.topics.limit)
+    check_recipe(recipe, Synthesize(recipe).shortest_requests())
     run.freeze(recipe)
-    topics.collect_topics(run, listed)
-    _ask(run, brainstorming, recipe)
-    select_tasks.select_tasks(run, recipe)
+    collect_topics(run, topics)
+    _run_stage(run, Brainstorm(recipe))
+    select_tasks(run, recipe)
 
 
 def align_junior(run: Run, recipe: Recipe) -> None:
-    """The teacher writes examples of some tasks; from these the unaligned base learns to be the junior generator."""
-    draft.plan(run, recipe)  # says that there are no tasks, before minutes go into fetching or making the base
-    training = trainings.plan_junior(run, recipe)
-    if recipe.synthesize.generator == "senior":  # what does not fit together is said before the teacher is paid
-        trainings.plan_senior(run, recipe)
+    """The teacher writes examples of some tasks; on these the unaligned base is fine-tuned to the junior generator."""
+    draft = Draft(recipe)
+    draft.plan(run)  # where there are no tasks this fails, before minutes go into fetching or making the base
+    training = plan_junior(run, recipe)
+    if recipe.synthesize.generator == "senior":  # settings that do not fit together fail before the teacher is paid
+        plan_senior(run, recipe)
     if recipe.synthesize.revise:
-        trainings.plan_revisor(run, recipe)
-    _ask(run, draft, recipe)
-    train.train_on_ray(training)
+        plan_revisor(run, recipe)
+    _run_stage(run, draft)
+    train_on_ray(training)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
-    """The junior lists candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
-    junior, training = generator_with_trained_weights(run, recipe, JUNIOR), trainings.plan_senior(run, recipe)
-    _ask(run, propose, recipe, junior)
-    _ask(run, judge, recipe)
-    train.train_on_ray(training)
+    """The junior writes candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
+    junior, training = generator_with_trained_weights(run, recipe, JUNIOR), plan_senior(run, recipe)
+    _run_stage(run, Propose(recipe, junior))
+    _run_stage(run, Judge(recipe))
+    train_on_ray(training)
 
 
 def align_revisor(run: Run, recipe: Recipe) -> None:
-    """The teacher betters the junior's candidates; from that the unaligned base learns to revise, and then by DPO.
+    """The teacher revises the junior's candidates; on these the unaligned base is fine-tuned to revise, then by DPO.
 
     The paper stops after SFT (`revisor.dpo: false`); here the revisor also learns to prefer the teacher's revision to
-    its own, and may begin as the junior, which can write already (`revisor.start`).
+    its own, and may start from the junior, which can write already (`revisor.start`).
     """
     junior = generator_with_trained_weights(run, recipe, JUNIOR)
-    supervised, *preferring = trainings.plan_revisor(run, recipe)
-    _ask(run, propose, recipe, junior)
-    _ask(run, critique, recipe)
-    train.train_on_ray(supervised)
-    if preferring:
-        _ask(run, self_revise, recipe, generator_with_trained_weights(run, recipe, REVISOR_SFT))
-        pair_revisions.pair_revisions(run, recipe)
-        train.train_on_ray(preferring[0])
+    sft, *dpo = plan_revisor(run, recipe)
+    _run_stage(run, Propose(recipe, junior))
+    _run_stage(run, Critique(recipe))
+    train_on_ray(sft)
+    if dpo:
+        _run_stage(run, SelfRevise(recipe, generator_with_trained_weights(run, recipe, REVISOR_SFT)))
+        pair_revisions(run, recipe)
+        train_on_ray(dpo[0])
 
 
 def synthesize(run: Run, recipe: Recipe) -> None:
-    """A small generator writes one example for every planned prompt, and a revisor goes over each of them once."""
+    """The generator writes one example for every planned prompt, and the revisor revises each of them once."""
     name = recipe.synthesize.generator
-    writer = recipe.generator if name == "base" else generator_with_trained_weights(run, recipe, name)
-    examples = synthesis.plan(run, recipe, writer)
-    steps = [Step(examples, partial(synthesis.stage, recipe, writer))]
+    generator = recipe.generator if name == "base" else generator_with_trained_weights(run, recipe, name)
+    writing = Synthesize(recipe, generator)
+    steps = [Step(writing.plan(run), writing)]
     if recipe.synthesize.revise:
-        revisor = generator_with_trained_weights(run, recipe, REVISOR)
-        steps.append(Step(revise.plan(examples, recipe, revisor), partial(revise.stage, recipe, revisor)))
+        revising = Revise(recipe, generator_with_trained_weights(run, recipe, REVISOR))
+        steps.append(Step(revising.plan(run, steps[0].plan), revising))
     run.freeze(recipe)
     pool.execute(run, *steps)
 
 
 def curate(run: Run, recipe: Recipe) -> None:
-    """What repeats, leaks or misleads is turned away, some tasks are held out, and the rest is to be learnt from."""
-    prepared = curation.prepare(run, recipe)
+    """Reject examples that repeat, leak or mislead, hold some tasks out, and keep the rest for training."""
+    prepared = prepare_curation(run, recipe)
     run.freeze(recipe)
-    curation.publish(run, prepared)
+    publish_curated(run, prepared)
 
 
 def train_embedder(run: Run, recipe: Recipe) -> None:
-    """The embedder learns from the examples, each query against its positive, its hard negatives and all others'."""
-    training = trainings.plan_embedder(run, recipe)
-    trainings.data_identity(training)  # says so where there is nothing to learn from yet
+    """Train the embedder: each query against its positive, its hard negatives and those of the whole batch."""
+    training = plan_embedder(run, recipe)
+    data_identity(training)  # fails where there is nothing to train on yet
     run.freeze(recipe)
-    train.train_on_ray(training)
+    train_on_ray(training)
 
 
 def evaluate(run: Run, recipe: Recipe) -> None:
-    """The embedder is scored on every set, beside the model that its training began with, and beside BM25."""
-    from speed_ray.evaluation import eval_models, results, scoring  # with what no other job needs: an extra, `train`
+    """Score the embedder on every evaluation set, beside the model that its training started from and BM25."""
+    from speed_ray.evaluation import eval_models, results, scoring  # needs packages of the extra `train`
 
     scored, tasks = eval_models.models_of(run, recipe), scoring.all_tasks(recipe.evaluate)
     workers = recipe.evaluate.workers
@@ -117,7 +134,7 @@ JOBS = {job.__name__: job for job in ORDER}
 
 
 def needed(recipe: Recipe) -> list[str]:
-    """The jobs that a recipe is for, by name, in order: up to its examples, or to its embedder where it has one."""
+    """List the jobs that a recipe needs, in order: up to its examples, or to its embedder where it has one."""
     wanted = recipe.synthesize
     jobs = {
         "brainstorm": True,
@@ -133,9 +150,9 @@ def needed(recipe: Recipe) -> list[str]:
 
 
 def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
-    """All jobs that a recipe needs, in order, up to one of them; each skips what is finished.
+    """Return all jobs that a recipe needs, in order, up to one of them; each skips what is finished.
 
-    Raises UserError for a job that there is not, or that this recipe has no need of.
+    Raises UserError for an unknown job, or one that this recipe does not need.
     """
     jobs = needed(recipe)
     if last not in jobs:
@@ -144,11 +161,8 @@ def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
     return [JOBS[name] for name in jobs[: jobs.index(last) + 1]]
 
 
-def _ask(run: Run, stage: ModuleType, recipe: Recipe, *engine: EngineConfig) -> None:
-    """Work off one stage, by the recipe's teacher or by the engine that is named.
-
-    A run is begun, or found to be the recipe's, once the stage can be planned: what is refused leaves nothing behind.
-    """
-    plan = stage.plan(run, recipe, *engine)
-    run.freeze(recipe)
-    pool.execute(run, Step(plan, partial(stage.stage, recipe, *engine)))
+def _run_stage(run: Run, stage: Stage) -> None:
+    """Execute one stage. The recipe is frozen once the stage can be planned: a refusal leaves nothing behind."""
+    step = Step(stage.plan(run), stage)
+    run.freeze(stage.recipe)
+    pool.execute(run, step)

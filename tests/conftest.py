@@ -27,7 +27,9 @@ from speed_ray.engines.budget import Usage
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.schema import Recipe
-from speed_ray.stages import brainstorm, select_tasks, synthesize, topics
+from speed_ray.stages import select_tasks, topics
+from speed_ray.stages.brainstorm import Brainstorm
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import Inputs
 from speed_ray.storage.run import EXAMPLES, PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shards import Artifact, Plan
@@ -92,20 +94,20 @@ class Job:
         run, recipe = self.run, self.recipe
         run.freeze(recipe)
         topics.collect_topics(run, topics.read_topics(recipe.topics.source))
-        self.make(brainstorm.plan(run, recipe), brainstorm.stage(recipe))
+        self.make(Brainstorm(recipe))
         select_tasks.select_tasks(run, recipe)
         return self
 
-    def make(self, plan: Plan, stage: Stage) -> None:
+    def make(self, stage: Stage) -> None:
         """Finish a stage without Ray."""
-        artifact = self.run.artifact(plan.stage)
+        plan, artifact = stage.plan(self.run), self.run.artifact(stage.name)
         work(self.run, artifact, plan, stage)
         assert artifact.publish(plan)
 
     def half_done(self, shards: int) -> "Job":
         """Leave what a driver that was stopped after so many commits leaves."""
         run, recipe = self.run, self.recipe
-        work(run, run.artifact(EXAMPLES), synthesize.plan(run, recipe), synthesize.stage(recipe), shards)
+        work(run, run.artifact(EXAMPLES), Synthesize(recipe).plan(run), Synthesize(recipe), shards)
         return self
 
     def synthesize(self) -> None:

@@ -1,17 +1,34 @@
 """Define the engine protocol: async requests in, replies out, many at once."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+class PromptContext(TypedDict, total=False):
+    """The values that a prompt was rendered from. Which of them there are depends on the stage."""
+
+    stage: str
+    kind: str
+    topic: str
+    task: str
+    slots: dict[str, Any]
+    language: str
+    ask: int  # how many tasks a brainstorm prompt asks for
+    fields: dict[str, str]  # of the example that is to be revised
+    example: str  # the same as JSON text
+    candidates: list[dict[str, str]]  # in the order in which a judge is shown them
+    order: list[int]  # of each shown candidate, its index in the list before it was shuffled
 
 
 @dataclass(frozen=True)
 class Request:
     """Holds one prompt with all settings that determine its reply.
 
-    `facts` is what the prompt was rendered from (stage, kind, topic, task, slots): a scripted engine answers from it,
-    a real model never sees it. `schema` is a JSON schema that the reply must follow; `adapter` names a LoRA.
+    `context` holds the values that the prompt was rendered from: a stage parses the reply by them and a scripted
+    engine answers from them; a real model never sees them. `schema` is a JSON schema that the reply must follow;
+    `adapter` names a LoRA.
     """
 
     row_id: str
@@ -23,7 +40,7 @@ class Request:
     seed: int = 0
     schema: dict[str, Any] | None = None
     adapter: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    context: PromptContext = field(default_factory=PromptContext)
 
 
 @dataclass(frozen=True)

@@ -39,29 +39,29 @@ _TYPICAL = 12  # words of a text whose slots ask for nothing else
 _MOST = 120  # words; the checks call a text of 100 long, whatever was wanted
 
 
-def fake_reply(schema: dict[str, Any] | None, rng: random.Random, facts: Mapping[str, Any]) -> str:
+def fake_reply(schema: dict[str, Any] | None, rng: random.Random, context: Mapping[str, Any]) -> str:
     """Write a reply that follows `schema`, or plain words without one. The same state of `rng` gives the same text."""
     if schema is None:
         return _text(rng, _TYPICAL)
-    return orjson.dumps(_value(schema, "", rng, facts)).decode()
+    return orjson.dumps(_value(schema, "", rng, context)).decode()
 
 
-def _value(schema: Mapping[str, Any], name: str, rng: random.Random, facts: Mapping[str, Any]) -> Any:
+def _value(schema: Mapping[str, Any], name: str, rng: random.Random, context: Mapping[str, Any]) -> Any:
     """Generate one value of a schema, of the subset of JSON schema that our stages use."""
     if "enum" in schema:
         return rng.choice(schema["enum"])
     kind = schema.get("type", "string")
     if kind == "object":
-        invented = {key: _value(below, key, rng, facts) for key, below in schema.get("properties", {}).items()}
+        invented = {key: _value(below, key, rng, context) for key, below in schema.get("properties", {}).items()}
         return invented | _two_places(schema, rng) if {"best", "worst"} <= invented.keys() else invented
     if kind == "array":
-        count = min(facts.get("ask", 3), schema.get("maxItems", 1000))
-        return [_value(schema.get("items", {}), name, rng, facts) for _ in range(count)]
+        count = min(context.get("ask", 3), schema.get("maxItems", 1000))
+        return [_value(schema.get("items", {}), name, rng, context) for _ in range(count)]
     if kind in ("integer", "number"):
         return rng.randint(schema.get("minimum", 1), schema.get("maximum", 5))
     if kind == "boolean":
         return rng.random() < 0.5
-    return _string(name, rng, facts)
+    return _string(name, rng, context)
 
 
 def _two_places(schema: Mapping[str, Any], rng: random.Random) -> dict[str, int]:
@@ -70,12 +70,12 @@ def _two_places(schema: Mapping[str, Any], rng: random.Random) -> dict[str, int]
     return {"best": best, "worst": worst}
 
 
-def _string(name: str, rng: random.Random, facts: Mapping[str, Any]) -> str:
+def _string(name: str, rng: random.Random, context: Mapping[str, Any]) -> str:
     if name == "tasks":
-        return f"{rng.choice(_VERBS.split())} what the {_text(rng, 6).lower()} say about {facts.get('topic', 'it')}."
+        return f"{rng.choice(_VERBS.split())} what the {_text(rng, 6).lower()} say about {context.get('topic', 'it')}."
     if name in _LABELS:
         return f"{_LABELS[name]} {rng.choice(_LABELLED.split())}"
-    return _text(rng, _words_wanted(name, facts.get("slots", {})))
+    return _text(rng, _words_wanted(name, context.get("slots", {})))
 
 
 def _words_wanted(name: str, slots: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from speed_ray.recipes.schema import ScriptedEngine
 
 
 class ScriptedTeacher:
-    """Answers from `Request.facts` and `Request.seed`; sample i of n is drawn from seed + i. Tokens are words here."""
+    """Answer from `Request.context` and `Request.seed`; sample i of n is drawn from seed + i. Tokens are words."""
 
     paid = False
 
@@ -22,7 +22,7 @@ class ScriptedTeacher:
     async def generate(self, request: Request) -> Reply:
         """Write n samples."""
         began = time.perf_counter()
-        texts = [teacher.answer(request.facts, request.seed + sample) for sample in range(request.n)]
+        texts = [teacher.answer(request.context, request.seed + sample) for sample in range(request.n)]
         samples = [Sample(text, finish_reason="stop", output_tokens=len(text.split())) for text in texts]
         prompt_tokens = sum(len(message["content"].split()) for message in request.messages)
         return Reply(samples, prompt_tokens, time.perf_counter() - began)

@@ -136,7 +136,7 @@ class Simulated:
 
     def _samples(self, request: Request, output_tokens: int, malformed: bool) -> list[Sample]:
         rng = random.Random(request.seed)
-        texts = [fake_reply(request.schema, rng, request.facts) for _ in range(request.n)]
+        texts = [fake_reply(request.schema, rng, request.context) for _ in range(request.n)]
         if not malformed:
             return [Sample(text, "stop", output_tokens) for text in texts]
         if rng.random() < 0.5:

@@ -96,13 +96,13 @@ def _request(recipe: Recipe, pair: tuple[Row, Row]) -> Request:
     rng = random.Random(seed_of(recipe.seed, row["id"], "against"))
     order = rng.sample((0, 1), 2)
     shown = [from_columns(kind, pair[place]) for place in order]
-    facts = prompt_context("judge", kind, topic, task, slots, language)
+    context = prompt_context("judge", kind, topic, task, slots, language)
     return Request(
         row_id=row["id"],
         messages=Prompts(recipe.prompts).judge(kind, slots, topic, task, language, list(map(to_json, shown)), rng),
         **recipe.judge.sampling.model_dump(),
         schema=verdict_schema(len(shown)),
-        facts={**facts, "candidates": shown, "order": order},
+        context={**context, "candidates": shown, "order": order},
     )
 
 
@@ -132,4 +132,4 @@ def _won(request: Request, reply: Reply | None) -> bool | None:
         best, _, _ = parse_verdict(reply.samples[0].text if reply else "", 2)
     except Rejected:
         return None
-    return bool(request.facts["order"][best - 1] == 0)
+    return bool(request.context["order"][best - 1] == 0)

@@ -8,8 +8,7 @@ from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.schema import OpenAIEngine, Recipe, VllmEngine
-from speed_ray.recipes.schema import StageSettings as StageConfig
+from speed_ray.recipes.schema import OpenAIEngine, Recipe, StageSettings, VllmEngine
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES
 
@@ -58,7 +57,7 @@ def _checked_folder(config: VllmEngine, role: str) -> Path | None:
 
 
 def _check_window(
-    config: VllmEngine, folder: Path, role: str, name: str, settings: StageConfig, requests: Iterable[Request]
+    config: VllmEngine, folder: Path, role: str, name: str, settings: StageSettings, requests: Iterable[Request]
 ) -> None:
     window, texts = config.args.get("max_model_len"), [_text(request) for request in requests]
     if not window or not texts:

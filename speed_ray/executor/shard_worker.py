@@ -65,10 +65,10 @@ class Worker:
     async def _answer(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
         request = self.stage.request(row)
         if request is None:
-            return self._unasked(row)
+            return self._finish_without_model(row)
         outcome = Outcome()
         for trial in range(self.stage.settings.retries + 1):
-            seed = seed_of(self.stage.seed, row.row_id, f"trial {trial}")
+            seed = seed_of(self.stage.recipe.seed, row.row_id, f"trial {trial}")
             request = replace(request, seed=seed, adapter=request.adapter or self.adapter)
             try:
                 reply = known.get((row.row_id, trial))
@@ -77,27 +77,27 @@ class Worker:
                     if journal:
                         await journal.add(row.row_id, trial, reply)
             except PromptTooLong as error:
-                self._give_up(outcome, row, Rejected("prompt_too_long", str(error)), "")
+                self._finish_without_reply(outcome, row, Rejected("prompt_too_long", str(error)), "")
                 return outcome
             outcome.replies += self._replies(request, reply, trial)
             try:
                 outcome.records, outcome.reject = self.stage.parse(row, request, reply), None
                 return outcome
             except Rejected as rejected:
-                self._give_up(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
+                self._finish_without_reply(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
         return outcome
 
-    def _unasked(self, row: PlannedRow) -> Outcome:
+    def _finish_without_model(self, row: PlannedRow) -> Outcome:
         try:
-            return Outcome(records=self.stage.parse(row, None, None))
+            return Outcome(records=self.stage.without_model(row))
         except Rejected as rejected:
             return Outcome(reject=self._reject(row, rejected, ""))
 
-    def _give_up(self, outcome: Outcome, row: PlannedRow, rejected: Rejected, text: str) -> None:
-        """End a row without a fit reply, for now or for good: as it was, where the stage keeps rows, else a reject."""
-        if self.stage.keep:
-            outcome.records = self.stage.keep(row, rejected)
-        else:
+    def _finish_without_reply(self, outcome: Outcome, row: PlannedRow, rejected: Rejected, text: str) -> None:
+        """Set the outcome of a row whose replies so far are unfit: the stage's fallback records, or a reject."""
+        try:
+            outcome.records = self.stage.fallback(row, rejected)
+        except Rejected:
             outcome.reject = self._reject(row, rejected, text)
 
     def _replies(self, request: Request, reply: Reply, trial: int) -> list[Row]:
@@ -135,7 +135,7 @@ class Worker:
         records = [record for outcome in outcomes for record in outcome.records]
         rejects = [outcome.reject for outcome in outcomes if outcome.reject]
         attempt.write(REPLIES, replies, REPLY)
-        attempt.write(RECORDS, records, self.stage.record)
+        attempt.write(RECORDS, records, self.stage.record_schema)
         attempt.write(REJECTS, rejects, REJECT)
         calls = sum(reply["sample"] == 0 for reply in replies)
         asked = sum(bool(outcome.replies) for outcome in outcomes)

@@ -1,7 +1,7 @@
 """Script the teacher of the miniature world, in every role that a proprietary model has in SPEED.
 
-It answers from a request's facts and seed, never from its messages: the same facts and seed, the same reply. It writes
-the best examples that the world knows (truth about 1), in English whatever language is wanted. A topic from outside
+It answers from a request's context and seed, never from its messages: the same both, the same reply. It writes the
+best examples that the world knows (truth about 1), in English whatever language is wanted. A topic from outside
 the world is told with general words and its own name. It judges by `truth.score` alone.
 """
 
@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from speed_ray import kinds
+from speed_ray.engines.base import PromptContext
 from speed_ray.kinds.kind import Fields, Slots
 from speed_ray.miniature import grammar, truth, world
 from speed_ray.miniature.grammar import Thought, mix, say, think, used
 from speed_ray.miniature.world import Concept, Side, Topic
 from speed_ray.text import rules
-
-Facts = dict[str, Any]
 
 MOST_THOUGHTS = 10  # of one query
 TRIES = 8  # of a revision
@@ -71,75 +70,77 @@ class ScriptedDraft:
     negative: str
 
 
-def answer(facts: Facts, seed: int) -> str:
-    """Reply to one prompt as its stage wants it, from its facts (stage, kind, topic, ...) and seed, as JSON text."""
+def answer(context: PromptContext, seed: int) -> str:
+    """Reply to one prompt as its stage wants it, from its context (stage, kind, topic, ...) and seed, as JSON text."""
     rng = random.Random(seed)
-    parts: dict[str, Callable[[Facts, random.Random], dict[str, Any]]] = {
+    parts: dict[str, Callable[[PromptContext, random.Random], dict[str, Any]]] = {
         "brainstorm": brainstorm,
         "draft": write_example,
         "propose": write_example,
         "synthesize": write_example,
         "judge": judge,
         "critique": critique,
-        "revise": lambda facts, rng: critique(facts, rng)["revision"],
+        "revise": lambda context, rng: critique(context, rng)["revision"],
     }
-    return json.dumps(parts[facts["stage"]](facts, rng), ensure_ascii=False)
+    return json.dumps(parts[context["stage"]](context, rng), ensure_ascii=False)
 
 
-def brainstorm(facts: Facts, rng: random.Random) -> dict[str, Any]:
+def brainstorm(context: PromptContext, rng: random.Random) -> dict[str, Any]:
     """Return {"tasks": [`ask` sentences]} on the topic, each in a form of its own as far as there are forms."""
-    topic = world.topic(facts["topic"])
-    forms = _TASKS[facts["kind"]]
-    count = facts["ask"]
+    topic = world.topic(context["topic"])
+    forms = _TASKS[context["kind"]]
+    count = context["ask"]
     drawn = [form for _ in range(0, count, len(forms)) for form in rng.sample(forms, len(forms))][:count]
     return {"tasks": [say(form.replace("{name}", topic.name), think(topic, rng), "a") for form in drawn]}
 
 
-def write_example(facts: Facts, rng: random.Random) -> Fields:
+def write_example(context: PromptContext, rng: random.Random) -> Fields:
     """Return one example as the kind's fields."""
-    draft = compose(facts["kind"], world.topic(facts["topic"]), facts["slots"], rng)
-    return _as_fields(facts["kind"], draft)
+    draft = compose(context["kind"], world.topic(context["topic"]), context["slots"], rng)
+    return _as_fields(context["kind"], draft)
 
 
-def judge(facts: Facts, rng: random.Random) -> dict[str, Any]:
+def judge(context: PromptContext, rng: random.Random) -> dict[str, Any]:
     """Return {"best": number, "worst": number, "reason": sentence} of `candidates` counted from 1, by their truth.
 
     Of two that are as true their texts decide, never the place.
     """
-    scores = [score(facts, fields) for fields in facts["candidates"]]
-    ranks = [(each, *fields.values()) for each, fields in zip(scores, facts["candidates"], strict=True)]
+    scores = [score(context, fields) for fields in context["candidates"]]
+    ranks = [(each, *fields.values()) for each, fields in zip(scores, context["candidates"], strict=True)]
     best = max(range(len(ranks)), key=ranks.__getitem__)
     worst = min(range(len(ranks)), key=ranks.__getitem__)
     reason = f"Candidate {best + 1} is true to {scores[best]:.2f} of 1, candidate {worst + 1} to {scores[worst]:.2f}."
     return {"best": best + 1, "worst": worst + 1, "reason": reason}
 
 
-def critique(facts: Facts, rng: random.Random) -> dict[str, Any]:
+def critique(context: PromptContext, rng: random.Random) -> dict[str, Any]:
     """Return remarks on relevance, completeness and accuracy of `fields`, and a revision that is at least as true.
 
     The revision keeps the query where a good example can be made of it; otherwise that is new too.
     """
-    kind, topic, fields = kinds.load_kind(facts["kind"]), world.topic(facts["topic"]), facts["fields"]
+    kind, topic, fields = kinds.load_kind(context["kind"]), world.topic(context["topic"]), context["fields"]
     query, positive = fields[kind.query], fields[kind.positive]
     thoughts = _thoughts(query, topic, rng)
-    rewritten = [_as_fields(kind.name, compose(kind.name, topic, facts["slots"], rng, thoughts)) for _ in range(TRIES)]
+    rewritten = [
+        _as_fields(kind.name, compose(kind.name, topic, context["slots"], rng, thoughts)) for _ in range(TRIES)
+    ]
     answered = [{**candidate, kind.query: query} for candidate in rewritten]
-    best = max([fields, *answered], key=lambda candidate: score(facts, candidate))
-    if score(facts, best) < GOOD:
-        best = max([best, *rewritten], key=lambda candidate: score(facts, candidate))
+    best = max([fields, *answered], key=lambda candidate: score(context, candidate))
+    if score(context, best) < GOOD:
+        best = max([best, *rewritten], key=lambda candidate: score(context, candidate))
     return {
         "relevance": f"{truth.about(query, topic.path):.0%} of the query is readable and about {topic.name}.",
         "completeness": f"The answer takes up {truth.answers(query, positive, topic.path):.0%} of the query.",
-        "accuracy": f"As a whole the example is true to {score(facts, fields):.2f} of 1.",
+        "accuracy": f"As a whole the example is true to {score(context, fields):.2f} of 1.",
         "revision": best,
     }
 
 
-def score(facts: Facts, fields: Fields) -> float:
+def score(context: PromptContext, fields: Fields) -> float:
     """Return the truth of an example that is given as its kind's fields."""
-    kind = kinds.load_kind(facts["kind"])
+    kind = kinds.load_kind(context["kind"])
     negatives = [fields[kind.negative]] if kind.negative else []
-    return truth.truth_score(kind.name, facts["topic"], fields[kind.query], fields[kind.positive], negatives)
+    return truth.truth_score(kind.name, context["topic"], fields[kind.query], fields[kind.positive], negatives)
 
 
 def compose(kind: str, topic: Topic, slots: Slots, rng: random.Random, given: Sequence[Thought] = ()) -> ScriptedDraft:

@@ -15,7 +15,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,18 +53,10 @@ DONE = -1  # in place of a generation: this step has committed the shard already
 
 @dataclass(frozen=True)
 class Step:
-    """One stage's work. `make_stage` is called anew in every actor, where a stage's functions cannot travel."""
+    """Pair a stage with its plan."""
 
     plan: Plan
-    make_stage: Callable[[], Stage]
-
-    @functools.cached_property
-    def stage(self) -> Stage:
-        """The stage in this process."""
-        return self.make_stage()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "make_stage": self.make_stage}
+    stage: Stage
 
 
 def execute(run: Run, *steps: Step) -> None:

@@ -1,68 +1,55 @@
-"""The teacher lists one-sentence tasks for every topic and kind. Every proposal is kept here; select.py chooses."""
+"""Brainstorm: the teacher lists one-sentence tasks for every topic and kind. select_tasks.py chooses among them."""
 
 import random
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.executor.stage import Stage, stage_identity
+from speed_ray.executor.stage import Stage, artifact_identity
 from speed_ray.prompts.parse import parse_tasks, tasks_schema
-from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TASK, Row, seed_of
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shards import Plan
 
 
-def plan(run: Run, recipe: Recipe) -> Plan:
-    """One prompt for each topic and kind in the mix, in the order of the topics."""
-    topics = run.artifact(TOPICS)
-    decides = stage_identity(recipe, topics, recipe.teacher, recipe.brainstorm)
-    manifest = topics.manifest()
-    assert manifest is not None
-    variants = tuple(sorted(kind for kind, weight in recipe.mix.items() if weight))
-    return Plan(
-        stage=PROPOSED_TASKS,
-        rows=manifest["counts"]["records"] * len(variants),
-        shard_rows=recipe.brainstorm.shard_rows,
-        input=TOPICS,
-        variants=variants,
-        identity={**decides, "ask": recipe.brainstorm.ask},
-    )
+class Brainstorm(Stage):
+    """Topic x kind -> about `brainstorm.ask` proposed tasks."""
 
+    name, key, record_schema = PROPOSED_TASKS, "brainstorm", TASK
 
-def stage(recipe: Recipe) -> Stage:
-    """Topic x kind -> about `ask` proposed tasks."""
-    prompts = Prompts(recipe.prompts)
-    sampling, ask = recipe.brainstorm.sampling, recipe.brainstorm.ask
-    schema = tasks_schema(ask)
+    def plan(self, run: Run) -> Plan:
+        """Plan one prompt for each topic and kind in the mix, in the order of the topics."""
+        settings, topics = self.recipe.brainstorm, run.artifact(TOPICS)
+        identity = self.identity(artifact_identity(topics)) | {"ask": settings.ask}
+        manifest = topics.manifest()
+        assert manifest is not None
+        variants = tuple(sorted(kind for kind, weight in self.recipe.mix.items() if weight))
+        rows = manifest["counts"]["records"] * len(variants)
+        return Plan(self.name, rows, settings.shard_rows, TOPICS, variants, identity=identity)
 
-    def request(row: PlannedRow) -> Request | None:
-        kind = kinds.load_kind(row.variant)
+    def request(self, row: PlannedRow) -> Request | None:
+        """Render the brainstorm prompt; none for a kind whose instruction is fixed."""
+        kind, topic, ask = kinds.load_kind(row.variant), row.parent["topic"], self.recipe.brainstorm.ask
         if kind.instruction is not None:
             return None
-        rng = random.Random(seed_of(recipe.seed, row.row_id, "slots"))
-        language = rng.choices(list(recipe.languages), list(recipe.languages.values()))[0]
-        topic = row.parent["topic"]
-        return Request(
-            row_id=row.row_id,
-            messages=prompts.brainstorm(kind, topic, ask, language, rng),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            schema=schema,
-            facts={"stage": "brainstorm", "kind": kind.name, "topic": topic, "ask": ask, "language": language},
+        rng, languages = random.Random(seed_of(self.recipe.seed, row.row_id, "slots")), self.recipe.languages
+        language = rng.choices(list(languages), list(languages.values()))[0]
+        messages = self.prompts.brainstorm(kind, topic, ask, language, rng)
+        return self.make_request(
+            row.row_id,
+            messages,
+            tasks_schema(ask),
+            {"stage": self.key, "kind": kind.name, "topic": topic, "ask": ask, "language": language},
         )
 
-    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-        if reply is None:
-            fixed = kinds.load_kind(row.variant).instruction
-            return [_task(row, 0, str(fixed), "none")]
-        return [
-            _task(row, i, task, recipe.teacher.model) for i, task in enumerate(parse_tasks(reply.samples[0].text, ask))
-        ]
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        """Parse the reply's list of tasks."""
+        tasks = parse_tasks(reply.samples[0].text, self.recipe.brainstorm.ask)
+        return [_task(row, i, task, self.engine.model) for i, task in enumerate(tasks)]
 
-    return Stage(PROPOSED_TASKS, TASK, "teacher", recipe.teacher, recipe.brainstorm, recipe.seed, request, parse)
+    def without_model(self, row: PlannedRow) -> list[Row]:
+        """Return the kind's fixed instruction as the one task."""
+        return [_task(row, 0, str(kinds.load_kind(row.variant).instruction), "none")]
 
 
 def _task(row: PlannedRow, index: int, task: str, model: str) -> Row:

@@ -1,13 +1,11 @@
-"""The teacher criticises candidates of each list and revises them: what the revisor learns (SPEED, 3.2)."""
+"""Critique: the teacher criticises candidates of each list and revises them, for the revisor's SFT (SPEED, 3.2)."""
 
 import random
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.executor.stage import Stage, plan_per_record
+from speed_ray.executor.stage import Stage
 from speed_ray.prompts.parse import critique_schema, parse_critique
-from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.schema import Recipe
 from speed_ray.records import REVISION, Rejected, Row, seed_of
 from speed_ray.stages.example_request import PROPOSE, from_json, id_columns, prompt_context, sample_slots, to_json
 from speed_ray.storage.planned_rows import PlannedRow
@@ -15,50 +13,47 @@ from speed_ray.storage.run import CANDIDATES, REVISIONS, Run
 from speed_ray.storage.shards import Plan
 
 
-def plan(run: Run, recipe: Recipe) -> Plan:
-    """As many revisions for each list of candidates as the recipe says."""
-    variants = [f"critique {number}" for number in range(recipe.critique.candidates)]
-    return plan_per_record(recipe, run.artifact(CANDIDATES), REVISIONS, variants, recipe.teacher, recipe.critique)
+class Critique(Stage):
+    """Candidates -> remarks on one of them and its revision, with the prompt that the revisor will be asked."""
 
+    name, key, record_schema = REVISIONS, "critique", REVISION
 
-def stage(recipe: Recipe) -> Stage:
-    """Candidates -> remarks on one, and its revision, with the prompt as the revisor will be asked for it.
+    def plan(self, run: Run) -> Plan:
+        """Plan `critique.candidates` revisions for each list of candidates."""
+        variants = [f"critique {number}" for number in range(self.recipe.critique.candidates)]
+        return self.plan_per_record(run.artifact(CANDIDATES), variants)
 
-    A row's variant tells which: the first is any of the list, the second any of the others, and so on.
-    """
-    prompts = Prompts(recipe.prompts)
-    sampling = recipe.critique.sampling.model_dump()
-
-    def request(row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow) -> Request | None:
+        """Render the critique prompt for a random candidate, each variant another; none where the list is shorter."""
         candidates, number = row.parent["candidates"], int(row.variant.split()[-1])
         if number >= len(candidates):
             return None
-        drawn = random.Random(seed_of(recipe.seed, row.parent["id"], "candidates"))
-        example = drawn.sample(candidates, len(candidates))[number]
+        shuffled = random.Random(seed_of(self.recipe.seed, row.parent["id"], "candidates"))
+        example = shuffled.sample(candidates, len(candidates))[number]
         kind, topic, task = kinds.load_kind(row.parent["kind"]), row.parent["topic"], row.parent["task"]
-        slots, language, _ = sample_slots(recipe, kind, row.parent["row_id"], PROPOSE)
-        rng = random.Random(seed_of(recipe.seed, row.row_id, "critique"))
-        facts = prompt_context("critique", kind, topic, task, slots, language)
-        return Request(
-            row_id=row.row_id,
-            messages=prompts.critique(kind, slots, topic, task, language, example, rng),
-            **sampling,
-            schema=critique_schema(kind),
-            facts={**facts, "example": example, "fields": from_json(example)},
-        )
+        slots, language, _ = sample_slots(self.recipe, kind, row.parent["row_id"], PROPOSE)
+        rng = random.Random(seed_of(self.recipe.seed, row.row_id, "critique"))
+        messages = self.prompts.critique(kind, slots, topic, task, language, example, rng)
+        context = prompt_context(self.key, kind, topic, task, slots, language)
+        context |= {"example": example, "fields": from_json(example)}
+        return self.make_request(row.row_id, messages, critique_schema(kind), context)
 
-    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-        if request is None or reply is None:
-            raise Rejected("no_candidate", "the list has fewer candidates than are to be criticised")
-        facts, kind = request.facts, kinds.load_kind(row.parent["kind"])
-        remarks, revision = parse_critique(reply.samples[0].text, kind, facts["slots"], facts["language"])
-        example, topic, task = facts["example"], row.parent["topic"], row.parent["task"]
-        lesson = {
-            "messages": prompts.revise(kind, topic, task, facts["language"], example),
-            "example": example,
-            "reply": to_json(revision),
-            "model": recipe.teacher.model,
-        }
-        return [{**id_columns(row), **lesson, **remarks}]
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        """Parse remarks and revision, and pair the revision with the revisor's prompt."""
+        context, kind = request.context, kinds.load_kind(row.parent["kind"])
+        remarks, revision = parse_critique(reply.samples[0].text, kind, context["slots"], context["language"])
+        example, topic, task = context["example"], row.parent["topic"], row.parent["task"]
+        return [
+            {
+                **id_columns(row),
+                "messages": self.prompts.revise(kind, topic, task, context["language"], example),
+                "example": example,
+                "reply": to_json(revision),
+                **remarks,
+                "model": self.engine.model,
+            }
+        ]
 
-    return Stage(REVISIONS, REVISION, "teacher", recipe.teacher, recipe.critique, recipe.seed, request, parse)
+    def without_model(self, row: PlannedRow) -> list[Row]:
+        """Reject the variant of a list that has fewer candidates."""
+        raise Rejected("no_candidate", "the list has fewer candidates than are to be criticised")

@@ -19,7 +19,7 @@ from speed_ray.curation import contamination, judgement, negatives, quotas, refe
 from speed_ray.curation.near_duplicates import Flags, MinHashIndex
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
-from speed_ray.executor import stage
+from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Curate, Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row
 from speed_ray.stages import driver_stage
@@ -46,13 +46,13 @@ class Prepared:
     plan: Plan
 
 
-def prepare(run: Run, recipe: Recipe) -> Prepared:
+def prepare_curation(run: Run, recipe: Recipe) -> Prepared:
     """Raise UserError where the input is not finished or holds nothing, or a rule names what is not there."""
     source, decided = run.artifact(finished_examples(recipe)), rules(recipe)
     return Prepared(source, decided, plan(source, decided))
 
 
-def publish(run: Run, prepared: Prepared) -> Artifact:
+def publish_curated(run: Run, prepared: Prepared) -> Artifact:
     """Publish the examples that are learnt from."""
     artifact = run.artifact(CURATED_EXAMPLES)
     driver_stage.publish_rows(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
@@ -69,14 +69,12 @@ def plan(source: Artifact, rules: Rules) -> Plan:
     settings = rules.settings
     identity = {
         "code": __version__,
-        "input": stage.artifact_identity(source),
+        "input": artifact_identity(source),
         "settings": settings.model_dump(mode="json", exclude=PLACES),
         "decontaminate": rules.seen.digest,
         "reference": settings.reference and reference_model.reference_identity(settings.reference),
     }
-    return Plan(
-        CURATED_EXAMPLES, stage.count_records(source), settings.shard_rows, input=source.name, identity=identity
-    )
+    return Plan(CURATED_EXAMPLES, count_records(source), settings.shard_rows, input=source.name, identity=identity)
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,24 @@
-"""The teacher writes a small set of examples: the lessons from which the junior generator learns (SPEED, 3.1)."""
+"""Draft: the teacher writes a small set of examples, on which the junior generator is trained (SPEED, 3.1)."""
 
-from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.executor.stage import Stage
-from speed_ray.prompts.parse import parse_example
-from speed_ray.recipes.schema import Recipe
 from speed_ray.records import SFT_EXAMPLE, Row
-from speed_ray.stages.example_request import DRAFT, id_columns, plan_of, request_of, to_json
+from speed_ray.stages.example_request import DRAFT, ExampleStage, id_columns, parse_by_context, to_json
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import DRAFTS, Run
 from speed_ray.storage.shards import Plan
 
 
-def plan(run: Run, recipe: Recipe) -> Plan:
-    """`draft.examples` prompts for the teacher."""
-    return plan_of(run, recipe, DRAFTS, recipe.draft.examples, recipe.teacher, recipe.draft)
+class Draft(ExampleStage):
+    """Task -> SFT example: the prompt as the junior will be asked, and the reply that it learns to give."""
 
+    name, key, record_schema = DRAFTS, "draft", SFT_EXAMPLE
+    seed_purpose = DRAFT
 
-def stage(recipe: Recipe) -> Stage:
-    """Task -> lesson: the prompt as the junior will be asked, and the reply that it is to give."""
+    def plan(self, run: Run) -> Plan:
+        """Plan `draft.examples` prompts."""
+        return self.plan_prompts(run, self.recipe.draft.examples)
 
-    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-        assert request is not None and reply is not None
-        facts, kind = request.facts, kinds.load_kind(row.parent["kind"])
-        fields = parse_example(reply.samples[0].text, kind, facts["slots"], facts["language"])
-        lesson = {"messages": request.messages, "reply": to_json(fields), "model": recipe.teacher.model}
-        return [{**id_columns(row), **lesson}]
-
-    ask = request_of(recipe, recipe.draft, DRAFT)
-    return Stage(DRAFTS, SFT_EXAMPLE, "teacher", recipe.teacher, recipe.draft, recipe.seed, ask, parse)
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        """Parse the reply into an example and pair it with its prompt."""
+        answer = to_json(parse_by_context(request, reply.samples[0].text))
+        return [{**id_columns(row), "messages": request.messages, "reply": answer, "model": self.engine.model}]

@@ -1,19 +1,17 @@
-"""The revisor goes over each example once (single pass), and keeps it, saying why, when its revision is not fit.
+"""Revise: the revisor revises each example once and keeps it, with the reason, where its revision is unfit.
 
-A revised example stands in for the one it was made from, under the same id. Shard k needs only shard k of the
-examples, so that revising begins while they are still being written.
+A revised example replaces the one it was made from, under the same id. Shard k needs only shard k of the examples, so
+that revising begins while they are still being written.
 """
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.executor.stage import Stage, upstream_identity
-from speed_ray.prompts.parse import parse_example
-from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.schema import EngineConfig, Recipe
+from speed_ray.executor.stage import Stage, plan_identity
 from speed_ray.records import REVISED, Rejected, Row
 from speed_ray.stages.example_request import (
     SYNTHESIZE,
     from_columns,
+    parse_by_context,
     prompt_context,
     sample_slots,
     to_columns,
@@ -21,60 +19,48 @@ from speed_ray.stages.example_request import (
 )
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import UPSTREAM_REJECTED, PlannedRow
-from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES
+from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 
 
-def plan(examples: Plan, recipe: Recipe, engine: EngineConfig) -> Plan:
-    """The rows and shards of the examples' plan, which is all that must be there of them."""
-    return Plan(
-        stage=REVISED_EXAMPLES,
-        rows=examples.rows,
-        shard_rows=examples.shard_rows,
-        input=EXAMPLES,
-        identity=upstream_identity(recipe, examples, engine, recipe.revise),
-    )
+class Revise(Stage):
+    """Example -> the same example, improved, or as it was."""
 
+    name, key, record_schema, role = REVISED_EXAMPLES, "revise", REVISED, "generator"
 
-def stage(recipe: Recipe, engine: EngineConfig) -> Stage:
-    """Example -> the same example, better, or as it was."""
-    prompts = Prompts(recipe.prompts)
-    sampling = recipe.revise.sampling.model_dump()
+    def plan(self, run: Run, examples: Plan | None = None) -> Plan:
+        """Plan the rows and shards of the examples' plan: `examples`, or the one that the run holds already."""
+        source = examples or run.artifact(EXAMPLES).plan()
+        assert source is not None, "revising follows a plan of examples"
+        return Plan(
+            self.name, source.rows, source.shard_rows, source.stage, identity=self.identity(plan_identity(source))
+        )
 
-    def request(row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow) -> Request | None:
+        """Render the revision prompt; none where the example was rejected."""
         if row.variant == UPSTREAM_REJECTED:
             return None
         example, kind = row.parent, kinds.load_kind(row.parent["kind"])
-        slots, language, _ = sample_slots(recipe, kind, example["row_id"], SYNTHESIZE)
+        slots, language, _ = sample_slots(self.recipe, kind, example["row_id"], SYNTHESIZE)
         topic, task, fields = example["topic"], example["instruction"], from_columns(kind, example)
-        facts = prompt_context("revise", kind, topic, task, slots, language)
-        return Request(
-            row_id=row.row_id,
-            messages=prompts.revise(kind, topic, task, language, to_json(fields)),
-            **sampling,
-            schema=kind.schema,
-            facts={**facts, "fields": fields},
-        )
+        messages = self.prompts.revise(kind, topic, task, language, to_json(fields))
+        context = prompt_context(self.key, kind, topic, task, slots, language)
+        context["fields"] = fields
+        return self.make_request(row.row_id, messages, kind.schema, context)
 
-    def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-        if request is None or reply is None:
-            raise Rejected(UPSTREAM_REJECTED, "the example that was to be revised was rejected itself")
-        kind = kinds.load_kind(row.parent["kind"])
-        facts = request.facts
-        fields = parse_example(reply.samples[0].text, kind, facts["slots"], facts["language"])
-        if fields == facts["fields"]:
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        """Parse the revision. Raises Rejected for one that is the example as it was."""
+        fields = parse_by_context(request, reply.samples[0].text)
+        if fields == request.context["fields"]:
             raise Rejected("unchanged", "the revision is the example as it was")
-        return [
-            {
-                **row.parent,
-                **to_columns(kind, fields),
-                "model": model_label(engine),
-                "revised": True,
-                "kept_because": "",
-            }
-        ]
+        columns = to_columns(kinds.load_kind(row.parent["kind"]), fields)
+        model = model_label(self.engine)
+        return [{**row.parent, **columns, "model": model, "revised": True, "kept_because": ""}]
 
-    def keep(row: PlannedRow, rejected: Rejected) -> list[Row]:
+    def without_model(self, row: PlannedRow) -> list[Row]:
+        """Reject the row of an example that was rejected."""
+        raise Rejected(UPSTREAM_REJECTED, "the example that was to be revised was rejected itself")
+
+    def fallback(self, row: PlannedRow, rejected: Rejected) -> list[Row]:
+        """Return the example as it was, with the reason why its revision was not taken."""
         return [{**row.parent, "revised": False, "kept_because": rejected.reason}]
-
-    return Stage(REVISED_EXAMPLES, REVISED, "generator", engine, recipe.revise, recipe.seed, request, parse, keep)

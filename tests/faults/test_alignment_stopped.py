@@ -8,7 +8,9 @@ import pytest
 import ray
 
 from speed_ray.recipes.schema import SimulatedEngine
-from speed_ray.stages import critique, judge, propose
+from speed_ray.stages.critique import Critique
+from speed_ray.stages.judge import Judge
+from speed_ray.stages.propose import Propose
 from speed_ray.storage.run import ARTIFACTS
 from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.trained_models import Model
@@ -23,15 +25,15 @@ ASKED = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 140
 
 ONE_STAGE = """
 import sys
-from functools import partial
-from importlib import import_module
 from speed_ray import recipes
 from speed_ray.on_ray import pool
+from speed_ray.stages.critique import Critique
+from speed_ray.stages.judge import Judge
 from speed_ray.storage.run import Run
 name, _, _, _, _, uri, *overrides = sys.argv[1:]
-run, recipe = Run(uri), recipes.load("miniature", [each.removeprefix("--set=") for each in overrides])
-stage = import_module(f"speed_ray.stages.{name}")
-pool.execute(run, pool.Step(stage.plan(run, recipe), partial(stage.stage, recipe)))
+run, recipe = Run(uri), recipes.load_recipe("miniature", [each.removeprefix("--set=") for each in overrides])
+stage = {"judge": Judge, "critique": Critique}[name](recipe)
+pool.execute(run, pool.Step(stage.plan(run), stage))
 """
 
 STAGES = (
@@ -42,19 +44,19 @@ STAGES = (
 MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")
 
 
-@pytest.mark.parametrize("stage", [judge, critique], ids=["judge", "critique"])
+@pytest.mark.parametrize("stage", [Judge, Critique])
 def test_the_teacher_is_asked_once(make_job, drive, nothing_left, tmp_path, stage):
     asked = tmp_path / "asked"
     asked.mkdir()
-    name = stage.__name__.rpartition(".")[-1]
+    name = stage.key
     settings = {f"{name}__shard_rows": SHARD_ROWS, f"{name}__retries": 0, "propose__lists": LISTS}
     settings |= {"critique__candidates": 1}
     job = proposed(make_job("stopped", teacher={**ASKED, "asked": str(asked)}, **settings))
     unbroken = proposed(make_job("unbroken", **settings))
-    unbroken.make(stage.plan(unbroken.run, unbroken.recipe), stage.stage(unbroken.recipe))
+    unbroken.make(stage(unbroken.recipe))
     for noted in asked.iterdir():
         noted.unlink()  # what brainstorming asked
-    artifact = job.run.artifact(stage.plan(job.run, job.recipe).stage)
+    artifact = job.run.artifact(stage.name)
     program = [sys.executable, "-c", ONE_STAGE, name]
 
     driver = drive(job, program=program)
@@ -76,7 +78,7 @@ def proposed(job):
     """A job with candidates to judge, by a simulated junior."""
     job.begin()
     junior = SimulatedEngine(engine="simulated", model="junior", prefill=1e9, decode=1e9, one_stream=1e9)
-    job.make(propose.plan(job.run, job.recipe, junior), propose.stage(job.recipe, junior))
+    job.make(Propose(job.recipe, junior))
     return job
 
 

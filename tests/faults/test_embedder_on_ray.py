@@ -8,7 +8,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from speed_ray import pipeline
-from speed_ray.stages import synthesize
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
@@ -31,7 +31,7 @@ def base(tmp_path_factory):
 def curated(make_job, base):
     """A job whose examples are curated, and whose embedder is not trained."""
     job = make_job(embedder={"model": base, **EMBEDDER}, curate={"duplicate_similarity": None}).begin()
-    job.make(synthesize.plan(job.run, job.recipe), synthesize.stage(job.recipe))
+    job.make(Synthesize(job.recipe))
     pipeline.curate(job.run, job.recipe)
     return job
 

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from speed_ray.stages import draft
+from speed_ray.stages.draft import Draft
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
 from tests.helpers.tiny_training import tiny_model
@@ -52,7 +52,7 @@ def make_drafted(make_job, base):
     def make(name="run", **junior):
         generator = {"engine": "vllm", "model": base}
         job = make_job(name, generator=generator, junior={**JUNIOR, **junior}, draft__examples=46).begin()
-        job.make(draft.plan(job.run, job.recipe), draft.stage(job.recipe))
+        job.make(Draft(job.recipe))
         return job
 
     return make

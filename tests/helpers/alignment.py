@@ -25,19 +25,15 @@ from speed_ray.executor.stage import Stage
 from speed_ray.miniature import teacher, world
 from speed_ray.recipes.schema import OpenAIEngine, Recipe, ScriptedEngine
 from speed_ray.records import Row
-from speed_ray.stages import (
-    brainstorm,
-    critique,
-    draft,
-    judge,
-    pair_revisions,
-    propose,
-    revise,
-    select_tasks,
-    self_revise,
-    synthesize,
-    topics,
-)
+from speed_ray.stages import pair_revisions, select_tasks, topics
+from speed_ray.stages.brainstorm import Brainstorm
+from speed_ray.stages.critique import Critique
+from speed_ray.stages.draft import Draft
+from speed_ray.stages.judge import Judge
+from speed_ray.stages.propose import Propose
+from speed_ray.stages.revise import Revise
+from speed_ray.stages.self_revise import SelfRevise
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import RECORDS, Artifact, Plan
@@ -83,13 +79,13 @@ class Alignment:
         """Freeze the recipe and brainstorm tasks."""
         self.run.freeze(self.recipe)
         topics.collect_topics(self.run, topics.read_topics(self.recipe.topics.source, self.recipe.topics.limit))
-        self.make(brainstorm.plan(self.run, self.recipe), brainstorm.stage(self.recipe))
+        self.make(Brainstorm(self.recipe))
         select_tasks.select_tasks(self.run, self.recipe)
         return self
 
-    def make(self, plan: Plan, stage: Stage, engine: Engine | None = None) -> Artifact:
-        """Commit every shard of a plan with the script or another engine, and publish."""
-        artifact = self.run.artifact(plan.stage)
+    def make(self, stage: Stage, engine: Engine | None = None) -> Artifact:
+        """Commit every shard of a stage with the script or another engine, and publish."""
+        plan, artifact = stage.plan(self.run), self.run.artifact(stage.name)
         artifact.ensure_plan(plan)
         worker = self.worker(plan, stage, engine)
 
@@ -124,7 +120,7 @@ class WeakModel:
 
     async def generate(self, request: Request) -> Reply:
         """One sample in ten is no JSON at all; of the others up to half the words belong to another topic."""
-        seeds = [f"{request.facts['stage']} {request.seed + number}" for number in range(request.n)]
+        seeds = [f"{request.context['stage']} {request.seed + number}" for number in range(request.n)]
         texts = [self._text(request, random.Random(seed)) for seed in seeds]
         return Reply([Sample(text, "stop", len(text.split())) for text in texts], prompt_tokens=9, seconds=0.1)
 
@@ -136,7 +132,7 @@ class WeakModel:
         return json.dumps(
             {
                 name: " ".join(rng.choice(elsewhere) if rng.random() < forgotten else word for word in text.split())
-                for name, text in teacher.write_example(request.facts, rng).items()
+                for name, text in teacher.write_example(request.context, rng).items()
             }
         )
 
@@ -172,15 +168,14 @@ def alignment(begin_alignment: Callable[..., Alignment]) -> Alignment:
     """A run with everything that alignment makes; a weak model stands for junior and revisor. Read only."""
     made = begin_alignment()
     run, recipe, junior = made.run, made.recipe, made.recipe.generator
-    made.make(draft.plan(run, recipe), draft.stage(recipe))
-    made.make(propose.plan(run, recipe, junior), propose.stage(recipe, junior), WeakModel())
-    made.make(judge.plan(run, recipe), judge.stage(recipe))
-    made.make(critique.plan(run, recipe), critique.stage(recipe))
-    made.make(self_revise.plan(run, recipe, junior), self_revise.stage(recipe, junior), WeakModel())
+    made.make(Draft(recipe))
+    made.make(Propose(recipe, junior), WeakModel())
+    made.make(Judge(recipe))
+    made.make(Critique(recipe))
+    made.make(SelfRevise(recipe, junior), WeakModel())
     pair_revisions.pair_revisions(run, recipe)
-    examples = synthesize.plan(run, recipe)
-    made.make(examples, synthesize.stage(recipe), WeakModel())
-    made.make(revise.plan(examples, recipe, junior), revise.stage(recipe, junior), WeakModel())
+    made.make(Synthesize(recipe), WeakModel())
+    made.make(Revise(recipe, junior), WeakModel())
     return made
 
 

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +14,8 @@ import ray
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.recipes.schema import SimulatedEngine
-from speed_ray.stages import revise, synthesize
+from speed_ray.stages.revise import Revise
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.shards import RECORDS, REPLIES
 from speed_ray.storage.verify import verify
 
@@ -146,10 +146,10 @@ def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
 def revising(job, engine: SimulatedEngine) -> tuple[Step, Step]:
     """Examples by the job's generator, and their revisions by an engine that may be another."""
     recipe = job.recipe
-    examples = synthesize.plan(job.run, recipe)
+    examples = Synthesize(recipe).plan(job.run)
     return (
-        Step(examples, partial(synthesize.stage, recipe)),
-        Step(revise.plan(examples, recipe, engine), partial(revise.stage, recipe, engine)),
+        Step(examples, Synthesize(recipe)),
+        Step(Revise(recipe, engine).plan(job.run, examples), Revise(recipe, engine)),
     )
 
 

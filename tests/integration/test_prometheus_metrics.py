@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 import ray
@@ -12,7 +11,7 @@ from speed_ray import pipeline
 from speed_ray.on_ray import pool, train
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
-from speed_ray.stages import draft
+from speed_ray.stages.draft import Draft
 from speed_ray.storage.run import PROPOSED_TASKS
 from speed_ray.training import plan
 from tests.helpers.prometheus import metrics_of
@@ -75,7 +74,7 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     looking.start()
     pipeline.brainstorm(job.run, job.recipe)
     pipeline.synthesize(job.run, job.recipe)
-    pool.execute(job.run, Step(draft.plan(job.run, job.recipe), partial(draft.stage, job.recipe)))
+    pool.execute(job.run, Step(Draft(job.recipe).plan(job.run), Draft(job.recipe)))
     train.train_on_ray(plan.plan_junior(job.run, job.recipe))
     time.sleep(3)
     over.set()

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speed_ray.errors import UserError
-from speed_ray.stages import synthesize
+from speed_ray.stages.synthesize import Synthesize
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_window_put_right_keeps_the_tasks(make_job, model):
     wider = make_job(generator=engine(model, max_model_len=2000))
     wider.run.freeze(wider.recipe)
     assert wider.run.recipe().generator.args == {"max_model_len": 2000}
-    wider.run.artifact("examples").ensure_plan(synthesize.plan(wider.run, wider.recipe))
+    wider.run.artifact("examples").ensure_plan(Synthesize(wider.recipe).plan(wider.run))
     with pytest.raises(UserError, match=r"generator\.args\.max_model_len: was 2000, now 20"):
         job.run.freeze(job.recipe)
 
@@ -321,9 +321,7 @@ def test_a_job_that_is_done_is_not_suggested(make_job, said):
     job = make_job(synthesize__generator="base", synthesize__revise=False).begin()
     code, before = said(*job.arguments("brainstorm"))
     assert code == 0 and "next: speed-ray synthesize" in before, before
-    job.make(
-        synthesize.plan(job.run, job.recipe, job.recipe.generator), synthesize.stage(job.recipe, job.recipe.generator)
-    )
+    job.make(Synthesize(job.recipe, job.recipe.generator))
 
     _, after = said(*job.arguments("brainstorm"))
 

@@ -11,9 +11,9 @@ from speed_ray.engines.budget import Usage
 from speed_ray.evaluation import parse_rate
 from speed_ray.executor.usage import usage_by_artifact, usage_of
 from speed_ray.recipes.schema import OpenAIEngine, Price
-from speed_ray.stages import draft
-from speed_ray.storage.run import CANDIDATES, DRAFTS
-from speed_ray.storage.shards import REPLIES
+from speed_ray.stages.draft import Draft
+from speed_ray.storage.run import CANDIDATES, DRAFTS, Run
+from speed_ray.storage.shards import REPLIES, Plan
 
 
 def said(run) -> dict[str, str]:
@@ -56,11 +56,16 @@ def test_raw_replies_are_counted_by_their_form_alone(alignment):
     assert f"  the generator: {weak.parsed / 230:.1%} of 230 raw replies parsed" in status.status_lines(alignment.run)
 
 
+class DraftHeldToSchema(Draft):
+    def plan(self, run: Run) -> Plan:
+        plan = super().plan(run)
+        plan.identity["engine"]["structured"] = True  # as the plan of a vLLM says
+        return plan
+
+
 def test_a_share_that_a_schema_brought_about_is_marked(alignment, begin_alignment, weak):
     made = begin_alignment()
-    plan = draft.plan(made.run, made.recipe)
-    plan.identity["engine"]["structured"] = True  # as the plan of a vLLM says
-    made.make(plan, draft.stage(made.recipe), weak)
+    made.make(DraftHeldToSchema(made.recipe), weak)
     [line] = [line for line in status.status_lines(made.run) if "raw replies parsed" in line]
     assert line.endswith("held to a JSON schema: this says nothing about the model")
     assert "held to" not in "".join(status.status_lines(alignment.run))

@@ -31,7 +31,9 @@ def curated(run, rows: list[Row], *overrides: str) -> tuple[list[Row], list[Row]
         run.artifact(EXAMPLES), plan, EXAMPLE, (driver_stage.RowResult(row["id"], row, None) for row in rows)
     )
     fixed = ["synthesize.revise=false", "curate.held_out=0", f"curate.reference={MINILM}"]
-    artifact = curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", [*fixed, *overrides])))
+    artifact = curate.publish_curated(
+        run, curate.prepare_curation(run, recipes.load_recipe("miniature", [*fixed, *overrides]))
+    )
     files = [commit.files for commit in artifact.commits()]
     return tuple([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
                  for role in (RECORDS, REJECTS))  # fmt: skip

@@ -148,13 +148,13 @@ async def test_examples_pass_their_kinds_checks(name: str) -> None:
     engine, kind = await started(), kinds.load_kind(name)
     for seed in range(300):
         slots = kind.slots(random.Random(seed))
-        reply = await engine.generate(prompt(seed, schema=kind.schema, facts={"slots": slots}))
+        reply = await engine.generate(prompt(seed, schema=kind.schema, context={"slots": slots}))
         parse_example(reply.samples[0].text, kind, slots, "English")
 
 
 async def test_tasks_are_as_many_as_asked_and_mention_the_topic() -> None:
     engine = await started()
-    request = prompt(3, schema=tasks_schema(5), facts={"topic": "Arts/Movies", "ask": 5})
+    request = prompt(3, schema=tasks_schema(5), context={"topic": "Arts/Movies", "ask": 5})
     proposed = parse_tasks((await engine.generate(request)).samples[0].text, 5)
     assert len(set(proposed)) == 5
     assert all("Arts/Movies" in task for task in proposed)
@@ -178,7 +178,7 @@ async def test_malformed_replies_come_in_their_share_and_recur() -> None:
     async def malformed() -> set[int]:
         engine, found = await started(faults=Faults(malformed=0.3)), set()
         for seed in range(1000):
-            reply = await engine.generate(prompt(seed, schema=kind.schema, facts={"slots": slots}))
+            reply = await engine.generate(prompt(seed, schema=kind.schema, context={"slots": slots}))
             try:
                 parse_example(reply.samples[0].text, kind, slots, "English")
             except Rejected:

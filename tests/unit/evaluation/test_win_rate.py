@@ -5,7 +5,7 @@ import pytest
 from speed_ray.console import quality_report
 from speed_ray.errors import UserError
 from speed_ray.evaluation import win_rate
-from speed_ray.stages import synthesize
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import EXAMPLES, TASKS
 
 
@@ -13,7 +13,7 @@ from speed_ray.storage.run import EXAMPLES, TASKS
 def better(begin_alignment):
     """The run of `alignment`, but for its examples: these are the scripted teacher's own."""
     made = begin_alignment()
-    made.make(synthesize.plan(made.run, made.recipe), synthesize.stage(made.recipe))
+    made.make(Synthesize(made.recipe))
     return made.run
 
 
@@ -30,7 +30,8 @@ def test_the_better_run_wins_from_both_sides(alignment, better):
 def test_no_place_is_shown_first_more_often(alignment, better):
     recipe = better.recipe()
     shown = [
-        win_rate._request(recipe, pair).facts["order"][0] for pair in win_rate._pairs(better, alignment.run, EXAMPLES)
+        win_rate._request(recipe, pair).context["order"][0]
+        for pair in win_rate._pairs(better, alignment.run, EXAMPLES)
     ]
     assert 0.25 < sum(shown) / len(shown) < 0.75
 
@@ -56,7 +57,7 @@ def test_runs_without_a_common_prompt_are_not_compared(alignment, begin_alignmen
     source = tmp_path / "topics.txt"
     source.write_text("Arts/Music\nHealth/Food\n")
     other = begin_alignment(f"topics.source={source}")
-    other.make(synthesize.plan(other.run, other.recipe), synthesize.stage(other.recipe))
+    other.make(Synthesize(other.recipe))
     with pytest.raises(UserError, match="have no prompt in common"):
         win_rate.measure_win_rate(alignment.run, other.run, EXAMPLES)
 

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from speed_ray import recipes
 from speed_ray.engines.base import EngineDead, PromptTooLong, Reply, Request, Sample
 from speed_ray.executor.reply_journal import EVERY, replay
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.executor.usage import usage_of
-from speed_ray.recipes import schema
 from speed_ray.records import TASK, TOPIC, Rejected, Row, seed_of
 from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
@@ -49,17 +49,30 @@ class Scripted:
         return Reply(samples, prompt_tokens=5, seconds=0.5)
 
 
-def request_of(row: PlannedRow) -> Request | None:
-    number = row.parent["topic"]
-    return None if number == "0" else Request(row.row_id, [{"role": "user", "content": number}], adapter="lora")
+class Numbers(Stage):
+    """Asks about each topic but "0", which needs no model."""
 
+    name, key, record_schema = PROPOSED_TASKS, "brainstorm", TASK
 
-def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-    text = reply.samples[0].text if reply else "no model"
-    if text.startswith("bad"):
-        raise Rejected("malformed", text)
-    parent = {"parent_id": row.parent["id"], "topic": row.parent["topic"], "kind": row.variant, "model": "m"}
-    return [{"id": row.row_id, "row_id": row.row_id, "task": text.encode("utf-8", "replace").decode(), **parent}]
+    def plan(self, run: Run) -> Plan:
+        return Plan(PROPOSED_TASKS, rows=ROWS, shard_rows=ROWS, input=TOPICS, variants=("sts",))
+
+    def request(self, row: PlannedRow) -> Request | None:
+        number = row.parent["topic"]
+        return None if number == "0" else Request(row.row_id, [{"role": "user", "content": number}], adapter="lora")
+
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        text = reply.samples[0].text
+        if text.startswith("bad"):
+            raise Rejected("malformed", text)
+        return [self.record(row, text)]
+
+    def without_model(self, row: PlannedRow) -> list[Row]:
+        return [self.record(row, "no model")]
+
+    def record(self, row: PlannedRow, text: str) -> Row:
+        parent = {"parent_id": row.parent["id"], "topic": row.parent["topic"], "kind": row.variant, "model": "m"}
+        return {"id": row.row_id, "row_id": row.row_id, "task": text.encode("utf-8", "replace").decode(), **parent}
 
 
 @pytest.fixture
@@ -68,12 +81,9 @@ def work(run: Run) -> Callable[..., Counts | None]:
     topics = ({"id": f"id{number}", "topic": str(number), "source": ""} for number in range(ROWS))
     passed: Iterator[driver_stage.RowResult] = (driver_stage.RowResult(topic["id"], topic, None) for topic in topics)
     driver_stage.publish_rows(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
-    plan = Plan(PROPOSED_TASKS, rows=ROWS, shard_rows=ROWS, input=TOPICS, variants=("sts",))
-    artifact = run.artifact(PROPOSED_TASKS)
+    stage = Numbers(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.retries={RETRIES}"]))
+    artifact, plan = run.artifact(PROPOSED_TASKS), stage.plan(run)
     artifact.ensure_plan(plan)
-    config = schema.ScriptedEngine(engine="scripted")
-    settings = schema.StageSettings(retries=RETRIES)
-    stage = Stage(PROPOSED_TASKS, TASK, "teacher", config, settings, 0, request_of, parse)
 
     def do(engine: Scripted) -> Counts | None:
         return asyncio.run(Worker(stage, artifact, plan, Inputs(run.artifact(TOPICS), plan), engine).work(0, 0))

@@ -16,7 +16,7 @@ from speed_ray.prompts import parse
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes import load_recipe
 from speed_ray.records import Rejected
-from speed_ray.stages import synthesize
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.text import language, rules
 from tests.helpers.paths import SHARED
 
@@ -128,13 +128,13 @@ def test_a_kind_that_no_run_asks_for_changes_no_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job
 ) -> None:
     job = make_job().begin()
-    before = synthesize.plan(job.run, job.recipe)
+    before = Synthesize(job.recipe).plan(job.run)
     assert before.identity["kinds"] == {name: kinds.kind_digest(name) for name in job.recipe.mix}
     (tmp_path / "limerick.py").write_text(LIMERICK)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
     assert "limerick" in kinds.kind_names()
-    assert synthesize.plan(job.run, job.recipe) == before
+    assert Synthesize(job.recipe).plan(job.run) == before
 
 
 def test_a_kind_with_a_field_that_the_embedder_never_sees_is_refused(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from speed_ray import kinds
-from speed_ray.engines.base import Request
+from speed_ray.engines.base import PromptContext, Request
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import UserError
 from speed_ray.miniature import base_model, corpus, teacher, truth, world
@@ -23,15 +23,15 @@ OUTSIDE = "Automotive/Auto Shows"
 ALL_KINDS = ("classification", "sts", "retrieval", "matching_short", "matching_long")
 
 
-def facts(kind: str, topic: str, seed: int, stage: str = "draft", **more: object) -> teacher.Facts:
+def context(kind: str, topic: str, seed: int, stage: str = "draft", **more: object) -> PromptContext:
     """What a stage tells an engine about one prompt, with slots drawn as a stage draws them."""
     slots = kinds.load_kind(kind).slots(random.Random(seed))
     return {"stage": stage, "kind": kind, "topic": topic, "task": "", "slots": slots, "language": "English", **more}
 
 
-def drafts(kind: str, count: int = 96) -> list[tuple[teacher.Facts, dict[str, str]]]:
+def drafts(kind: str, count: int = 96) -> list[tuple[PromptContext, dict[str, str]]]:
     """The teacher's examples of a kind, over all topics and many slots."""
-    told = [facts(kind, world.topics()[seed % 24], seed) for seed in range(count)]
+    told = [context(kind, world.topics()[seed % 24], seed) for seed in range(count)]
     return [(each, json.loads(teacher.answer(each, seed))) for seed, each in enumerate(told)]
 
 
@@ -126,7 +126,7 @@ def test_more_of_the_answer_is_never_less_true_and_nothing_is_worth_nothing() ->
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_teacher_is_the_same_for_a_seed_and_another_for_the_next(kind: str) -> None:
-    told = facts(kind, "Science/Earth/Volcanoes", 1)
+    told = context(kind, "Science/Earth/Volcanoes", 1)
     assert teacher.answer(told, 5) == teacher.answer(told, 5)
     assert len({teacher.answer(told, seed) for seed in range(200)}) >= 190
 
@@ -135,13 +135,13 @@ def test_the_teacher_is_the_same_for_a_seed_and_another_for_the_next(kind: str) 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_teachers_examples_pass_the_checks_of_their_kind(kind: str, topic: str | None) -> None:
     for seed in range(120):
-        told = facts(kind, topic or world.topics()[seed % 24], seed)
+        told = context(kind, topic or world.topics()[seed % 24], seed)
         parse_example(teacher.answer(told, seed), kinds.load_kind(kind), told["slots"], "English")
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_topic_from_outside_the_world_is_named_and_scored(kind: str) -> None:
-    told = facts(kind, OUTSIDE, 3)
+    told = context(kind, OUTSIDE, 3)
     text = teacher.answer(told, 3)
     assert "auto shows" in text
     assert teacher.score(told, json.loads(text)) > 0.9
@@ -151,7 +151,7 @@ def test_the_teachers_tasks_are_as_many_as_asked_and_far_from_each_other() -> No
     told = [(kind, topic) for kind in ALL_KINDS if kind != "sts" for topic in [*world.topics(), OUTSIDE]]
     first_of_each = []
     for seed, (kind, topic) in enumerate(told):
-        reply = teacher.answer(facts(kind, topic, seed, "brainstorm", ask=5), seed)
+        reply = teacher.answer(context(kind, topic, seed, "brainstorm", ask=5), seed)
         found = parse_tasks(reply, 5)
         assert len(found) == 5
         assert all(world.topic(topic).name in task for task in found)
@@ -185,7 +185,7 @@ def test_a_revision_is_truer_where_it_can_be_and_keeps_what_is_good(kind: str) -
 
 def test_the_engine_answers_n_samples_and_is_named_for_what_it_is() -> None:
     engine = ScriptedTeacher(ScriptedEngine(engine="scripted"))
-    request = Request("row", [{"role": "user", "content": "?"}], n=3, seed=4, facts=facts("sts", OUTSIDE, 1))
+    request = Request("row", [{"role": "user", "content": "?"}], n=3, seed=4, context=context("sts", OUTSIDE, 1))
     reply = asyncio.run(engine.generate(request))
     assert engine.model == "scripted-teacher" and not engine.paid
     assert len({sample.text for sample in reply.samples}) == 3

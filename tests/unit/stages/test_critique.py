@@ -12,9 +12,10 @@ from speed_ray.miniature import teacher
 from speed_ray.prompts.parse import REMARKS, critique_schema
 from speed_ray.prompts.parse import parse_critique as read
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.schema import Critique
+from speed_ray.recipes import schema
 from speed_ray.records import Rejected
-from speed_ray.stages import critique, example_request
+from speed_ray.stages import example_request
+from speed_ray.stages.critique import Critique
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import CANDIDATES, REVISIONS
 
@@ -62,14 +63,14 @@ def test_nothing_may_be_left_out(name):
 
 def test_a_revision_passes_the_checks_of_its_own_row(alignment):
     """What is long enough is said by the slots that the candidate's own prompt had."""
-    stage = critique.stage(alignment.recipe)
+    stage = Critique(alignment.recipe)
     lists = [row for row in alignment.rows(CANDIDATES) if row["kind"] == "retrieval"]
     for parent in lists:
         row = PlannedRow("row", parent, "critique 0")
         request = stage.request(row)
         kind = kinds.load_kind("retrieval")
         assert (
-            request.facts["slots"]
+            request.context["slots"]
             == example_request.sample_slots(alignment.recipe, kind, parent["row_id"], example_request.PROPOSE).slots
         )
         said = SAID | {"revision": dict.fromkeys(("user_query", "positive_document", "hard_negative_document"), "so")}
@@ -100,21 +101,21 @@ def test_the_teachers_revisions_are_truer(alignment):
 
 
 def test_several_candidates_of_a_list_are_each_criticised_once(alignment):
-    recipe = alignment.recipe.model_copy(update={"critique": Critique(candidates=3)})
-    planned = Inputs(alignment.run.artifact(CANDIDATES), critique.plan(alignment.run, recipe))
-    ask = critique.stage(recipe).request
+    recipe = alignment.recipe.model_copy(update={"critique": schema.Critique(candidates=3)})
+    planned = Inputs(alignment.run.artifact(CANDIDATES), Critique(recipe).plan(alignment.run))
+    ask = Critique(recipe).request
     of_a_list: dict[str, list[str]] = {}
     for row in planned.of_shard(0):
-        of_a_list.setdefault(row.parent["id"], []).append(ask(row).facts["example"])
+        of_a_list.setdefault(row.parent["id"], []).append(ask(row).context["example"])
     assert all(len(set(examples)) == len(examples) == 3 for examples in list(of_a_list.values())[:-1])
 
 
 def test_a_list_without_that_many_candidates_is_rejected_unasked(alignment):
-    stage = critique.stage(alignment.recipe)
+    stage = Critique(alignment.recipe)
     row = PlannedRow("row", alignment.rows(CANDIDATES)[0] | {"candidates": ["{}", "{}"]}, "critique 2")
     assert stage.request(row) is None
     with pytest.raises(Rejected, match="no_candidate"):
-        stage.parse(row, None, None)
+        stage.without_model(row)
 
 
 def test_any_candidate_of_a_list_may_be_criticised(alignment):

@@ -15,7 +15,8 @@ from speed_ray.console import show, status
 from speed_ray.curation import scan
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, EXAMPLE, REVISED, Row, content_id
-from speed_ray.stages import curate, driver_stage, synthesize
+from speed_ray.stages import curate, driver_stage
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
 from speed_ray.storage.shards import RECORDS, REJECTS, Plan
 from speed_ray.storage.store import ObjectStore
@@ -60,7 +61,9 @@ def curated(run: Run, rows: list[Row], *overrides: str) -> tuple[list[Row], list
     """Curate. Returns the records and the rejects."""
     publish(run, rows)
     sizes = ("synthesize.revise=false", "curate.shard_rows=16", "curate.held_out=0")
-    artifact = curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", [*sizes, *overrides])))
+    artifact = curate.publish_curated(
+        run, curate.prepare_curation(run, recipes.load_recipe("miniature", [*sizes, *overrides]))
+    )
     assert all(verdict.holds for verdict in verify(run))
     files = [commit.files for commit in artifact.commits()]
     kept, rejects = ([r for f in files if role in f for r in artifact.read(f[role].path).to_pylist()]
@@ -250,14 +253,19 @@ def test_an_evaluation_set_that_is_not_there_is_named(run, tmp_path):
 
 def test_examples_that_are_not_finished_are_asked_for(run):
     with pytest.raises(UserError, match=r"examples is not finished.*\n.*Run `speed-ray synthesize` first"):
-        curate.publish(run, curate.prepare(run, recipes.load_recipe("miniature", ["synthesize.revise=false"])))
+        curate.publish_curated(
+            run, curate.prepare_curation(run, recipes.load_recipe("miniature", ["synthesize.revise=false"]))
+        )
 
 
 def test_revised_examples_lose_what_only_their_revision_was_about(run):
     rows = [{**example(number), "revised": False, "kept_because": "unchanged"} for number in range(3)]
     publish(run, rows, REVISED_EXAMPLES)
-    artifact = curate.publish(
-        run, curate.prepare(run, recipes.load_recipe("miniature", ["synthesize.revise=true", "curate.held_out=0"]))
+    artifact = curate.publish_curated(
+        run,
+        curate.prepare_curation(
+            run, recipes.load_recipe("miniature", ["synthesize.revise=true", "curate.held_out=0"])
+        ),
     )
     kept = list(artifact.records())
     assert kept == [{**example(number), "split": "train"} for number in range(3)]
@@ -317,16 +325,16 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
         driver_stage.publish_rows(artifact, plan, CURATED, cut())
     before = {commit.shard: commit.attempt for commit in artifact.commits()}
     assert set(before) == {0, 1}
-    curate.publish(run, curate.prepare(run, recipe))
+    curate.publish_curated(run, curate.prepare_curation(run, recipe))
     assert before.items() < {commit.shard: commit.attempt for commit in artifact.commits()}.items()
     assert all(verdict.holds for verdict in verify(run))
 
 
 def test_a_run_of_the_miniature_is_curated_and_its_rows_walk_back_to_their_prompts(begin_alignment):
     made = begin_alignment("synthesize.revise=false", "curate.held_out=0.3")
-    made.make(synthesize.plan(made.run, made.recipe), synthesize.stage(made.recipe))
+    made.make(Synthesize(made.recipe))
     examples = made.rows(EXAMPLES)
-    curate.publish(made.run, curate.prepare(made.run, made.recipe))
+    curate.publish_curated(made.run, curate.prepare_curation(made.run, made.recipe))
     kept, rejects = made.rows(CURATED_EXAMPLES), made.rows(CURATED_EXAMPLES, REJECTS)
     assert len(kept) + len(rejects) == len(examples) and {row["split"] for row in kept} == {"train", "held_out"}
     assert all(verdict.holds for verdict in verify(made.run))

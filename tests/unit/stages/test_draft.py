@@ -6,7 +6,8 @@ import random
 from speed_ray import kinds
 from speed_ray.prompts.parse import parse_example
 from speed_ray.records import seed_of
-from speed_ray.stages import draft, example_request
+from speed_ray.stages import example_request
+from speed_ray.stages.draft import Draft
 from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES
 from speed_ray.storage.shards import REPLIES
 
@@ -48,6 +49,6 @@ def test_what_synthesize_draws_is_what_it_drew_before_there_were_other_stages(al
 
 def test_an_unfit_lesson_is_no_lesson(begin_alignment, weak):
     made = begin_alignment("draft.retries=0")
-    artifact = made.make(draft.plan(made.run, made.recipe), draft.stage(made.recipe), weak)
+    artifact = made.make(Draft(made.recipe), weak)
     counts = artifact.manifest()["counts"]
     assert counts["reasons"]["not_json"] and counts["rejected"] == 46 - len(made.rows(DRAFTS))

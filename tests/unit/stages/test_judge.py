@@ -12,7 +12,8 @@ from speed_ray.evaluation import position_bias
 from speed_ray.miniature import teacher
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
 from speed_ray.records import Rejected
-from speed_ray.stages import judge, propose
+from speed_ray.stages.judge import Judge
+from speed_ray.stages.propose import Propose
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import CANDIDATES, VERDICTS
 
@@ -79,15 +80,15 @@ def test_the_scripted_judge_prefers_what_is_true(alignment):
 
 def test_another_order_changes_next_to_no_verdict(alignment):
     recipe = alignment.recipe
-    inputs = Inputs(alignment.run.artifact(CANDIDATES), judge.plan(alignment.run, recipe))
+    inputs = Inputs(alignment.run.artifact(CANDIDATES), Judge(recipe).plan(alignment.run))
     rows = [row for shard in range(5) for row in inputs.of_shard(shard)]
     orders, verdicts = [], []
     for seed in (recipe.seed, recipe.seed + 1):
-        stage = judge.stage(recipe.model_copy(update={"seed": seed}))
+        stage = Judge(recipe.model_copy(update={"seed": seed}))
         records = []
         for row in rows:
             request = stage.request(row)
-            text = teacher.answer(request.facts, seed=0)
+            text = teacher.answer(request.context, seed=0)
             records += stage.parse(row, request, Reply([Sample(text, "stop", 1)], 1, 0.0))
         orders.append([record["order"] for record in records])
         verdicts.append([(record["chosen"], record["rejected"]) for record in records])
@@ -107,9 +108,9 @@ class AlwaysFirst:
 def test_one_candidate_is_a_reject_and_no_call(begin_alignment, weak):
     made = begin_alignment("propose.candidates=2", "propose.retries=0")
     junior = made.recipe.generator
-    made.make(propose.plan(made.run, made.recipe, junior), propose.stage(made.recipe, junior), weak)
+    made.make(Propose(made.recipe, junior), weak)
     alone = [row["id"] for row in made.rows(CANDIDATES) if len(row["candidates"]) < 2]
-    artifact = made.make(judge.plan(made.run, made.recipe), judge.stage(made.recipe))
+    artifact = made.make(Judge(made.recipe))
     counts = artifact.manifest()["counts"]
     assert alone and counts["reasons"] == {"too_few_candidates": len(alone)}
     assert counts["calls"] == counts["accepted"] == len(made.rows(CANDIDATES)) - len(alone)
@@ -118,8 +119,8 @@ def test_one_candidate_is_a_reject_and_no_call(begin_alignment, weak):
 def test_a_judge_that_always_says_the_first_is_caught_by_status(begin_alignment, weak):
     made = begin_alignment()
     junior = made.recipe.generator
-    made.make(propose.plan(made.run, made.recipe, junior), propose.stage(made.recipe, junior), weak)
-    made.make(judge.plan(made.run, made.recipe), judge.stage(made.recipe), AlwaysFirst())
+    made.make(Propose(made.recipe, junior), weak)
+    made.make(Judge(made.recipe), AlwaysFirst())
     found = position_bias.count_positions(made.run.artifact(VERDICTS))
     assert found.bias == 1.0 and found.favourite == 1
     said = "\n".join(status.status_lines(made.run))
@@ -145,8 +146,8 @@ def test_few_verdicts_accuse_nobody():
 
 
 def test_a_row_of_one_candidate_asks_nothing(alignment):
-    stage = judge.stage(alignment.recipe)
+    stage = Judge(alignment.recipe)
     row = PlannedRow("row", {"id": "list", "candidates": ["{}"]}, "judge")
     assert stage.request(row) is None
     with pytest.raises(Rejected, match="too_few_candidates"):
-        stage.parse(row, None, None)
+        stage.without_model(row)

@@ -8,7 +8,8 @@ from speed_ray import kinds
 from speed_ray.engines.base import Reply, Sample
 from speed_ray.prompts.parse import parse_example
 from speed_ray.records import Rejected
-from speed_ray.stages import example_request, propose
+from speed_ray.stages import example_request
+from speed_ray.stages.propose import Propose
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES
 from speed_ray.storage.shards import REPLIES
@@ -20,7 +21,7 @@ OTHER = FIT.replace("lamp", "kettle")
 @pytest.fixture
 def parse(alignment):
     """Understand the samples of one sts prompt."""
-    stage = propose.stage(alignment.recipe, alignment.recipe.generator)
+    stage = Propose(alignment.recipe, alignment.recipe.generator)
     row = PlannedRow("row", {"id": "task", "kind": "sts", "topic": "Lamps", "task": "-"}, "0")
 
     def parsed(*texts):
@@ -69,5 +70,5 @@ def test_a_list_without_a_fit_sample_is_asked_for_again_because_of_its_first(par
 def test_the_number_of_candidates_decides_the_rows(alignment):
     run, recipe = alignment.run, alignment.recipe
     fewer = recipe.model_copy(update={"propose": recipe.propose.model_copy(update={"candidates": 3})})
-    plans = [propose.plan(run, each, recipe.generator) for each in (recipe, fewer)]
+    plans = [Propose(each, recipe.generator).plan(run) for each in (recipe, fewer)]
     assert plans[0].digest != plans[1].digest

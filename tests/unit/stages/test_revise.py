@@ -11,7 +11,9 @@ from speed_ray.console import status
 from speed_ray.engines.base import PromptTooLong, Reply, Sample
 from speed_ray.errors import Interrupted
 from speed_ray.records import EXAMPLE, REVISION, SFT_EXAMPLE
-from speed_ray.stages import driver_stage, example_request, pair_revisions, revise, synthesize
+from speed_ray.stages import driver_stage, example_request, pair_revisions
+from speed_ray.stages.revise import Revise
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import FollowedInputs
 from speed_ray.storage.run import EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES, REVISION_PAIRS, REVISIONS
 from speed_ray.storage.shards import REJECTS, REPLIES, Plan
@@ -31,22 +33,20 @@ class Answers:
         self.asked.append(request.row_id)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Reply([Sample(self.answer or example_request.to_json(request.facts["fields"]), "stop", 1)], 1, 0.0)
+        return Reply([Sample(self.answer or example_request.to_json(request.context["fields"]), "stop", 1)], 1, 0.0)
 
 
 @pytest.fixture
 def written(begin_alignment, weak):
     """Examples, a few of which were rejected."""
     made = begin_alignment("synthesize.retries=0")
-    made.make(synthesize.plan(made.run, made.recipe), synthesize.stage(made.recipe), weak)
+    made.make(Synthesize(made.recipe), weak)
     assert made.rows(EXAMPLES, REJECTS)
     return made
 
 
 def revised_by(made, engine):
-    revisor = made.recipe.generator
-    examples = synthesize.plan(made.run, made.recipe)
-    made.make(revise.plan(examples, made.recipe, revisor), revise.stage(made.recipe, revisor), engine)
+    made.make(Revise(made.recipe), engine)
     return made.rows(REVISED_EXAMPLES)
 
 
@@ -92,31 +92,31 @@ def test_what_was_not_written_is_not_asked_about(written):
 def test_a_shard_is_revised_as_soon_as_it_is_written(begin_alignment, weak):
     made = begin_alignment()
     run, recipe, revisor = made.run, made.recipe, made.recipe.generator
-    examples, plan = run.artifact(EXAMPLES), synthesize.plan(run, recipe)
+    examples, plan = run.artifact(EXAMPLES), Synthesize(recipe).plan(run)
     examples.ensure_plan(plan)
-    asyncio.run(made.worker(plan, synthesize.stage(recipe)).work(2, 0))
+    asyncio.run(made.worker(plan, Synthesize(recipe)).work(2, 0))
 
-    followed = revise.plan(plan, recipe, revisor)
+    followed = Revise(recipe, revisor).plan(run)
     assert (followed.rows, followed.shards) == (plan.rows, plan.shards)
     run.artifact(REVISED_EXAMPLES).ensure_plan(followed)
-    worker = made.worker(followed, revise.stage(recipe, revisor), weak)
+    worker = made.worker(followed, Revise(recipe, revisor), weak)
     assert asyncio.run(worker.work(2, 0)).accepted == 10
     assert [row["id"] for row in made.rows(REVISED_EXAMPLES)] == [row["id"] for row in made.rows(EXAMPLES)]
     with pytest.raises(Interrupted, match="shard 3 of memory:///examples is not written yet"):
         asyncio.run(worker.work(3, 0))
 
-    made.make(plan, synthesize.stage(recipe))
+    made.make(Synthesize(recipe))
     revised_by(made, weak)
     assert len(made.rows(REVISED_EXAMPLES)) == 46 and all(verdict.holds for verdict in verify(run))
 
 
 def test_the_generation_that_counts_is_followed(written):
-    examples, plan = written.run.artifact(EXAMPLES), synthesize.plan(written.run, written.recipe)
+    examples, plan = written.run.artifact(EXAMPLES), Synthesize(written.recipe).plan(written.run)
     [first, *_] = examples.commits()
     examples.withdraw(first)
     with pytest.raises(Interrupted, match="not written yet"):
         FollowedInputs(examples).of_shard(0)
-    asyncio.run(written.worker(plan, synthesize.stage(written.recipe)).work(0, 1))
+    asyncio.run(written.worker(plan, Synthesize(written.recipe)).work(0, 1))
     assert {row.parent["model"] for row in FollowedInputs(examples).of_shard(0)} == {"the generator"}
     assert examples.commit_of(0).generation == 1 and examples.commit_of(0) == next(examples.commits())
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speed_ray.records import EXAMPLE
-from speed_ray.stages import synthesize
+from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.shards import RECORDS
 
 COLUMNS = EXAMPLE.names
@@ -17,7 +17,7 @@ def files(make_job):
     """The published shards. The mix spreads sts, which has no negatives, so the shards have one row each."""
     job = make_job(synthesize__examples=23, synthesize__shard_rows=1).begin().half_done(23)
     artifact = job.run.artifact("examples")
-    artifact.publish(synthesize.plan(job.run, job.recipe))
+    artifact.publish(Synthesize(job.recipe).plan(job.run))
     paths = [job.examples / shard["files"][RECORDS]["path"] for shard in artifact.manifest()["shards"]]
     negatives = [pq.read_table(path)["negatives"].to_pylist()[0] for path in paths]
     assert [] in negatives and any(negatives), "the shards do not differ in what this test is about"

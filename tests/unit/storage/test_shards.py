@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
+from speed_ray import recipes
 from speed_ray.engines.base import Reply, Request, Sample
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
-from speed_ray.recipes import schema
 from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, seed_of
 from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
@@ -72,19 +73,30 @@ class Scripted:
         return Reply([Sample(text, "stop", 3)], prompt_tokens=5, seconds=0.1)
 
 
-def request_of(row: PlannedRow) -> Request:
-    return Request(row.row_id, [{"role": "user", "content": row.parent["topic"]}])
+class Fates(Stage):
+    """Makes as many records of a topic as the reply says."""
+
+    name, key, record_schema = PROPOSED_TASKS, "brainstorm", TASK
+
+    def plan(self, run: Run) -> Plan:
+        raise NotImplementedError("a world has plans of its own")
+
+    def request(self, row: PlannedRow) -> Request:
+        return Request(row.row_id, [{"role": "user", "content": row.parent["topic"]}])
+
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        if reply.samples[0].text in ("", "0"):
+            raise Rejected("nothing")
+        parent = {"parent_id": row.parent["id"], "topic": row.parent["topic"], "kind": row.variant}
+        return [
+            {"id": f"{row.row_id}-{i}", "row_id": row.row_id, "task": "t", "model": "m", **parent}
+            for i in range(int(reply.samples[0].text))
+        ]
 
 
-def parse(row: PlannedRow, request: Request | None, reply: Reply | None) -> list[Row]:
-    assert reply is not None
-    if reply.samples[0].text in ("", "0"):
-        raise Rejected("nothing")
-    parent = {"parent_id": row.parent["id"], "topic": row.parent["topic"], "kind": row.variant}
-    return [
-        {"id": f"{row.row_id}-{i}", "row_id": row.row_id, "task": "t", "model": "m", **parent}
-        for i in range(int(reply.samples[0].text))
-    ]
+@functools.cache
+def stage_of(retries: int) -> Fates:
+    return Fates(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.retries={retries}"]))
 
 
 def topics_of(world: World) -> Iterator[driver_stage.RowResult]:
@@ -114,10 +126,7 @@ def drive(run: Run, world: World) -> None:
     artifact.ensure_plan(tasks)
     if artifact.manifest() is not None:
         return
-    settings = schema.StageSettings(retries=world.retries)
-    engine = schema.ScriptedEngine(engine="scripted")
-    stage = Stage(PROPOSED_TASKS, TASK, "teacher", engine, settings, 0, request_of, parse)
-    worker = Worker(stage, artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
+    worker = Worker(stage_of(world.retries), artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
     while (pending := artifact.pending(tasks)) or not artifact.publish(tasks):
         for shard, generation in pending:
             asyncio.run(worker.work(shard, generation))
