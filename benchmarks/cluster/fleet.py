@@ -1,6 +1,6 @@
 """A fleet of GPUs that are simulated, everything else being real: driver, Ray, pool, shards, store.
 
-    python -m benchmarks.fleet --gpus 1 8 64 256
+    python -m benchmarks.cluster.fleet --gpus 1 8 64 256
 
 An engine answers as an 8B model on one H100 would: 256 requests in flight, 6,400 output tokens a second, 350 tokens an
 answer give or take up to 90%, prompts read at 50,000 tokens a second. A request decodes 25 tokens a second however few
@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import process, report
-from benchmarks.bucket import NAME, Bucket
-from benchmarks.nodes import Nodes, Watch, notes
+from benchmarks.cluster.bucket import NAME, Bucket
+from benchmarks.cluster.nodes import Nodes, Watch, notes
 from benchmarks.orchestration import FAST
 from speed_ray.storage.run import EXAMPLES
 from speed_ray.storage.shards import READERS, Commit

@@ -1,6 +1,6 @@
 """A pool that grows and shrinks with its nodes: how long a new node waits for work, and what a leaving one costs.
 
-    python -m benchmarks.elastic
+    python -m benchmarks.cluster.elastic
 
 Two nodes with one simulated H100 each (see fleet.py), and a pool of two to four, in real time. This program is the
 autoscaler: it lets a node join when Ray demands one, so a cloud's own minutes are not in the figure. Then a node
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks import process, report
-from benchmarks.fleet import ROWS_A_SECOND, SHARD_ROWS, begun, engine, overrides
-from benchmarks.nodes import Nodes
+from benchmarks.cluster.fleet import ROWS_A_SECOND, SHARD_ROWS, begun, engine, overrides
+from benchmarks.cluster.nodes import Nodes
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import REPLIES, Artifact
 from speed_ray.storage.verify import verify

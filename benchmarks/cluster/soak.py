@@ -1,10 +1,10 @@
 """Random kills for half an hour: workers, raylets, drivers, a store that fails. After each round every row is there.
 
-    python -m benchmarks.soak --minutes 30 --seed 7        (as `make soak` does)
-    python -m benchmarks.soak --round 13 --seed 7          one round again
+    python -m benchmarks.cluster.soak --minutes 30 --seed 7        (as `make soak` does)
+    python -m benchmarks.cluster.soak --round 13 --seed 7          one round again
 
 A round is a small job of its own (tests/conftest.py) on three nodes that all rounds share, its folder on local disk or
-in an S3 bucket. Blows fall at shares of its commits; which blows, and when, is drawn from the seed and the round's
+in an S3 bucket. Faults are injected at shares of its commits; which, and when, is drawn from the seed and the round's
 number. A driver that ends with code 3, as it may when the store fails, is started again, as one that was killed is.
 Then the job is run to its end and held against the promise, by the same oracle that the fault tests use.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.bucket import NAME, Bucket, Trouble
-from benchmarks.nodes import Nodes, engines
+from benchmarks.cluster.bucket import NAME, Bucket, Trouble
+from benchmarks.cluster.nodes import Nodes, engines
 from speed_ray.storage.run import EXAMPLES
 from speed_ray.storage.verify import verify
 from tests.conftest import Driver, Job, assert_the_promise, small_job, start_driver
@@ -29,12 +29,17 @@ CYCLES = 40  # of 23 rows, the kinds' mix: 920 rows in 92 shards
 FORESEEN = (0, 3, -9)  # done, interrupted (by the store), killed
 PATIENCE = 300.0  # seconds without a commit, after which a round has failed
 ENGINE = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 350.0, "in_flight": 16}  # 1 s an answer
-FAULTS = {"malformed": 0.3}  # so that some rows are rejected
-WEATHERS = (Trouble(refused=0.2), Trouble(lost=0.2), Trouble(seconds=0.5), Trouble(refused=0.1, lost=0.1, seconds=0.1))
+MALFORMED = 0.3  # of the replies, so that some rows are rejected
+STORE_FAULTS = (
+    Trouble(refused=0.2),
+    Trouble(lost=0.2),
+    Trouble(seconds=0.5),
+    Trouble(refused=0.1, lost=0.1, seconds=0.1),
+)
 
 
 class Round:
-    """One job and the blows that it takes."""
+    """One job and the faults that are injected into it."""
 
     def __init__(self, number: int, seed: int, folder: Path, nodes: Nodes, bucket: Bucket) -> None:
         self.rng = random.Random(f"{seed} {number}")
@@ -43,25 +48,25 @@ class Round:
         self.bucket = bucket
         self.uri = self.rng.choice([str(folder / "run"), f"s3://{NAME}/seed-{seed}-round-{number}"])
         kinds = ["worker", "node", "driver", "second driver"] + ["store"] * self.uri.startswith("s3")
-        self.blows = [self.rng.choice(kinds) for _ in range(self.rng.randint(3, 5))]
-        self.moments = sorted(self.rng.uniform(0.02, 0.95) for _ in self.blows)
-        self.struck: list[str] = []
+        self.faults = [self.rng.choice(kinds) for _ in range(self.rng.randint(3, 5))]
+        self.moments = sorted(self.rng.uniform(0.02, 0.95) for _ in self.faults)
+        self.injected: list[str] = []
         self.drivers: list[Driver] = []
         self.codes: list[int] = []
 
     def play(self) -> dict[str, Any]:
-        """Drive the job through its blows, and see what is left of it."""
+        """Drive the job through its faults, and see what is left of it."""
         began = time.monotonic()
         pool = {"min": 2, "max": NODES, "cpus": 0, "gpus": 1}
         job = small_job(
             self.folder,
             uri=self.uri,
-            generator={**ENGINE, "faults": FAULTS},
+            generator={**ENGINE, "faults": {"malformed": MALFORMED}},
             synthesize__examples=23 * CYCLES,
             synthesize__pool=pool,
         ).begin()
         try:
-            self._weather(job)
+            self._drive_through_faults(job)
             self.bucket.trouble = Trouble()
             assert_the_promise(job)
         finally:
@@ -71,7 +76,7 @@ class Round:
         (verdict,) = (each for each in verify(job.run) if each.artifact == EXAMPLES)
         return {
             "store": self.uri.split(":")[0] if "://" in self.uri else "local",
-            "blows": ", ".join(self.struck),
+            "faults": ", ".join(self.injected),
             "drivers": len(self.drivers),
             "exit codes": ", ".join(map(str, self.codes)),
             "planned": verdict.planned,
@@ -82,13 +87,13 @@ class Round:
             "s": time.monotonic() - began,
         }
 
-    def _weather(self, job: Job) -> None:
+    def _drive_through_faults(self, job: Job) -> None:
         shards = 23 * CYCLES // 10
-        blows = list(zip(self.moments, self.blows, strict=True))
+        faults = list(zip(self.moments, self.faults, strict=True))
         self._drive(job)
         for commits in self._commits(job):
-            while blows and commits >= blows[0][0] * shards and self.drivers[-1].process.poll() is None:
-                self._strike(blows.pop(0)[1], job)
+            while faults and commits >= faults[0][0] * shards and self.drivers[-1].process.poll() is None:
+                self._inject(faults.pop(0)[1], job)
             if all(driver.process.poll() is not None for driver in self.drivers):
                 self.codes = [driver.process.returncode for driver in self.drivers]
                 if unforeseen := [each.said() for each in self.drivers if each.process.returncode not in FORESEEN]:
@@ -112,16 +117,16 @@ class Round:
     def _drive(self, job: Job) -> None:
         self.drivers.append(start_driver(self.folder, job, **self.nodes.environment))
 
-    def _strike(self, blow: str, job: Job) -> None:
-        strike: dict[str, Callable[[], None]] = {
+    def _inject(self, fault: str, job: Job) -> None:
+        kinds: dict[str, Callable[[], None]] = {
             "worker": self._kill_a_worker,
             "node": self._kill_a_node,
             "driver": lambda: self._kill_the_driver(job),
             "second driver": lambda: self._drive(job),
             "store": self._trouble_the_store,
         }
-        strike[blow]()
-        self.struck.append(blow)
+        kinds[fault]()
+        self.injected.append(fault)
 
     def _kill_a_worker(self) -> None:
         if alive := sorted(engines(), key=lambda process: process.pid):
@@ -136,7 +141,7 @@ class Round:
         self._drive(job)
 
     def _trouble_the_store(self) -> None:
-        self.bucket.trouble = self.rng.choice(WEATHERS)
+        self.bucket.trouble = self.rng.choice(STORE_FAULTS)
 
 
 def main() -> None:
@@ -156,7 +161,7 @@ def main() -> None:
                 try:
                     details.append({"round": number, **game.play()})
                 except AssertionError as error:
-                    sys.exit(f"soak: round {number} of seed {options.seed} failed after {game.struck}: {error}")
+                    sys.exit(f"soak: round {number} of seed {options.seed} failed after {game.injected}: {error}")
             report.say(f"soak: {details[-1]}")
             number += 1
     doubled = sum(row["duplicates"] for row in details)

@@ -1,6 +1,6 @@
 """Spot nodes: a tenth of a simulated fleet is lost every ten minutes, and as much joins again a little later.
 
-    python -m benchmarks.preemption --nodes 10 --losses 2
+    python -m benchmarks.cluster.preemption --nodes 10 --losses 2
 
 Each node is a raylet with one simulated H100 (see fleet.py), killed with SIGKILL, unasked; `--absent` simulated
 seconds later another one joins. Time runs faster than ours (`--faster`): all rates of an engine are multiplied by it,
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import process, report
-from benchmarks.fleet import ROWS_A_SECOND, begun, engine, overrides
-from benchmarks.nodes import Nodes, notes
+from benchmarks.cluster.fleet import ROWS_A_SECOND, begun, engine, overrides
+from benchmarks.cluster.nodes import Nodes, notes
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import Commit
 from speed_ray.storage.verify import verify
