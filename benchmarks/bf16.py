@@ -35,7 +35,7 @@ def main() -> None:
             details.append({**row, "largest error": f"{error(found['bf16'], found['fp32']):.1e}"})
     worst = min(row["cosine"] for row in details)
     unit = "cosine of the gradients in bf16 and in fp32"
-    report.emit(report.Result("bf16", worst, f">= {GOAL}", unit, worst >= GOAL, details), options.json)
+    report.emit_against(f">= {GOAL}", "bf16", worst, unit, details, options.json)
 
 
 def cosine(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

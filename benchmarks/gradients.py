@@ -70,10 +70,7 @@ def main() -> None:
                 report.say(f"gradients: {row}")
                 details.append(row)
     worst = max(float(row[f"{workers} workers"]) for row in details for workers in (1, 2, 4))
-    report.emit(
-        report.Result("gradients", worst, f"<= {GOAL}", "relative error of a gradient", worst <= GOAL, details),
-        options.json,
-    )
+    report.emit_against(f"<= {GOAL}", "gradients", worst, "relative error of a gradient", details, options.json)
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ def main() -> None:
                 details.append(measure(ground, Path(folder) / f"{turn}-{number}", contender, options.rows))
     speed = [row["rows/s"] for row in details]
     figure = statistics.median(one / two for one, two in zip(speed[::2], speed[1::2], strict=True))
-    report.emit(
-        report.Result("one_pool", figure, ">= 1", "rows/s, one pool / two pools", figure >= 1, details), options.json
-    )
+    report.emit_against(">= 1", "one_pool", figure, "rows/s, one pool / two pools", details, options.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import operator
 import resource
 import sys
 from dataclasses import asdict, dataclass, field
@@ -14,13 +15,16 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Result:
-    """`figure` against `goal` in `unit`, met or not, with every number seen on the way in `details`."""
+    """`figure` against `goal` in `unit`, met or not, with every number seen on the way in `details`.
+
+    Without its rival a benchmark has no figure, and nothing is known of the goal.
+    """
 
     benchmark: str
-    figure: float
+    figure: float | None
     goal: str
     unit: str
-    met: bool
+    met: bool | None
     details: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -30,14 +34,24 @@ def emit(result: Result, as_json: bool) -> None:
         print(json.dumps(asdict(result)))
         return
     console = Console()
-    table = Table(title=f"{result.benchmark}: {result.figure:,.3f} {result.unit} (goal {result.goal})")
+    figure = "no figure of" if result.figure is None else f"{result.figure:,.3f}"
+    table = Table(title=f"{result.benchmark}: {figure} {result.unit} (goal {result.goal})")
     columns = list(dict.fromkeys(key for row in result.details for key in row))
     for column in columns:
         table.add_column(column)
     for row in result.details:
         table.add_row(*(cell(row.get(column)) for column in columns))
     console.print(table)
-    console.print("goal met" if result.met else "goal NOT met")
+    console.print({True: "goal met", False: "goal NOT met", None: "not compared with the goal"}[result.met])
+
+
+def emit_against(
+    bound: str, benchmark: str, figure: float, unit: str, details: list[dict[str, Any]], as_json: bool
+) -> None:
+    """Print a result whose goal is one bound of its figure, such as ">= 0.97"."""
+    relation, limit = bound.split()
+    met = {">=": operator.ge, "<=": operator.le, ">": operator.gt}[relation](figure, float(limit))
+    emit(Result(benchmark, figure, bound, unit, met, details), as_json)
 
 
 def options(description: str | None) -> argparse.ArgumentParser:

@@ -59,12 +59,8 @@ def main() -> None:
         report.say(f"resume: kill at half of {options.rows:,} rows")
         kill = repeated(Path(folder), options.rows)
     figure = kill["rows asked twice"] / kill["rows in flight at most"]
-    report.emit(
-        report.Result(
-            "resume", figure, "<= 1", "rows asked twice / rows of the shards in flight", figure <= 1, [kill]
-        ),
-        options.json,
-    )
+    unit = "rows asked twice / rows of the shards in flight"
+    report.emit_against("<= 1", "resume", figure, unit, [kill], options.json)
 
 
 if __name__ == "__main__":
