@@ -8,7 +8,7 @@ MACHINE := cpu
 TORCH := torch==2.13.0+cpu
 BIN := .venv/bin
 
-.PHONY: help venv demo test check fmt lint typecheck census bench soak
+.PHONY: help venv demo test check fmt lint typecheck census bench rivals soak
 
 help:
 	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
@@ -20,6 +20,7 @@ help:
 	@echo "             checks types"
 	@echo "make census  counts lines by folder and what is bounded; python -m tests.helpers.census --check lists places"
 	@echo "make bench   measures this machine"
+	@echo "make rivals  installs into .rivals what benchmarks are compared with and 'make venv' does not bring: datatrove"
 	@echo "make soak    kills workers, nodes and drivers at random for half an hour, and proves each run after it"
 	@echo "make venv    installs Python packages into .venv (the others do it when it is needed); MACHINE=gpu: for a GPU"
 
@@ -56,6 +57,13 @@ census: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks
+
+rivals: .rivals/.installed
+
+.rivals/.installed: requirements/rivals.txt | venv
+	rm -rf .rivals
+	$(BIN)/pip install -qq --no-deps --target .rivals -r $<
+	@touch $@
 
 soak: venv
 	$(BIN)/python -m benchmarks.cluster.soak --minutes 30

@@ -52,6 +52,9 @@ def main() -> None:
         if ended.returncode:
             sys.exit(f"{module} ended with {ended.returncode}; RESULTS.md is unchanged for it")
         result = json.loads(ended.stdout.splitlines()[-1])
+        if result["figure"] is None:
+            print(f"{name} has no figure, as it said above; RESULTS.md is unchanged for it")
+            continue
         sections[name] = _section(result)
         print(sections[name])
         RESULTS.write_text(_page(sections))

@@ -1,6 +1,6 @@
 """Documents a second of `curate`, against datatrove's MinHash pipeline; how many near-duplicates either finds.
 
-    PYTHONPATH=rivals python -m benchmarks.dedup --documents 200000 --memory 100000 1000000
+    python -m benchmarks.dedup --documents 200000 --memory 100000 1000000
 
 Documents have 60 words; one in five is a copy of another with 5% of its words changed. Both contenders read Parquet,
 sketch, bucket, cluster and write Parquet, in two processes or more. What ours does beside that counts against it: all
@@ -8,20 +8,12 @@ its other gates, rejects with their reasons, checksums, the commit of every shar
 `--memory` curates other sizes for their peak of memory alone.
 
 datatrove is measured twice: as it comes, where spaCy finds the words, which is what the figure is of; and with words
-split at spaces, which it does not offer, so that its MinHash is seen without spaCy. It is no part of this project's
-environment, whose versions it would change. To have it measured:
-
-    pip install --no-deps --target rivals datatrove==0.10.1 humanize loguru 'xxhash<4' spacy==3.8.18 'thinc<8.4' \
-        blis catalogue cloudpathlib confection cymem murmurhash preshed smart_open spacy-legacy spacy-loggers srsly \
-        wasabi weasel wrapt
+split at spaces, which it does not offer, so that its MinHash is seen without spaCy. `make rivals` installs both.
 """
 
-import importlib.util
 import itertools
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -32,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import report
+from benchmarks import process, report, rivals
 from speed_ray import recipes
 from speed_ray.records import EXAMPLE, Row, content_id
 from speed_ray.stages import curate, driver_stage
@@ -115,12 +107,9 @@ def ours(uri: str) -> dict[str, Any]:
     return {"seconds": seconds, "peak RSS MB": peak, "kept": places}
 
 
-def told(module: str, *arguments: str) -> dict[str, Any]:
+def answer(module: str, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """What a contender says, in a process of its own."""
-    ended = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
-    if ended.returncode:
-        sys.exit(f"{module} ended with {ended.returncode}")
-    said: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    said: dict[str, Any] = json.loads(process.module(module, *arguments, environment=environment).splitlines()[-1])
     return said
 
 
@@ -157,42 +146,37 @@ def main() -> None:
         found = compared(options.documents)
         details += found
         speeds = {each["contender"]: each["documents/s"] for each in found}
-        ratios.append(speeds["speed_ray"] / speeds["datatrove"] if is_there() else 0.0)
+        if len(speeds) > 1:
+            ratios.append(speeds["speed_ray"] / speeds["datatrove"])
     details += [curated(count) for count in options.memory]
-    figure = sorted(ratios)[len(ratios) // 2]
+    figure = sorted(ratios)[len(ratios) // 2] if ratios else None
     mine = details[0]
-    met = figure >= GOAL and mine["recall"] >= RECALL and mine["precision"] >= PRECISION
+    met = (
+        figure >= GOAL and mine["recall"] >= RECALL and mine["precision"] >= PRECISION if figure is not None else None
+    )
     goal = f">= {GOAL}, recall >= {RECALL} at precision >= {PRECISION}"
     report.emit(report.Result("dedup", figure, goal, "documents/s, ours / datatrove", met, details), options.json)
-
-
-def is_there() -> bool:
-    """Whether the rival can be measured."""
-    return all(importlib.util.find_spec(name) is not None for name in ("datatrove", "spacy"))
 
 
 def compared(count: int) -> list[dict[str, Any]]:
     """Ours, then datatrove where it is installed."""
     found = [curated(count)]
-    if not is_there():
-        report.say(
-            "datatrove is not installed with spaCy, so there is no figure. How to get it:\n"
-            + str(__doc__).rpartition("\n\n")[2]
-        )
+    if not rivals.are_installed("datatrove", "spacy"):
+        report.say("dedup: no figure, for datatrove and spaCy are not installed: run `make rivals`, then this again")
         return found
-    with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
-        write_texts(Path(folder) / "texts", count)
-        spaces = row("datatrove, words split at spaces", count, told(RIVAL, folder, "--spaces"))
-    with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
-        write_texts(Path(folder) / "texts", count)
-        return [*found, row("datatrove", count, told(RIVAL, folder)), spaces]
+    for name, arguments in (("datatrove", ()), ("datatrove, words split at spaces", ("--spaces",))):
+        with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
+            write_texts(Path(folder) / "texts", count)
+            said = answer(RIVAL, folder, *arguments, environment=rivals.environment())
+            found.append(row(name, count, said))
+    return found
 
 
 def curated(count: int) -> dict[str, Any]:
     """Ours."""
     with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
         write(Run(folder), count)
-        found = row("speed_ray", count, told("benchmarks.dedup", "--curate", folder))
+        found = row("speed_ray", count, answer("benchmarks.dedup", "--curate", folder))
         manifest = Run(folder).artifact(CURATED_EXAMPLES).manifest()
         assert manifest is not None
         counts = manifest["counts"]

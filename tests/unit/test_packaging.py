@@ -38,7 +38,7 @@ def declared(*extras: str) -> list[Requirement]:
 def third_party(folder: str) -> dict[str, str]:
     """Every import of a folder's Python files that is neither Python's nor ours, with one file that has it."""
     ours = {"speed_ray", "benchmarks", "jobs", "tests"}
-    ours |= {"datatrove"}  # a rival that would change our versions: benchmarks/dedup.py says how to get it
+    ours |= {"datatrove"}  # a rival that would change our versions: `make rivals` installs it apart
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
         local = {module.stem for above in path.parents[:-1] if ROOT in above.parents for module in above.iterdir()}
