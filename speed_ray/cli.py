@@ -1,7 +1,6 @@
 """`speed-ray`: every job, and the commands that look at a run. Ray and torch are not imported until a job runs."""
 
 import contextlib
-import dataclasses
 import os
 import shlex
 import signal
@@ -209,18 +208,15 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Who reaches it may ask: there are no keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     replicas: Annotated[str, typer.Option("--replicas", help="2, or 1..4 to follow the load.")] = "1",
-    cpus: Annotated[float, typer.Option("--cpus", help="CPUs, and threads, of each replica.")] = 1,
-    gpus: Annotated[float, typer.Option("--gpus", help="GPUs of each replica.")] = 0,
+    cpus: Annotated[float, typer.Option("--cpus", min=0.01, help="CPUs, and threads, of each replica.")] = 1,
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each replica.")] = 0,
 ) -> None:
     """Serve an embedder behind OpenAI's /v1/embeddings until Ctrl-C."""
-    from speed_ray.serving import resolve_model as models
-
-    served = models.resolve_served_model(model)
-    served = served if name is None else dataclasses.replace(served, name=name)
-    from speed_ray.serving import application  # imports Ray and torch
+    from speed_ray.serving import app as serving  # imports Ray and torch
 
     signal.signal(signal.SIGTERM, _interrupt)
-    application.run_server(served, application.Replicas.read(replicas, cpus, gpus), host, port)
+    arguments = serving.ServeArguments(model=model, name=name, replicas=replicas, cpus=cpus, gpus=gpus)
+    serving.run_server(arguments, host, port)
 
 
 @app.command()

@@ -32,8 +32,8 @@ WRONG_OPTION = 2  # click's exit code
 
 def head(port: int, dashboard_port: int, options: list[str]) -> None:
     """Start a cluster and end it at Ctrl-C or SIGTERM. Raises UserError, or Interrupted when Ray ends by itself."""
-    check_port_free("--port", "", port)
-    check_port_free("--dashboard-port", "", dashboard_port)
+    serve_env.check_port_free("--port", "", port)
+    serve_env.check_port_free("--dashboard-port", "", dashboard_port)
     ensure_token(create=True)
     with socket.socket() as probe:  # for Ray's client, which has to have a port: on 10001 two heads end each other
         probe.bind(("", 0))
@@ -55,16 +55,6 @@ def node_options(
     folder = temp_dir and os.path.abspath(temp_dir)
     named = {"num-cpus": cpus, "num-gpus": gpus, "labels": labels, "temp-dir": folder}
     return [*(f"--{name}={value}" for name, value in named.items() if value is not None), *(more or ())]
-
-
-def check_port_free(option: str, host: str, port: int) -> None:
-    """Raise UserError where a port is taken: Ray would wait half a minute for it, or quietly take another."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(f"{option} {port}: {error.strerror}. Choose another.") from None
 
 
 def token_path() -> Path:

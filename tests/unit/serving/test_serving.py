@@ -21,10 +21,10 @@ from starlette.requests import Request
 
 from speed_ray.cli import main
 from speed_ray.on_ray import serve_env
-from speed_ray.serving import embedding_request, haproxy, proxy
-from speed_ray.serving.batcher import FORWARDS, DynamicBatcher
-from speed_ray.serving.replica import Embed
-from speed_ray.serving.resolve_model import EMBEDDER, resolve_served_model
+from speed_ray.serving import haproxy, http_errors
+from speed_ray.serving.app import EMBEDDER, resolve_source
+from speed_ray.serving.batcher import FORWARDS_PER_BATCH, DynamicBatcher
+from speed_ray.serving.replica import MAX_BODY_BYTES, Embed
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from tests.helpers.tiny_serving import PROMPTS, Endpoint, free_port, tiny_embedder
@@ -61,7 +61,7 @@ async def http_to(replica):
         answer = await replica(Request(scope, receive))
         await answer(scope, receive, send)
 
-    transport = httpx.ASGITransport(proxy.JsonErrors(app))
+    transport = httpx.ASGITransport(http_errors.JsonErrors(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://replica/v1") as client:
         yield client
 
@@ -138,29 +138,29 @@ async def test_requests_that_wait_together_get_their_own_vectors(client, referen
 
 ASK = {"model": "tiny", "input": "a lamp"}
 WRONG = {
-    "no JSON": (b"{", 400, None, "not valid JSON"),
-    "invalid UTF-8": (b'{"model": "tiny", "input": "\xff\xfe"}', 400, None, "not valid JSON in UTF-8"),
-    "half an emoji": (b'{"model": "tiny", "input": "\\ud83e"}', 400, None, "not valid JSON"),
-    "deeply nested": (b"[" * 100_000, 400, None, "not valid JSON"),
-    "no object": ([1], 400, None, "not a JSON object"),
-    "no model": ({"input": "a"}, 400, "model", "name the model, which is 'tiny'"),
+    "no JSON": (b"{", 400, None, "Invalid JSON"),
+    "invalid UTF-8": (b'{"model": "tiny", "input": "\xff\xfe"}', 400, None, "Invalid JSON: invalid unicode"),
+    "half an emoji": (b'{"model": "tiny", "input": "\\ud83e"}', 400, None, "Invalid JSON"),
+    "deeply nested": (b"[" * 100_000, 400, None, "Invalid JSON"),
+    "no object": ([1], 400, None, "should be an object"),
+    "no model": ({"input": "a"}, 400, "model", "Field required"),
     "another model": ({**ASK, "model": "ada"}, 404, "model", "'ada' does not exist here; 'tiny' does"),
-    "no input": ({"model": "tiny"}, 400, "input", "a text or a list of texts"),
-    "an empty list": ({**ASK, "input": []}, 400, "input", "between 1 and 2048 texts, and holds 0"),
-    "too many texts": ({**ASK, "input": ["a"] * 2049}, 400, "input", "holds 2049"),
-    "an empty text": ({**ASK, "input": ["a", ""]}, 400, "input", "input[1] is an empty text"),
+    "no input": ({"model": "tiny"}, 400, "input", "Field required"),
+    "an empty list": ({**ASK, "input": []}, 400, "input", "at least 1 item"),
+    "too many texts": ({**ASK, "input": ["a"] * 2049}, 400, "input", "at most 2048 items"),
+    "an empty text": ({**ASK, "input": ["a", ""]}, 400, "input", "input.1: String should have at least 1 character"),
     "token ids": ({**ASK, "input": [1, 2, 3]}, 400, "input", "token ids are not taken"),
     "lists of token ids": ({**ASK, "input": [[1, 2], [3]]}, 400, "input", "token ids are not taken"),
-    "an object as text": ({**ASK, "input": ["a", {}]}, 400, "input", "input[1] is not a text"),
+    "an object as text": ({**ASK, "input": ["a", {}]}, 400, "input", "input.1: Input should be a valid string"),
     "too many tokens": ({**ASK, "input": ["a", "b " * 96]}, 400, "input", "maximum context length is 96 tokens"),
-    "a very long text": ({**ASK, "input": "a" * 1_000_000}, 400, "input", "it has 1000000 characters"),
-    "too many dimensions": ({**ASK, "dimensions": 65}, 400, "dimensions", "a whole number from 1 to 64"),
-    "no dimensions": ({**ASK, "dimensions": 0}, 400, "dimensions", "a whole number from 1 to 64"),
-    "half a dimension": ({**ASK, "dimensions": 1.5}, 400, "dimensions", "a whole number from 1 to 64"),
-    "true dimensions": ({**ASK, "dimensions": True}, 400, "dimensions", "a whole number from 1 to 64"),
+    "a very long text": ({**ASK, "input": "a" * 1_000_000}, 400, "input", "input[0] has 1000000 characters"),
+    "too many dimensions": ({**ASK, "dimensions": 65}, 400, "dimensions", "the model's vectors have 64"),
+    "no dimensions": ({**ASK, "dimensions": 0}, 400, "dimensions", "greater than or equal to 1"),
+    "half a dimension": ({**ASK, "dimensions": 1.5}, 400, "dimensions", "should be a valid integer"),
+    "true dimensions": ({**ASK, "dimensions": True}, 400, "dimensions", "should be a valid integer"),
     "another encoding": ({**ASK, "encoding_format": "hex"}, 400, "encoding_format", "'float' or 'base64'"),
     "another input type": ({**ASK, "input_type": ["query"]}, 400, "input_type", "'query' or 'document'"),
-    "a typing error": ({**ASK, "dimension": 5}, 400, "dimension", "no parameter 'dimension'"),
+    "a typing error": ({**ASK, "dimension": 5}, 400, "dimension", "Extra inputs are not permitted"),
 }
 
 
@@ -216,7 +216,9 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
             await send({"type": "http.response.start", "status": int(status), "headers": headers})
             await send({"type": "http.response.body", "body": b"Internal Server Error"})
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy.JsonErrors(app)), base_url="http://lost") as http:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(http_errors.JsonErrors(app)), base_url="http://lost"
+    ) as http:
         answer = await http.post("/v1/embeddings", json=ASK)
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["type"] == "server_error"
@@ -225,7 +227,7 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
 def test_haproxy_is_told_to_say_what_the_proxy_says_of_a_lost_replica():
     head, _, body = haproxy.error_page().partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
-    expected = embedding_request.APIError(503, haproxy.LOST).response()
+    expected = http_errors.APIError(503, haproxy.NO_REPLICA).response()
     assert status.split()[:2] == ["HTTP/1.1", "503"] and orjson.loads(body) == orjson.loads(expected.body)
     headers = dict(line.split(": ") for line in lines)
     assert headers.pop("content-length") == str(len(body))
@@ -237,7 +239,7 @@ def test_haproxy_opens_no_port_but_the_one_that_is_served():
     config = config.replace("{{ config.stats_port }}", "8404").replace("{{ config.frontend_port }}", "8000")
     ports = re.compile(r"^\s*bind (?!unix@)(.*)$", re.MULTILINE)
     assert len(ports.findall(config)) == 4, "Ray's template has another port: look at what it is"
-    served, grpc = ports.findall(haproxy.closed(config, "/tmp/folder"))
+    served, grpc = ports.findall(haproxy.close_ports(config, Path("/tmp/folder")))
     assert served == "{{ config.frontend_host }}:8000" and grpc.startswith("{{ config.grpc_frontend_host }}")
 
 
@@ -263,28 +265,28 @@ class Counted:
             raise RuntimeError("out of memory")
         return np.array([[len(text)] for text in texts], dtype=np.float32)
 
-    def round_of(self, text):
+    def forward_of(self, text):
         return next(place for place, (_, texts) in enumerate(self.forwards) if text in texts)
 
 
 async def test_a_small_request_does_not_wait_for_a_large_one():
     counted = Counted()
-    rounds = DynamicBatcher(counted.encode, forward_tokens=20)
-    large = asyncio.create_task(rounds.embed(["large"] * 2048, [2] * 2048, None))
+    batcher = DynamicBatcher(counted.encode, forward_tokens=20)
+    large = asyncio.create_task(batcher.embed(["large"] * 2048, [2] * 2048, None))
     await asyncio.sleep(0)
-    await rounds.embed(["s"], [2], None)
-    assert counted.round_of("s") <= 2 * FORWARDS and not large.done()
+    await batcher.embed(["s"], [2], None)
+    assert counted.forward_of("s") <= 2 * FORWARDS_PER_BATCH and not large.done()
     assert (await large).tolist() == [[5.0]] * 2048
 
 
 async def test_a_forward_has_texts_of_like_length_and_one_type_and_no_more_than_its_tokens():
     counted = Counted()
-    rounds = DynamicBatcher(counted.encode, forward_tokens=20)
+    batcher = DynamicBatcher(counted.encode, forward_tokens=20)
     rng = random.Random(0)
 
     async def ask(input_type):
         texts = ["x" * rng.randint(1, 30) for _ in range(9)]
-        found = await rounds.embed(texts, [len(text) for text in texts], input_type)
+        found = await batcher.embed(texts, [len(text) for text in texts], input_type)
         assert found[:, 0].tolist() == [len(text) for text in texts]
         return [(input_type, text) for text in texts]
 
@@ -296,12 +298,12 @@ async def test_a_forward_has_texts_of_like_length_and_one_type_and_no_more_than_
 
 
 async def test_a_forward_that_fails_takes_only_its_own_requests_with_it():
-    rounds = DynamicBatcher(Counted().encode, forward_tokens=20)
+    batcher = DynamicBatcher(Counted().encode, forward_tokens=20)
     lost, kept = await asyncio.gather(
-        rounds.embed(["poison"], [20], None), rounds.embed(["fine"], [1], None), return_exceptions=True
+        batcher.embed(["poison"], [20], None), batcher.embed(["fine"], [1], None), return_exceptions=True
     )
     assert isinstance(lost, RuntimeError) and kept.tolist() == [[4.0]]
-    assert rounds.failure is None, "a model that answers again is well"
+    assert batcher.failure is None, "a model that answers again is well"
 
 
 async def test_a_model_that_only_fails_is_reported_to_ray_serve(replica, http, monkeypatch):
@@ -317,14 +319,14 @@ async def test_a_model_that_only_fails_is_reported_to_ray_serve(replica, http, m
 
 async def test_who_went_away_is_not_embedded():
     counted = Counted()
-    rounds = DynamicBatcher(counted.encode, forward_tokens=2)
-    first = asyncio.create_task(rounds.embed(["first"] * 5, [2] * 5, None))
-    gone = asyncio.create_task(rounds.embed(["gone"] * 100, [2] * 100, None))
+    batcher = DynamicBatcher(counted.encode, forward_tokens=2)
+    first = asyncio.create_task(batcher.embed(["first"] * 5, [2] * 5, None))
+    gone = asyncio.create_task(batcher.embed(["gone"] * 100, [2] * 100, None))
     await asyncio.sleep(0)
     gone.cancel()
     await first
     await asyncio.gather(gone, return_exceptions=True)
-    assert sum("gone" in texts for _, texts in counted.forwards) <= FORWARDS
+    assert sum("gone" in texts for _, texts in counted.forwards) <= FORWARDS_PER_BATCH
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_the_embedder_of_a_run_is_served(tmp_path, folder, monkeypatch):
     (run / "recipe.yaml").write_text("seed: 1")
     Model(Run(str(run)), EMBEDDER).publish(folder, {})
     monkeypatch.chdir(tmp_path)
-    found = resolve_served_model("run")
+    found = resolve_source("run")
     monkeypatch.chdir("/")  # a replica has a working directory of its own
     fetch = cloudpickle.loads(cloudpickle.dumps(found.fetch))
     assert found.name == "embedder" and (Path(fetch()) / "modules.json").is_file()
@@ -402,9 +404,7 @@ def test_a_served_model_under_64_clients(folder, reference, drive):
         return worst
 
     assert asyncio.run(ask()) < 1e-4
-    large = httpx.post(
-        f"{endpoint.url}/v1/embeddings", content=b"a" * (embedding_request.MAX_BODY_BYTES + 1), timeout=60
-    )
+    large = httpx.post(f"{endpoint.url}/v1/embeddings", content=b"a" * (MAX_BODY_BYTES + 1), timeout=60)
     assert large.status_code == 413
     driver.process.send_signal(signal.SIGTERM)
     assert driver.ended() == 0, driver.said()

@@ -1,0 +1,190 @@
+"""Serve an embedder on Ray Serve: as `speed-ray serve`, or as the application that a Serve config names.
+
+A Serve config, as KubeRay's RayService has one, takes `import_path: speed_ray.serving.app:build_app`.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from pydantic import NonNegativeFloat, PositiveFloat
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import Application
+
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.on_ray import serve_env
+from speed_ray.on_ray.session import resources, session
+from speed_ray.recipes.schema import Strict
+from speed_ray.serving.replica import Embed
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
+from speed_ray.training.plan import EMBEDDER
+
+APPLICATION = "speed-ray"
+MAX_ONGOING = 256  # requests at a replica; more wait at the proxy
+MAX_QUEUED = 2048  # requests at a proxy; more get a 503
+TARGET_ONGOING = 32  # requests in flight for each replica, where the number of replicas may change
+REQUEST_SECONDS = 600  # until a request that waits for a replica gets a 503
+POLL_SECONDS = 2.0
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+class ServeArguments(Strict):
+    """Holds the options of `speed-ray serve`, under the names that a Serve config's `args` have for them."""
+
+    model: str  # a run, a sentence-transformers folder, or a name of the Hugging Face Hub
+    name: str | None = None  # what clients call the model
+    replicas: str = "1"  # or a range, as 1..4
+    cpus: PositiveFloat = 1.0  # each, and threads
+    gpus: NonNegativeFloat = 0.0  # each
+
+    @property
+    def replica_range(self) -> tuple[int, int]:
+        """Return the fewest and the most replicas. Raises UserError."""
+        fewest, _, most = self.replicas.partition("..")
+        try:
+            found = int(fewest), int(most or fewest)
+        except ValueError:
+            found = 0, 0
+        if not 1 <= found[0] <= found[1]:
+            raise UserError(f"--replicas {self.replicas}: write a number, as 2, or a range, as 1..4.")
+        return found
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Names a model; `fetch` returns its local folder, or its name of the Hub, on the node where it is called."""
+
+    name: str
+    fetch: Callable[[], str]
+
+
+def build_app(arguments: ServeArguments) -> Application:
+    """Return the Serve application of a model. Raises UserError, which a Serve config's status shows."""
+    source = resolve_source(arguments.model)
+    fewest, most = arguments.replica_range
+    scaling: dict[str, Any] = {"num_replicas": fewest}
+    if fewest < most:
+        limits = {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": TARGET_ONGOING}
+        scaling = {"autoscaling_config": limits}
+    deployment = serve.deployment(
+        Embed,
+        name="embed",
+        ray_actor_options={"num_cpus": arguments.cpus, "num_gpus": arguments.gpus},
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_QUEUED,
+        max_constructor_retry_count=2,
+        health_check_period_s=5,
+        **scaling,
+    )
+    return deployment.bind(source.fetch, arguments.name or source.name, max(1, int(arguments.cpus)))
+
+
+def resolve_source(model: str) -> ModelSource:
+    """Tell a run, a model folder and a name of the Hub apart. Raises UserError where there is nothing to serve."""
+    folder = Path(model)
+    if (folder / "modules.json").is_file():
+        path = str(folder.resolve())
+        return ModelSource(folder.resolve().name, lambda: path)
+    if folder.is_dir() and not (folder / "recipe.yaml").is_file():
+        raise UserError(
+            f"{model} is neither a run (it has no recipe.yaml) nor a sentence-transformers model (it has no "
+            "modules.json).\nName one of the two, or a model of the Hugging Face Hub."
+        )
+    if folder.is_dir() or "://" in model:
+        trained = Model(Run(str(folder.resolve()) if folder.is_dir() else model), EMBEDDER)
+        trained.published()
+        return ModelSource(EMBEDDER, lambda: str(trained.fetch()))
+    if folder.is_absolute() or model.startswith("."):
+        raise UserError(f"{model}: there is no such folder.")
+    try:
+        hf_hub_download(model, "modules.json")
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{model} is no folder here, and as a sentence-transformers model of the Hugging Face Hub it was not "
+            f"found:\n{str(error).strip().splitlines()[0]}"
+        ) from None
+    return ModelSource(model, lambda: model)
+
+
+def run_server(arguments: ServeArguments, host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM, which end the application and, where it was started here, Ray."""
+    app = build_app(arguments)
+    if not os.environ.get("RAY_ADDRESS"):
+        serve_env.check_port_free(f"--host {host} --port", host, port)
+    print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
+    with _haproxy_environment(), session():
+        _check_resources(arguments)
+        print(f"speed-ray: loading {arguments.model}", file=sys.stderr, flush=True)
+        _start_serve(host, port)
+        try:
+            try:
+                serve.run(app, name=APPLICATION, route_prefix="/", logging_config=QUIET)
+            except RuntimeError as error:
+                raise UserError(f"The model could not be served: {error}") from None
+            print(f"{arguments.model} is served at http://{host}:{port}/v1/embeddings. Ctrl-C ends it.", flush=True)
+            _watch_application()
+        except KeyboardInterrupt:
+            print("speed-ray: ending", file=sys.stderr)
+        finally:
+            serve.delete(APPLICATION)
+
+
+@contextlib.contextmanager
+def _haproxy_environment() -> Iterator[None]:
+    """Have a Ray that is started here serve behind HAProxy. One that is there has what its nodes began with."""
+    if os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    # In /tmp, because a socket's path has 97 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ.update(serve_env.environment() | serve_env.ports() | serve_env.files(Path(folder)))
+        yield
+
+
+def _start_serve(host: str, port: int) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": host, "port": port, "request_timeout_s": REQUEST_SECONDS},
+            logging_config=QUIET,
+            controller_options={"runtime_env": {"env_vars": serve_env.CALLBACK}},
+        )
+    except (RayError, TimeoutError) as error:
+        raise Interrupted(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _watch_application() -> None:
+    """Return never: raise Interrupted once the application is deleted, or fails for good."""
+    while True:
+        time.sleep(POLL_SECONDS)
+        state = serve.status().applications.get(APPLICATION)
+        if state is None:
+            raise Interrupted("somebody deleted the application: nothing is served any more.")
+        if state.status == "DEPLOY_FAILED":
+            raise Interrupted(f"nothing is served any more: {state.message}")
+
+
+def _check_resources(arguments: ServeArguments) -> None:
+    """Refuse more than a Ray that was started here has: it does not grow, and would wait for ever."""
+    have, (fewest, _) = ray.cluster_resources(), arguments.replica_range
+    wanted = {"CPU": arguments.cpus * fewest, "GPU": arguments.gpus * fewest}
+    if all(have.get(kind, 0) >= number for kind, number in wanted.items()):
+        return
+    needs = ", ".join(f"{kind} {number:g}" for kind, number in wanted.items() if number)
+    what = f"--replicas {fewest} needs {needs}; there is {resources()}"
+    if not os.environ.get("RAY_ADDRESS"):
+        raise UserError(f"{what}.\nAsk for less by --replicas, --cpus and --gpus.")
+    print(f"speed-ray: {what}. Waiting for the cluster to grow.", file=sys.stderr, flush=True)
