@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as all_benchmarks
 from benchmarks import dedup, report, rivals
+from benchmarks.__main__ import main
 
 OURS = {"contender": "speed_ray", "documents/s": 1000.0, "recall": 1.0, "precision": 1.0}
 
@@ -44,11 +44,11 @@ def test_results_keep_a_section_without_a_new_figure(monkeypatch: pytest.MonkeyP
     missing = json.dumps(
         {"benchmark": "dedup", "figure": None, "met": None, "goal": ">= 20", "unit": "", "details": []}
     )
-    monkeypatch.setattr(all_benchmarks, "RESULTS", page)
+    monkeypatch.setattr("benchmarks.__main__.RESULTS", page)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=missing))
     monkeypatch.setattr(sys, "argv", ["benchmarks", "dedup"])
     before = page.read_text()
-    all_benchmarks.main()
+    main()
     assert page.read_text() == before
 
 
