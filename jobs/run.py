@@ -1,4 +1,4 @@
-"""Topics -> examples, every job in order.
+"""Run every job that a recipe needs, in order, as a Ray job. For one of them alone: `python -m speed_ray JOB`.
 
 ray job submit --working-dir . -- python jobs/run.py --recipe miniature --run /shared/runs/first
 """

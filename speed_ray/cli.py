@@ -1,22 +1,26 @@
-"""`speed-ray`: every job, and the commands that look at a run. Ray and torch are not imported until a job runs."""
+"""Define the `speed-ray` command: every job, and commands that read a run. Only a job imports Ray and torch."""
+
+import signal
+
+# A Ctrl-C while the modules below are imported ends the process without a traceback; main() then catches it.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
 import os
 import shlex
-import signal
 import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from speed_ray import recipes
-from speed_ray.console import show as showing
-from speed_ray.console import status as standing
+from speed_ray.console.show import show_rows
+from speed_ray.console.status import artifact_statuses, breakdown, status_lines, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
+from speed_ray.recipes import load_recipe
 from speed_ray.recipes.schema import Recipe
-from speed_ray.storage import verify as proving
-from speed_ray.storage.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, TASKS, TOPICS, Run, finished_examples
+from speed_ray.storage import verify
+from speed_ray.storage.run import ARTIFACTS, EXAMPLES, PRODUCED_BY, TASKS, TOPICS, Run, finished_examples
 from speed_ray.storage.trained_models import Model
 
 app = typer.Typer(
@@ -38,19 +42,22 @@ RayOptions = Annotated[
     list[str] | None, typer.Argument(help="More options of `ray start`, after --.", metavar="RAY_OPTION")
 ]
 
-MADE = {  # artifact or model
-    "brainstorm": TASKS,
-    "align_junior": "junior",
-    "align_senior": "senior",
-    "align_revisor": "revisor",
-    "synthesize": EXAMPLES,
-    "curate": CURATED_EXAMPLES,
-    "train_embedder": "embedder",
+JOBS = {  # the help of each function in pipeline.JOBS, which is not imported here because it imports Ray
+    "brainstorm": "Topics -> tasks: a teacher lists tasks for every topic and kind, and those that differ are kept.",
+    "align_junior": "Tasks -> junior: the teacher writes examples, and the base model learns from them.",
+    "align_senior": "Junior -> senior: the teacher judges the junior's candidates; DPO makes it prefer the better.",
+    "align_revisor": "Junior -> revisor: the teacher revises the junior's candidates; the base model learns to do so.",
+    "synthesize": "Tasks -> examples: the generator writes an example for every planned prompt.",
+    "curate": "Examples -> curated examples: what repeats, leaks or misleads goes, some tasks are held out.",
+    "train_embedder": "Examples -> embedder: contrastive training; with embedder.follow during synthesis.",
+    "evaluate": "Embedder -> scores: on every set of the recipe, beside the model before training and BM25.",
 }
+MADE = {command: made for made, command in PRODUCED_BY.items()}  # the last artifact or model of each command
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; a user's mistake is a message and an exit code, never a traceback."""
+    """Run one command; print an error as a message, with its exit code, and never a traceback."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app(args=arguments)
     except (UserError, Interrupted, Stalled) as error:
@@ -58,52 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
         _end(error.exit_code)
 
 
-@app.command()
-def brainstorm(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Topics -> tasks: a teacher lists tasks for every topic and kind, and those that differ are kept."""
-    _do("brainstorm", recipe, run, set_)
+def _add_job(name: str, text: str) -> None:
+    @app.command(name.replace("_", "-"), help=text)
+    def job(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
+        _do(name, recipe, run, set_)
 
 
-@app.command()
-def align_junior(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Tasks -> junior: the teacher writes examples, and the base model learns from them."""
-    _do("align_junior", recipe, run, set_)
-
-
-@app.command()
-def align_senior(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Junior -> senior: the teacher judges the junior's candidates, and DPO makes it prefer the better ones."""
-    _do("align_senior", recipe, run, set_)
-
-
-@app.command()
-def align_revisor(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Junior -> revisor: the teacher revises the junior's candidates, and the base model learns to do so."""
-    _do("align_revisor", recipe, run, set_)
-
-
-@app.command()
-def synthesize(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Tasks -> examples: the generator writes an example for every planned prompt."""
-    _do("synthesize", recipe, run, set_)
-
-
-@app.command()
-def curate(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Examples -> curated examples: what repeats, leaks or misleads goes, some tasks are held out."""
-    _do("curate", recipe, run, set_)
-
-
-@app.command()
-def train_embedder(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Examples -> embedder: contrastive training; with embedder.follow while examples are still being written."""
-    _do("train_embedder", recipe, run, set_)
-
-
-@app.command()
-def evaluate(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-    """Embedder -> scores: on every set of the recipe, beside the model that training began with and BM25."""
-    _do("evaluate", recipe, run, set_)
+for _name, _text in JOBS.items():
+    _add_job(_name, _text)
 
 
 @app.command()
@@ -125,13 +94,13 @@ def status(
     """Say where a run stands, while it runs or after a crash: read from storage alone."""
     if watch:
         with contextlib.suppress(KeyboardInterrupt):
-            standing.watch_status(Run(run), Console())
+            watch_status(Run(run), Console())
         return
-    print(*standing.status_lines(Run(run)), sep="\n")
+    print(*status_lines(Run(run)), sep="\n")
 
 
-@app.command()
-def verify(
+@app.command("verify")
+def verify_run(
     run: RunArgument,
     repair: Annotated[
         bool, typer.Option("--repair", help="Withdraw damaged shards; the next drive makes them anew.")
@@ -139,7 +108,7 @@ def verify(
 ) -> None:
     """Prove from storage that every planned row is there once. Exit code 1 when the proof fails."""
     opened = Run(run)
-    verdicts = proving.verify(opened)
+    verdicts = verify.verify(opened)
     for verdict in verdicts:
         print(f"{verdict.artifact}: {verdict}")
         for problem in verdict.problems:
@@ -147,7 +116,7 @@ def verify(
     if all(verdict.holds for verdict in verdicts):
         return
     if repair:
-        withdrawn = proving.repair(opened, verdicts)
+        withdrawn = verify.repair(opened, verdicts)
         print(f"{withdrawn} damaged shards withdrawn. Run the same jobs again: they make only what is missing.")
     elif any(verdict.damaged or verdict.published for verdict in verdicts if not verdict.holds):
         print(f"Something was damaged after it was made. With nobody driving: speed-ray verify {run} --repair")
@@ -163,7 +132,7 @@ def show(
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of example.")] = None,
 ) -> None:
     """Print rows with their whole lineage: topic, task, prompt, raw reply, model, seed."""
-    showing.show_rows(Run(run), artifact, Console(), row, rejects, kind)
+    show_rows(Run(run), artifact, Console(), row, rejects, kind)
 
 
 @app.command()
@@ -178,27 +147,26 @@ def quality(
     ] = None,
 ) -> None:
     """Say how good a run's examples are: yield, repetition, diversity, lengths, languages; margins; win rate."""
-    from speed_ray.console import quality_report as told
-    from speed_ray.evaluation import quality
+    from speed_ray.console.quality_report import margin_tables, quality_tables, win_rate_tables
+    from speed_ray.evaluation.quality import measure_quality, sample_rows
 
     if artifact not in ARTIFACTS:
         raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")
     opened, console = Run(run), Console()
-    for part in told.quality_tables(quality.measure_quality(opened, artifact)):
+    for part in quality_tables(measure_quality(opened, artifact)):
         console.print(part)
     if embedder:
         from speed_ray.evaluation import eval_models, margins
 
         subject = eval_models.model_named(embedder)
         embed = eval_models.embed(eval_models.load_model(subject, "cpu"), subject.instructed, "")
-        found = margins.measure_margins(embed, quality.sample_rows(opened.artifact(artifact)), subject.instructed)
-        console.print(told.margin_tables(found), soft_wrap=True)
+        found = margins.measure_margins(embed, sample_rows(opened.artifact(artifact)), subject.instructed)
+        console.print(margin_tables(found), soft_wrap=True)
     if against:
-        from speed_ray.evaluation import win_rate
+        from speed_ray.evaluation.win_rate import measure_win_rate
 
-        console.print(
-            told.win_rate_tables(win_rate.measure_win_rate(opened, Run(against), artifact), against), soft_wrap=True
-        )
+        rate = measure_win_rate(opened, Run(against), artifact)
+        console.print(win_rate_tables(rate, against), soft_wrap=True)
 
 
 @app.command()
@@ -212,11 +180,11 @@ def serve(
     gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each replica.")] = 0,
 ) -> None:
     """Serve an embedder behind OpenAI's /v1/embeddings until Ctrl-C."""
-    from speed_ray.serving import app as serving  # imports Ray and torch
+    from speed_ray.serving.app import ServeArguments, run_server  # imports Ray and torch
 
     signal.signal(signal.SIGTERM, _interrupt)
-    arguments = serving.ServeArguments(model=model, name=name, replicas=replicas, cpus=cpus, gpus=gpus)
-    serving.run_server(arguments, host, port)
+    arguments = ServeArguments(model=model, name=name, replicas=replicas, cpus=cpus, gpus=gpus)
+    run_server(arguments, host, port)
 
 
 @app.command()
@@ -267,7 +235,7 @@ def _do(
     """Do one job, or all that a recipe needs up to it, its last by default; say what it made and what comes next."""
     from speed_ray import pipeline
 
-    recipe, run = recipes.load_recipe(recipe_name, overrides or ()), Run(uri)
+    recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
     needed = pipeline.needed(recipe)
     name = name or needed[-1]
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
@@ -295,7 +263,7 @@ def _do(
 
 
 def _made(job: str, recipe: Recipe) -> str:
-    return finished_examples(recipe) if job == "synthesize" else MADE[job]
+    return finished_examples(recipe) if job == "synthesize" else MADE[job.replace("_", "-")]
 
 
 def _following(run: Run, recipe: Recipe, job: str) -> str | None:
@@ -320,7 +288,7 @@ def _command() -> str:
 def _say_what_was_made(run: Run, made: str) -> None:
     if made not in ARTIFACTS:
         print(f"\n{made}: trained, in {Model(run, made).where}")
-    for part in standing.artifact_statuses(run):
+    for part in artifact_statuses(run):
         counts = part.counts
         if part.artifact == made:
             print(f"\n{made}: {counts.records:,} records in {run.uri}/{made}")
@@ -328,7 +296,7 @@ def _say_what_was_made(run: Run, made: str) -> None:
             print(f"\ntopics: {counts.records:,} of {counts.records + counts.rejected:,} lines")
         else:
             continue
-        print(*standing.breakdown(part), sep="\n")
+        print(*breakdown(part), sep="\n")
 
 
 def _end(code: int) -> NoReturn:

@@ -1,6 +1,5 @@
 """The manifests of cluster/kuberay are what KubeRay 1.7.0 and Kubernetes take, and what these tests say of them."""
 
-import ast
 import re
 import shlex
 import shutil
@@ -315,14 +314,14 @@ def test_an_entrypoint_is_a_job_that_the_command_line_takes(what: str, monkeypat
     monkeypatch.setenv("OPENAI_API_KEY", "from a Secret")
     (job,) = ray(what)
     assert _recipe(job)
-    script, *_ = _entrypoint(job)
-    stem = what.removeprefix("jobs/rayjob-").removesuffix(".yaml").replace("-", "_")
-    assert Path(script).stem == {"run": "run", "gang": "train_embedder"}.get(what, stem)
+    command, *_ = _entrypoint(job)
+    stem = what.removeprefix("jobs/rayjob-").removesuffix(".yaml")
+    assert command == {"run": "run", "gang": "train-embedder"}.get(what, stem)
 
 
 def test_every_job_has_a_manifest() -> None:
-    scripts = {path.stem for path in (ROOT / "jobs").glob("*.py") if "speed_ray.cli" in path.read_text()}
-    assert {Path(_entrypoint(*ray(what))[0]).stem for what in [*JOBS, "run"]} == scripts
+    commands = {_entrypoint(*ray(what))[0].replace("-", "_") for what in [*JOBS, "run"]}
+    assert commands == {*pipeline.JOBS, "run"}
 
 
 @pytest.mark.parametrize("option", ["--recipes miniature", "--set synthesize.example=4", "--until curat"])
@@ -357,19 +356,14 @@ def test_the_service_is_an_application_that_serve_builds(monkeypatch: pytest.Mon
 
 
 def _entrypoint(job: Manifest) -> list[str]:
-    python, script, *options = shlex.split(job["spec"]["entrypoint"])
-    assert python == "python" and script.startswith("/opt/speed_ray/jobs/"), "where the images have our code"
-    return [script, *options]
+    program, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert program == "speed-ray", "on the PATH of the images"
+    return arguments
 
 
 def _recipe(job: Manifest) -> Recipe:
     """The recipe of an entrypoint, read as the job would read it."""
-    script, *options = _entrypoint(job)
-    tree = ast.parse((ROOT / "jobs" / Path(script).name).read_text(encoding="utf-8"))
-    (called,) = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "main"
-    ]
-    command = ast.literal_eval(called.args[0].elts[0])
+    command, *options = _entrypoint(job)
     group = typer.main.get_command(cli.app)
     context = group.commands[command].make_context(command, options)
     recipe = recipes.load_recipe(context.params["recipe"], context.params["set_"] or ())

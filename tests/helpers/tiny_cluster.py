@@ -88,8 +88,10 @@ class Submitted:
 
     @classmethod
     def script(cls, head: Head, name: str, job: Any, *more: str) -> "Submitted":
-        """A script of jobs/, for the run of a conftest.Job."""
-        return cls(head, ("python", f"jobs/{name}.py", *job.arguments(name)[1:], *more))
+        """A job for the run of a conftest.Job: all by jobs/run.py, any other by the package."""
+        command, *options = job.arguments(name)
+        program = ["jobs/run.py"] if command == "run" else ["-m", "speed_ray", command]
+        return cls(head, ("python", *program, *options, *more))
 
     def arguments(self, command: str) -> list[str]:
         """What follows `ray` on a command line."""

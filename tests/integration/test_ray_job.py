@@ -1,4 +1,4 @@
-"""`ray job submit` with the command that jobs/synthesize.py names, on a cluster that was started as a user does."""
+"""`ray job submit` with the command that docs/cluster.md names, on a cluster that was started as a user does."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_a_job_on_a_cluster(ray_folder, make_job, drive, prove):
     prove(job)
     uploaded = list(ray_folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/"))
     assert len(uploaded) == 1
-    assert (uploaded[0] / "jobs" / "synthesize.py").is_file()
+    assert (uploaded[0] / "speed_ray" / "__main__.py").is_file()
     assert not (uploaded[0] / ".venv").exists() and not (uploaded[0] / ".git").exists()
     size = sum(path.stat().st_size for path in uploaded[0].rglob("*") if path.is_file())
     assert size < MEGABYTES * 1_000_000, f"{size / 1e6:.0f} MB are uploaded with every job: see .gitignore"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from speed_ray import cli, pipeline
 from speed_ray.errors import UserError
 from speed_ray.stages.synthesize import Synthesize
 
@@ -326,3 +327,7 @@ def test_a_job_that_is_done_is_not_suggested(make_job, said):
     _, after = said(*job.arguments("brainstorm"))
 
     assert "next: speed-ray curate" in after, after
+
+
+def test_every_job_is_a_command():
+    assert list(cli.JOBS) == list(pipeline.JOBS)
