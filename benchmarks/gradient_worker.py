@@ -49,7 +49,7 @@ def rows(tokenizer: Any, count: int) -> list[TokenizedExample]:
 def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
     """The miniature base as an embedder, in the shape of the case."""
     model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 128)
-    tokenizer = encoder.load_tokenizer(model)
+    tokenizer = model.tokenizer
     for layer in model[0].model.layers:
         layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
     if settings.lora:
@@ -68,21 +68,21 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
     """What our own step takes from the weights, on this worker of several."""
     net, tokenizer = network(case, settings)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters() if weight.requires_grad}
-    states = loop.make_strategy(net, settings, 1)
+    strategy = loop.make_strategy(net, settings, 1)
     each = case["rows"] // distributed.world_size()
     mine = rows(tokenizer, case["rows"])[distributed.rank() * each : (distributed.rank() + 1) * each]
     torch.manual_seed(distributed.rank())
     train_step.train_step(
-        states.network,
+        strategy.network,
         mine,
         False,
         ContrastiveConfig(settings.temperature, settings.micro_batch),
         tokenizer.pad_token_id,
-        states.backward,
-        states.unsynchronised,
+        strategy.backward,
+        strategy.no_sync,
     )
-    states.step()
-    states.gather()
+    strategy.step()
+    strategy.gather_weights()
     after = {name: weight.detach() for name, weight in net.named_parameters()}
     return {name: (before[name] - after[name]).clone() for name in before}
 
@@ -107,14 +107,14 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         mine = torch.tensor([row.hashes for row in batch[rank * each : (rank + 1) * each]])
         first = rank * (len(documents) // world)
         own = torch.arange(first, first + len(documents) // world).view(-1, each).T
-        texts = TextHashes(mine[:, 0], mine[:, 1], hashes, own)
-        total = total + infonce.infonce_loss(vector[:each], documents, texts, settings.temperature, False)
+        text_hashes = TextHashes(mine[:, 0], mine[:, 1], hashes, own)
+        total = total + infonce.infonce_loss(vector[:each], documents, text_hashes, settings.temperature, False)
     (total / case["rows"]).backward()
     return {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
 
 
 def _embedded(net: Encoder, share: list[TokenizedExample], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:
-    texts = [text for column in zip(*(row.texts for row in share), strict=True) for text in column]
+    texts = [text for column in zip(*(row.token_ids for row in share), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     size = settings.micro_batch
     torch.manual_seed(rank)

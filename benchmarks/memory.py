@@ -31,7 +31,7 @@ def step(rows: int) -> dict[str, Any]:
     model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 64)
     network = encoder.Encoder(model.train())
     settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch=MINI_BATCH)
-    states = loop.make_strategy(network, settings, 2)
+    strategy = loop.make_strategy(network, settings, 2)
 
     def batch(count: int) -> list[TokenizedExample]:
         ids = np.random.default_rng(0).integers(10, 3_000, (count, 2, TOKENS), dtype=np.int32)
@@ -41,9 +41,9 @@ def step(rows: int) -> dict[str, Any]:
         ]
 
     def take(triples: list[TokenizedExample]) -> None:
-        objective = ContrastiveConfig(0.05, MINI_BATCH)
-        train_step.train_step(network, triples, False, objective, 2, states.backward, states.unsynchronised)
-        states.step()
+        config = ContrastiveConfig(0.05, MINI_BATCH)
+        train_step.train_step(network, triples, False, config, 2, strategy.backward, strategy.no_sync)
+        strategy.step()
 
     take(batch(MINI_BATCH))  # the optimizer's own states, and what libraries take at first
     triples = batch(rows)

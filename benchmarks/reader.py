@@ -34,11 +34,11 @@ def read(folder: str) -> dict[str, Any]:
     """Read one epoch, as a training's background thread does, and throw it away."""
     training = plan.plan_embedder(Run(folder), embedding.recipe(epochs=1))
     model = encoder.load_encoder(embedding.MINILM, None, 128)
-    reader, drawn, steps = loop.make_reader(training, model)
+    reader, windows, steps = loop.make_reader(training, model)
     began, peak = time.perf_counter(), 0
     taken = 0
-    for share in itertools.islice(reader.shares(drawn, 0), steps):
-        taken += len(share.rows)
+    for batch in itertools.islice(reader.local_batches(windows, 0), steps):
+        taken += len(batch.rows)
         peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return {"rows": taken, "examples/s": taken / (time.perf_counter() - began), "peak RSS MB": peak / 1024}
 

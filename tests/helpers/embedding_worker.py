@@ -1,4 +1,4 @@
-"""A worker of test_contrastive.py: its share of a batch on a real encoder, and the gradient all workers come to."""
+"""A worker of test_train_step.py: its share of a batch on a real encoder, and the gradient all workers come to."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ from speed_ray.training.contrastive.encoder import Encoder
 from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
 
 ROWS, NEGATIVES = 8, 2
-OBJECTIVE = ContrastiveConfig(temperature=0.05, mini_batch=5)
+CONFIG = ContrastiveConfig(temperature=0.05, micro_batch_size=5)
 
 
 def rows(tokenizer) -> list[TokenizedExample]:
@@ -31,30 +31,30 @@ def rows(tokenizer) -> list[TokenizedExample]:
     return made
 
 
-def gradient(base: Path, mini_batch: int) -> dict[str, Tensor]:
+def gradient(base: Path, micro_batch_size: int) -> dict[str, Tensor]:
     """The gradient on this worker, after all have done their share."""
     model = encoder.load_encoder(base, "last", max_length=64)
-    tokenizer = encoder.load_tokenizer(model)
+    tokenizer = model.tokenizer
     network = Encoder(model)
     rank, world = distributed.rank(), distributed.world_size()
     shared = DistributedDataParallel(network) if world > 1 else network
     each = ROWS // world
     mine = rows(tokenizer)[rank * each : (rank + 1) * each]
-    unsynchronised = shared.no_sync if world > 1 else contextlib.nullcontext
-    objective = ContrastiveConfig(OBJECTIVE.temperature, mini_batch)
+    no_sync = shared.no_sync if world > 1 else contextlib.nullcontext
+    config = ContrastiveConfig(CONFIG.temperature, micro_batch_size)
     train_step.train_step(
         shared,
         mine,
         False,
-        objective,
+        config,
         tokenizer.pad_token_id,
         lambda value: (value * world).backward(),
-        unsynchronised,
+        no_sync,
     )
     return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
 
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
-    torch.save(gradient(Path(sys.argv[1]), OBJECTIVE.mini_batch), f"{sys.argv[2]}/{dist.get_rank()}.pt")
+    torch.save(gradient(Path(sys.argv[1]), CONFIG.micro_batch_size), f"{sys.argv[2]}/{dist.get_rank()}.pt")
     dist.destroy_process_group()

@@ -1,8 +1,16 @@
-"""Which rows are a step's batch in contrastive training: drawn by kind, from what was read and a seed alone.
+"""Draw the batches of contrastive training: windows of shards -> shuffled batches of rows of one kind.
 
-A batch holds rows of one kind, so that negatives from the batch are hard; what a kind has left over at its end is put
-together with what others have, where they may be mixed. Rows with unlike numbers of negatives never meet: a column of
-padding would be taken for text.
+A batch holds rows of one kind, so that in-batch negatives are hard; what remains of the kinds at the end of a window
+is mixed, where kinds may be. Rows with unequal numbers of negatives never share a batch: a column of padding would
+count as a text.
+
+Each epoch shuffles the shards and goes through them in windows, so that memory stays flat; rows that fill no batch
+move on to the next window. All of it is a function of the seed and the shards alone, so a resumed training sees the
+batches of an uninterrupted one. A training that streams a synthesis has one epoch, and writes its windows down:
+
+    <run>/models/embedder/windows/<number>.json    the shards of a window; an empty list ends training
+
+Each file is created once, by rank 0, and read by all ranks, so no shard is trained on twice.
 """
 
 import itertools
@@ -21,54 +29,31 @@ from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import distributed
 
+ROW_BITS = 32  # of a row index: shard << 32 | row in the shard
+POLL_SECONDS = 1.0
+STALL_SECONDS = 30 * 60.0
+
 
 class BatchGroup(NamedTuple):
-    """Rows that may be one batch: their kind, how many negatives each has, and whether only these count against it."""
+    """Rows that may share a batch: their kind, the number of negatives of each, and the kind's negatives policy."""
 
     kind: str
     negatives: int
-    own_negatives_only: bool
+    no_in_batch_negatives: bool
 
 
 class Batch(NamedTuple):
-    """A global batch, before workers share it out. Places are any numbers that rows are known by."""
+    """A global batch: the row indices of all workers together, int64 (global_batch_size,)."""
 
-    own_negatives_only: bool
-    places: np.ndarray
-
-
-RowsByGroup = Mapping[BatchGroup, np.ndarray]  # the places of each family's rows
+    no_in_batch_negatives: bool
+    rows: np.ndarray
 
 
-def draw_batches(
-    members: RowsByGroup, size: int, rng: np.random.Generator
-) -> tuple[list[Batch], dict[BatchGroup, np.ndarray]]:
-    """Return batches of `size` rows each, in a drawn order, and the rows that fill no batch any more."""
-    batches: list[Batch] = []
-    rests: dict[tuple[int, bool], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
-    for family in sorted(members):
-        drawn = rng.permutation(members[family])
-        full = len(drawn) // size * size
-        batches += [Batch(family.own_negatives_only, part) for part in _full_batches(drawn[:full], size)]
-        rests[family.negatives, family.own_negatives_only].append((family, drawn[full:]))
-    left: dict[BatchGroup, np.ndarray] = {}
-    for (_, own_negatives_only), rest in sorted(rests.items(), key=lambda each: each[0]):
-        mixed = rng.permutation(np.concatenate([places for _, places in rest]))
-        full = len(mixed) // size * size
-        batches += [Batch(own_negatives_only, part) for part in _full_batches(mixed[:full], size)]
-        left |= {family: places[np.isin(places, mixed[full:])] for family, places in rest}
-    return [batches[place] for place in rng.permutation(len(batches))], left
-
-
-def _full_batches(places: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (places[first : first + size] for first in range(0, len(places), size))
-
-
-ROW_BITS = 32  # of a place: shard << 32 | row of the shard
+RowsByGroup = Mapping[BatchGroup, np.ndarray]  # row indices, or rows in a shard: integers (rows,)
 
 
 class Window(NamedTuple):
-    """Shards that are drawn from together. `number` counts within the epoch; the last one's rest is not passed on."""
+    """Shards whose rows are shuffled together. `number` counts within the epoch."""
 
     epoch: int
     number: int
@@ -76,21 +61,51 @@ class Window(NamedTuple):
 
 
 class WindowBatches(NamedTuple):
-    """A window's batches, which need rows of its own shards and of what the windows before it left over."""
+    """The batches of a window, of rows of its shards and of rows left over before; and the rows left over now."""
 
     window: Window
     batches: list[Batch]
-    left: dict[BatchGroup, np.ndarray]
+    leftover: dict[BatchGroup, np.ndarray]
 
 
-def shuffle_windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Window]:
-    """Yield windows for ever, of at least `least` rows but for an epoch's last; `rows[k]` is how many shard k has."""
+def draw_batches(
+    groups: RowsByGroup, size: int, rng: np.random.Generator
+) -> tuple[list[Batch], dict[BatchGroup, np.ndarray]]:
+    """Shuffle rows into batches of `size` rows; return the batches in random order, and the rows left over.
+
+    `groups` holds the row indices of each group, (rows,); batches hold them as (size,).
+    """
+    batches: list[Batch] = []
+    rests: dict[tuple[int, bool], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
+    for group in sorted(groups):
+        shuffled = rng.permutation(groups[group])
+        full = len(shuffled) // size * size
+        batches += [Batch(group.no_in_batch_negatives, rows) for rows in _split(shuffled[:full], size)]
+        rests[group.negatives, group.no_in_batch_negatives].append((group, shuffled[full:]))
+    leftover: dict[BatchGroup, np.ndarray] = {}
+    for (_, no_in_batch_negatives), rest in sorted(rests.items(), key=lambda item: item[0]):
+        mixed = rng.permutation(np.concatenate([rows for _, rows in rest]))
+        full = len(mixed) // size * size
+        batches += [Batch(no_in_batch_negatives, rows) for rows in _split(mixed[:full], size)]
+        leftover |= {group: rows[np.isin(rows, mixed[full:])] for group, rows in rest}
+    return [batches[index] for index in rng.permutation(len(batches))], leftover
+
+
+def _split(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+def shuffle_windows(shard_rows: Sequence[int], min_rows: int, seed: int) -> Iterator[Window]:
+    """Yield windows of shuffled shards for ever, epoch after epoch.
+
+    `shard_rows` holds the number of rows of each shard; a window has `min_rows` or more, but for an epoch's last.
+    """
     for epoch in itertools.count():
         shards: list[int] = []
         number = 0
-        for shard in np.random.default_rng([seed, epoch]).permutation(len(rows)).tolist():
+        for shard in np.random.default_rng([seed, epoch]).permutation(len(shard_rows)).tolist():
             shards.append(shard)
-            if sum(rows[each] for each in shards) >= least:
+            if sum(shard_rows[each] for each in shards) >= min_rows:
                 yield Window(epoch, number, tuple(shards))
                 shards, number = [], number + 1
         if shards:
@@ -98,49 +113,46 @@ def shuffle_windows(rows: Sequence[int], least: int, seed: int) -> Iterator[Wind
 
 
 def draw_window_batches(
-    windows: Iterable[Window], families: Callable[[int], RowsByGroup], size: int, seed: int
+    windows: Iterable[Window], groups_of: Callable[[int], RowsByGroup], size: int, seed: int
 ) -> Iterator[WindowBatches]:
-    """Yield each window's batches; `families` gives a shard's rows (by their number in it) by family."""
-    left: dict[BatchGroup, np.ndarray] = {}
+    """Yield the batches of each window, of `size` rows; `groups_of` returns the rows in a shard by group."""
+    leftover: dict[BatchGroup, np.ndarray] = {}
     for window in windows:
         if window.number == 0:
-            left = {}  # fewer than a batch: the next epoch reads them again, and leaves out others
-        members: dict[BatchGroup, list[np.ndarray]] = {family: [places] for family, places in left.items()}
+            leftover = {}  # fewer than a batch: the next epoch reads them again, and leaves out others
+        groups: dict[BatchGroup, list[np.ndarray]] = {group: [rows] for group, rows in leftover.items()}
         for shard in window.shards:
-            for family, rows in families(shard).items():
-                members.setdefault(family, []).append(rows.astype(np.int64) + (shard << ROW_BITS))
+            for group, rows in groups_of(shard).items():
+                groups.setdefault(group, []).append(rows.astype(np.int64) + (shard << ROW_BITS))
         rng = np.random.default_rng([seed, window.epoch, window.number])
-        made, left = draw_batches({name: np.concatenate(parts) for name, parts in members.items()}, size, rng)
-        yield WindowBatches(window, made, left)
+        drawn, leftover = draw_batches({group: np.concatenate(rows) for group, rows in groups.items()}, size, rng)
+        yield WindowBatches(window, drawn, leftover)
 
 
-def shard_and_row(place: int) -> tuple[int, int]:
-    """Return the shard of a place, and the row's number in it."""
-    return place >> ROW_BITS, place & ((1 << ROW_BITS) - 1)
+def shard_and_row(index: int) -> tuple[int, int]:
+    """Split a row index into its shard and the row in the shard."""
+    return index >> ROW_BITS, index & ((1 << ROW_BITS) - 1)
 
 
-POLL_SECONDS = 1.0  # seconds between two looks at the storage
-STALL_SECONDS = 30 * 60.0  # seconds without a new shard
+def streamed_windows(model: Model, artifact: Artifact, plan: Plan, min_rows: int) -> Iterator[Window]:
+    """Yield windows of newly committed shards, about `min_rows` rows each, until the plan's last shard is committed.
 
-
-def streamed_windows(model: Model, artifact: Artifact, plan: Plan, least: int) -> Iterator[Window]:
-    """Yield windows as their shards are committed, `least` rows or more in each, until the plan is done.
-
-    Raises Interrupted where nothing came for half an hour.
+    Raises Interrupted where no shard was committed for half an hour.
     """
     taken: set[int] = set()
+    min_shards = math.ceil(min_rows / plan.shard_rows)
     number = 0
-    while shards := _next_window_shards(model, artifact, plan, math.ceil(least / plan.shard_rows), taken, number):
+    while shards := _next_window(model, artifact, plan, min_shards, taken, number):
         yield Window(0, number, tuple(shards))
         taken.update(shards)
         number += 1
 
 
-def _next_window_shards(
-    model: Model, artifact: Artifact, plan: Plan, least: int, taken: set[int], number: int
+def _next_window(
+    model: Model, artifact: Artifact, plan: Plan, min_shards: int, taken: set[int], number: int
 ) -> list[int]:
     path = f"{model.path}/windows/{number:08d}.json"
-    began, seen = time.monotonic(), 0
+    last_commit, seen = time.monotonic(), 0
     while True:
         if (written := read_if_exists(model.store, path)) is not None:
             shards: list[int] = json.loads(written)
@@ -148,15 +160,15 @@ def _next_window_shards(
         if distributed.rank() == 0:
             pending = {shard for shard, _ in artifact.pending(plan)}
             new = [shard for shard in range(plan.shards) if shard not in pending and shard not in taken]
-            if len(new) >= least or not pending:
+            if len(new) >= min_shards or not pending:
                 model.store.create(path, json.dumps(new).encode())
                 continue
             if len(new) > seen:
-                began, seen = time.monotonic(), len(new)
-        if time.monotonic() - began > STALL_SECONDS:
+                last_commit, seen = time.monotonic(), len(new)
+        if time.monotonic() - last_commit > STALL_SECONDS:
             raise Interrupted(
                 f"{artifact.where} has had no new shard for {STALL_SECONDS / 60:g} minutes, and "
-                "embedder.follow waits.\n"
-                "Drive the job that makes it on; then run the same command again: it goes on from the last checkpoint."
+                "embedder.follow waits for more.\nRun the job that makes it again, then this command: "
+                "training goes on from its last checkpoint."
             )
         time.sleep(POLL_SECONDS)

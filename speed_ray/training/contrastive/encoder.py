@@ -1,6 +1,6 @@
-"""The embedder: a transformer, how one vector is made of a text, and the folder that sentence-transformers loads.
+"""The embedder's encoder: a transformer and a pooling, loaded from and saved to a sentence-transformers folder.
 
-Queries carry their instruction, documents nothing: "Instruct: {instruction}\\nQuery: {query}" (SPEED, section 3.5).
+A query is "Instruct: {instruction}\\nQuery: {query}" (SPEED, section 3.5), a document its text alone.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Lora
 from speed_ray.training import load_model
 
-TokenIds = np.ndarray  # int32: a list takes nine times as much memory
-DEFAULT_INSTRUCTION = "Given a question, find the passage that answers it"  # of a query without
+TokenIds = np.ndarray  # int32 (tokens,): a list takes nine times as much memory
+DEFAULT_INSTRUCTION = "Given a question, find the passage that answers it"  # of a query that comes without one
 
 
 def load_encoder(
     folder: str | Path, pooling: Literal["last", "mean", "cls"] | None = None, max_length: int = 512
 ) -> SentenceTransformer:
-    """Load an embedder to train, or make one of a language model.
+    """Load an embedder to train, or make one from a language model; texts are cut at `max_length` tokens.
 
-    Without `pooling` the folder must be one of sentence-transformers, which says itself how it pools. Raises UserError
-    where it does not, and where a tokenizer has nothing to pad with or, pooling the last token, to end a text with.
+    Without `pooling` the folder must be one of sentence-transformers, which names its pooling. Raises UserError where
+    it is not, and where the tokenizer has no pad token or, for pooling by the last token, no end-of-sequence token.
     """
     if pooling is None:
         if not Path(folder, "modules.json").is_file():
@@ -42,7 +42,7 @@ def load_encoder(
         model = SentenceTransformer(str(folder), trust_remote_code=False, device="cpu")
         model.max_seq_length = min(max_length, model.get_max_seq_length() or max_length)
     else:
-        # Text as it is: with a chat template sentence-transformers 6 writes every text as a user's message.
+        # Plain text: with a chat template sentence-transformers 6 would write every text as a user's message.
         plain = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
         transformer = Transformer(
             str(folder),
@@ -55,26 +55,17 @@ def load_encoder(
         width = transformer.get_embedding_dimension()
         modules = [transformer, Pooling(width, pooling_mode=mode), Normalize()]
         model = SentenceTransformer(modules=modules, device="cpu")
-    _prepare_tokenizer(load_tokenizer(model), str(folder), ends=pooling == "last")
+    _prepare_tokenizer(model.tokenizer, str(folder), needs_end=pooling == "last")
     return model
 
 
-def load_tokenizer(model: SentenceTransformer) -> PreTrainedTokenizerBase:
-    """The tokenizer that texts are read with, here and once the model is saved."""
-    read: PreTrainedTokenizerBase = model.tokenizer
-    return read
-
-
 def format_query(instruction: str, text: str) -> str:
-    """Put the instruction before a query; without one the text is as it was."""
+    """Prefix a query with its instruction; without an instruction return the text unchanged."""
     return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
 
 
 class Encoder(nn.Module):
-    """What is trained, and shared out among workers: texts as padded token ids -> their vectors (texts, width).
-
-    With `bf16` it is computed in that precision over weights of any.
-    """
+    """Embeds padded token ids with a sentence-transformers model; `bf16` computes by autocast over fp32 weights."""
 
     def __init__(self, model: SentenceTransformer, bf16: bool = False) -> None:
         super().__init__()
@@ -82,7 +73,7 @@ class Encoder(nn.Module):
         self.bf16 = bf16
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed one mini-batch."""
+        """Embed int64 token ids and mask (texts, longest) as L2-normalized vectors (texts, width)."""
         texts = {"input_ids": input_ids, "attention_mask": attention_mask}
         with torch.autocast(input_ids.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
             vectors: Tensor = self.model(texts)["sentence_embedding"]
@@ -90,22 +81,22 @@ class Encoder(nn.Module):
 
 
 def add_lora(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> None:
-    """Freeze the weights, in bf16 where that is the precision, and put fresh adapters in fp32 on them."""
-    set_seed(seed)  # an adapter begins with random numbers
+    """Freeze the weights, cast them to bf16 where `bf16` is set, and add freshly initialized fp32 LoRA adapters."""
+    set_seed(seed)  # adapters are initialized randomly
     if bf16:
         model.to(torch.bfloat16)
     model[0].model = get_peft_model(model[0].model, load_model.lora_config(settings, "FEATURE_EXTRACTION"))
 
 
 def merge_lora(model: SentenceTransformer) -> None:
-    """Add adapters, where there are any, to the weights that they are on: the model is a plain one again."""
+    """Merge LoRA adapters, where there are any, into the weights that they adapt."""
     if isinstance(model[0].model, PeftModel):
         model[0].model = model[0].model.merge_and_unload()
 
 
 def freeze_unused_parameters(model: SentenceTransformer) -> None:
-    """Freeze weights that no vector depends on, such as BERT's own pooler: workers would wait for their gradient."""
-    text = pad_batch([load_tokenizer(model)("a").input_ids], 0)
+    """Freeze parameters without a gradient, such as BERT's pooler: DistributedDataParallel would wait for it."""
+    text = pad_batch([model.tokenizer("a").input_ids], 0)
     Encoder(model)(**{name: tensor.to(model.device) for name, tensor in text.items()}).sum().backward()
     for weight in model.parameters():
         if weight.requires_grad and weight.grad is None:
@@ -113,18 +104,18 @@ def freeze_unused_parameters(model: SentenceTransformer) -> None:
         weight.grad = None
 
 
-def pad_batch(texts: Sequence[TokenIds | list[int]], pad: int) -> dict[str, Tensor]:
-    """Return texts of any length as a mini-batch, filled up on the right."""
+def pad_batch(texts: Sequence[TokenIds | list[int]], pad_id: int) -> dict[str, Tensor]:
+    """Pad texts of token ids on the right: `input_ids` and `attention_mask`, int64 (texts, longest)."""
     longest = max(map(len, texts))
-    ids = torch.full((len(texts), longest), pad)
+    ids = torch.full((len(texts), longest), pad_id)
     mask = torch.zeros_like(ids)
-    for place, text in enumerate(texts):
-        ids[place, : len(text)] = torch.as_tensor(text)
-        mask[place, : len(text)] = 1
+    for index, text in enumerate(texts):
+        ids[index, : len(text)] = torch.as_tensor(text)
+        mask[index, : len(text)] = 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str, ends: bool) -> None:
+def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str, needs_end: bool) -> None:
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -133,15 +124,15 @@ def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str, ends: bo
             )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    if ends:
+    if needs_end:
         _append_end_token(tokenizer, folder)
 
 
 def _append_end_token(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
-    """Have every text end with the end-of-sequence token, whose vector stands for it, also where a text is cut.
+    """Have the tokenizer end every text, cut or not, with the end-of-sequence token, whose vector is the embedding.
 
-    In the tokenizer's own file: `add_eos_token` is dropped by transformers 5 for some models, and takes the first
-    token with it for others (mteb's e5_instruct.py tells of both).
+    It is set in the tokenizer's own file: transformers 5 drops `add_eos_token` for some models, and for others takes
+    away the first token with it (see mteb's e5_instruct.py on both).
     """
     if tokenizer.eos_token_id is None:
         raise UserError(

@@ -1,8 +1,8 @@
-"""GradCache: the exact gradient of a loss over a whole global batch, with one mini-batch's activations in memory.
+"""GradCache (Gao et al., arXiv 2101.06983): the gradient of a loss over a whole batch, in one micro-batch's memory.
 
-Every text is embedded twice: first without a graph, so that the loss and its gradient by the embeddings can be taken
-over all of them; then, mini-batch by mini-batch and under the same random numbers, with a graph that carries this
-gradient on into the weights (https://arxiv.org/abs/2101.06983).
+Every text is embedded twice: first without a graph, to take the loss over all embeddings and its gradient with respect
+to them; then micro-batch by micro-batch with a graph and the same random numbers, to backpropagate this gradient into
+the weights. The gradient is exact, dropout included.
 """
 
 import contextlib
@@ -14,26 +14,26 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Embed = Callable[[list[int]], Tensor]  # the places of a mini-batch's texts -> their embeddings (texts, width)
-Backward = Callable[[Tensor], None]  # of a scalar
-Context = Callable[[], contextlib.AbstractContextManager[Any]]
+Embed = Callable[[list[int]], Tensor]  # indices of a micro-batch's texts -> their embeddings (texts, width)
+Backward = Callable[[Tensor], None]  # takes a scalar
+NoSync = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class RandomState:
-    """The state of the random numbers that dropout draws from, on the CPU and on this worker's GPU."""
+    """The states of the random generators that dropout draws from: the CPU's, and this worker's GPU's."""
 
     cpu: Tensor
     gpu: Tensor | None
 
     @staticmethod
-    def now() -> "RandomState":
-        """Remember the current one."""
+    def capture() -> "RandomState":
+        """Return the current states."""
         return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
 
     @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw once more what was drawn after this state; afterwards go on as if nothing had been."""
+    def replay(self) -> Iterator[None]:
+        """Draw the same random numbers again; restore the generators afterwards."""
         devices = [] if self.gpu is None else [torch.cuda.current_device()]
         with torch.random.fork_rng(devices):
             torch.set_rng_state(self.cpu)
@@ -43,54 +43,54 @@ class RandomState:
 
 
 def gradcache_step(
-    batches: Sequence[list[int]],
+    micro_batches: Sequence[list[int]],
     embed: Embed,
     loss: Callable[[Tensor], Tensor],
     backward: Backward,
-    unsynchronised: Context = contextlib.nullcontext,
+    no_sync: NoSync = contextlib.nullcontext,
 ) -> Tensor:
-    """Add the gradient of `loss(all embeddings)` to the weights; return the loss, detached.
+    """Add the gradient of `loss(embeddings)` to the weights; return the loss, a detached scalar.
 
-    `batches` are the places of this worker's texts, from 0 on, in whatever order they are embedded; `loss` gets the
-    embeddings in the order of the places, fp32, and may hold them against those of other workers
-    (`all_gather_with_gradient`). All mini-batches but the last are carried on within `unsynchronised`, for
-    DistributedDataParallel its no_sync: the workers' gradients meet once.
+    `micro_batches` holds the indices of this worker's texts, each once, in any order. `loss` takes the embeddings in
+    the order of the indices, fp32 (texts, width), and may gather those of other workers (`all_gather_with_gradient`).
+    All micro-batches but the last backpropagate within `no_sync`, DistributedDataParallel's, so that gradients are
+    reduced once.
     """
-    states, leaf = _embed_without_graph(batches, embed)
-    value = loss(leaf)
+    states, embeddings = _embed_without_graph(micro_batches, embed)
+    value = loss(embeddings)
     value.backward()
-    assert leaf.grad is not None
-    for batch, state in zip(batches, states, strict=True):
-        with contextlib.nullcontext() if batch is batches[-1] else unsynchronised():
-            with state.again():
+    assert embeddings.grad is not None
+    for batch, state in zip(micro_batches, states, strict=True):
+        with contextlib.nullcontext() if batch is micro_batches[-1] else no_sync():
+            with state.replay():
                 again = embed(batch)
-            backward((again.float() * leaf.grad[batch]).sum())
+            backward((again.float() * embeddings.grad[batch]).sum())
     return value.detach()
 
 
 @torch.no_grad()
-def _embed_without_graph(batches: Sequence[list[int]], embed: Embed) -> tuple[list[RandomState], Tensor]:
-    """Embed all texts, each put in its place at once: of a large batch even one copy more counts."""
-    states, everything = [], torch.empty(0)
-    for batch in batches:
-        states.append(RandomState.now())
+def _embed_without_graph(micro_batches: Sequence[list[int]], embed: Embed) -> tuple[list[RandomState], Tensor]:
+    """Embed all texts into one leaf tensor; written in place, because a large batch leaves no room for a copy."""
+    states, embeddings = [], torch.empty(0)
+    for batch in micro_batches:
+        states.append(RandomState.capture())
         vectors = embed(batch)
-        if not len(everything):
-            texts = sum(len(each) for each in batches)
-            everything = vectors.new_empty((texts, vectors.shape[1]), dtype=torch.float32)
-        everything[batch] = vectors.float()
-    return states, everything.requires_grad_()
+        if not len(embeddings):
+            texts = sum(len(each) for each in micro_batches)
+            embeddings = vectors.new_empty((texts, vectors.shape[1]), dtype=torch.float32)
+        embeddings[batch] = vectors.float()
+    return states, embeddings.requires_grad_()
 
 
 class _AllGather(torch.autograd.Function):
-    """All workers' rows in the order of their ranks. Every worker's loss reaches every row: gradients are summed."""
+    """All-gather whose backward pass sums the gradients of all workers: each worker's loss depends on every row."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
         context.count = len(rows)
-        everybodys = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(everybodys, rows.contiguous())
-        return torch.cat(everybodys)
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class _AllGather(torch.autograd.Function):
 
 
 def all_gather_with_gradient(rows: Tensor) -> Tensor:
-    """Return every worker's rows (equally many on each), with gradients that flow back to the worker they are from."""
+    """Concatenate all workers' rows, (n, ...) on each, by rank: (n * workers, ...). Gradients flow back to each."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     result: Tensor = _AllGather.apply(rows)

@@ -1,9 +1,10 @@
-"""InfoNCE over the embeddings of a global batch: each query against every document that is not known to answer it.
+"""InfoNCE (van den Oord et al., arXiv 1807.03748) over a global batch, with known false negatives masked.
 
-    loss = mean over queries of -log( exp(s(q, d+) / t) / sum over d of exp(s(q, d) / t) ),  s the cosine
+    loss of a query = -log( exp(s(q, d+) / t) / sum over d of exp(s(q, d) / t) )
 
-Logits are this worker's queries x all workers' documents, and no more of them at once than `MAX_LOGITS`: at 16,384
-queries on one worker 4 MB where all together are 1 GB, and several times that in masks and gradient.
+s is the cosine similarity, t the temperature, d+ the query's positive, and d goes over the documents that are not
+masked (SPEED, section 3.4). Logits are this worker's queries x all workers' documents, computed in chunks of at most
+`MAX_LOGITS`: at 16,384 queries on one worker 4 MB instead of 1 GB, and several times that in masks and gradients.
 """
 
 from dataclasses import dataclass
@@ -13,42 +14,44 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-MAX_LOGITS = 1 << 20  # held at once
+MAX_LOGITS = 1 << 20  # in memory at once
 
 
 @dataclass(frozen=True)
 class TextHashes:
-    """Hashes of a batch's texts, by which false negatives are known: int64, `queries` and `positives` (n,).
+    """Hashes of a batch's texts, int64, to know equal texts by: this worker's n queries, all workers' m documents.
 
-    `documents` (m,) are all documents that queries are held against, from every worker; `own` (n, k) tells the places
-    among them of a query's positive, first, and of its negatives.
+    `queries` and `positives` are (n,), `documents` (m,). `own_documents` (n, 1 + negatives) holds indices into
+    `documents`: of each query's positive, then of its negatives.
     """
 
     queries: Tensor
     positives: Tensor
     documents: Tensor
-    own: Tensor
+    own_documents: Tensor
 
-    def of(self, queries: slice) -> "TextHashes":
-        """The same, for some of the queries."""
-        return TextHashes(self.queries[queries], self.positives[queries], self.documents, self.own[queries])
+    def slice_queries(self, chunk: slice) -> "TextHashes":
+        """Return the hashes for a slice of the queries, with all documents."""
+        return TextHashes(self.queries[chunk], self.positives[chunk], self.documents, self.own_documents[chunk])
 
 
 def infonce_loss(
-    queries: Tensor, documents: Tensor, texts: TextHashes, temperature: float, own_negatives_only: bool
+    queries: Tensor, documents: Tensor, hashes: TextHashes, temperature: float, no_in_batch_negatives: bool
 ) -> Tensor:
-    """Return the sum over queries (n, d) held against documents (m, d), in fp32; divide it by all workers' queries.
+    """Return the sum of the queries' losses, an fp32 scalar; divided by all workers' queries it is a mean's part.
 
-    `own_negatives_only` is for classification, whose labels answer many of the other queries too.
+    `queries` (n, width) are this worker's embeddings, `documents` (m, width) all workers', of any length and float
+    type. With `no_in_batch_negatives` a query is compared with its own positive and negatives alone: the labels of
+    classification answer many other queries too.
     """
-    total: Tensor = _InfoNCE.apply(queries, documents, texts, temperature, own_negatives_only)
+    total: Tensor = _InfoNCE.apply(queries, documents, hashes, temperature, no_in_batch_negatives)
     return total
 
 
 class _InfoNCE(torch.autograd.Function):
-    """The loss and, in the same go, its gradient: what is left of a part's logits is their share of both.
+    """Computes loss and gradient in one pass over chunks of logits, so that only one chunk is in memory.
 
-    PyTorch's own checkpointing kept the parts' masks and, on a CPU, 3 GB of 16,384 queries; its gradient of
+    PyTorch's own checkpointing kept the chunks' masks and, on a CPU, 3 GB for 16,384 queries; its gradient of
     `normalize` held ten copies of all embeddings at once, this one holds two.
     """
 
@@ -57,50 +60,55 @@ class _InfoNCE(torch.autograd.Function):
         context: Any,
         queries: Tensor,
         documents: Tensor,
-        texts: TextHashes,
+        hashes: TextHashes,
         temperature: float,
-        own_negatives_only: bool,
+        no_in_batch_negatives: bool,
     ) -> Tensor:
-        asked, held = normalize(queries.float(), dim=-1), normalize(documents.float(), dim=-1)
-        total = asked.new_zeros(())
-        of_asked, of_held = torch.empty_like(asked), torch.zeros_like(held)
-        at_once = max(1, MAX_LOGITS // len(held))
-        for first in range(0, len(asked), at_once):
-            part = slice(first, first + at_once)
-            mine = texts.of(part)
-            logits = (asked[part] @ held.T).div_(temperature)
-            logits.masked_fill_(false_negative_mask(mine, own_negatives_only), float("-inf"))
-            right = mine.own[:, :1]
-            sums = logits.logsumexp(1, keepdim=True)
-            total += (sums - logits.gather(1, right)).sum()
-            slope = logits.sub_(sums).exp_()  # a document's probability, for its own query less one
-            slope.scatter_add_(1, right, slope.new_full(right.shape, -1.0)).div_(temperature)
-            of_asked[part] = slope @ held
-            of_held.addmm_(slope.T, asked[part])
+        unit_queries, unit_documents = normalize(queries.float(), dim=-1), normalize(documents.float(), dim=-1)
+        total = unit_queries.new_zeros(())
+        query_gradient, document_gradient = torch.empty_like(unit_queries), torch.zeros_like(unit_documents)
+        rows = max(1, MAX_LOGITS // len(unit_documents))
+        for first in range(0, len(unit_queries), rows):
+            chunk = slice(first, first + rows)
+            chunk_hashes = hashes.slice_queries(chunk)
+            logits = (unit_queries[chunk] @ unit_documents.T).div_(temperature)
+            logits.masked_fill_(false_negative_mask(chunk_hashes, no_in_batch_negatives), float("-inf"))
+            positives = chunk_hashes.own_documents[:, :1]
+            log_sums = logits.logsumexp(1, keepdim=True)
+            total += (log_sums - logits.gather(1, positives)).sum()
+            slope = logits.sub_(log_sums).exp_()  # softmax, less one at the positive, is the gradient by the logits
+            slope.scatter_add_(1, positives, slope.new_full(positives.shape, -1.0)).div_(temperature)
+            query_gradient[chunk] = slope @ unit_documents
+            document_gradient.addmm_(slope.T, unit_queries[chunk])
         context.save_for_backward(
-            _normalize_backward(of_asked, asked, queries), _normalize_backward(of_held, held, documents)
+            _normalize_backward(query_gradient, unit_queries, queries),
+            _normalize_backward(document_gradient, unit_documents, documents),
         )
         return total
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        of_queries, of_documents = context.saved_tensors
-        return gradients[0] * of_queries, gradients[0] * of_documents, None, None, None
+        query_gradient, document_gradient = context.saved_tensors
+        return gradients[0] * query_gradient, gradients[0] * document_gradient, None, None, None
 
 
 def _normalize_backward(gradient: Tensor, unit: Tensor, vectors: Tensor) -> Tensor:
-    """Turn the gradient by unit vectors, in its place, into that by the vectors that they were made of."""
+    """Backpropagate through L2 normalization, in place: all three tensors are (rows, width)."""
     along = torch.linalg.vecdot(gradient, unit).neg_().unsqueeze(1)
     lengths = torch.linalg.vector_norm(vectors.float(), dim=1, keepdim=True).clamp_min_(1e-12)  # as in `normalize`
     return gradient.addcmul_(unit, along).div_(lengths).to(vectors.dtype)
 
 
-def false_negative_mask(texts: TextHashes, own_negatives_only: bool) -> Tensor:
-    """Which documents (n, m) a query is not held against: its positive's text once more, and its own text."""
-    mine = torch.zeros(len(texts.queries), len(texts.documents), dtype=torch.bool, device=texts.own.device)
-    mine.scatter_(1, texts.own, True)
-    if own_negatives_only:
-        return ~mine
-    same = (texts.documents == texts.positives[:, None]) | (texts.documents == texts.queries[:, None])
-    mine.zero_().scatter_(1, texts.own[:, :1], True)  # whatever it says, the positive itself stays
-    return same & ~mine
+def false_negative_mask(hashes: TextHashes, no_in_batch_negatives: bool) -> Tensor:
+    """Return a bool mask (n, m), True where a document is not compared with a query.
+
+    Masked are copies of the query's positive and of the query itself; with `no_in_batch_negatives` all documents but
+    the query's own. The positive itself is never masked.
+    """
+    own = torch.zeros(len(hashes.queries), len(hashes.documents), dtype=torch.bool, device=hashes.own_documents.device)
+    own.scatter_(1, hashes.own_documents, True)
+    if no_in_batch_negatives:
+        return ~own
+    same = (hashes.documents == hashes.positives[:, None]) | (hashes.documents == hashes.queries[:, None])
+    positive = own.zero_().scatter_(1, hashes.own_documents[:, :1], True)
+    return same & ~positive

@@ -1,6 +1,6 @@
-"""Committed shards, as they are, become tokenized triples: this worker's rows of each batch, read ahead of training.
+"""Load this worker's rows of each batch from committed shards, tokenized and prefetched in a thread.
 
-Memory holds one window of shards as Arrow tables, and a few batches of token ids, however many rows there are.
+Memory holds one window of shards as Arrow tables and a few batches of token ids, however many rows there are.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from speed_ray.recipes.schema import Embedder
 from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed
 from speed_ray.training.contrastive.batches import ROW_BITS, Batch, BatchGroup, RowsByGroup, WindowBatches
@@ -23,17 +22,18 @@ from speed_ray.training.contrastive.encoder import format_query
 from speed_ray.training.contrastive.train_step import TokenizedExample, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")
-PREFETCH_BATCHES = 4  # batches that wait for training at most
+PREFETCH_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """This worker's rows of one batch. `row_ids` are those of the whole batch, in its order.
+    """This worker's rows of one global batch. `row_ids` are those of the global batch, in its order.
 
-    `cut` counts the texts that were too long; `instructed` says whether a query had an instruction.
+    `cut` counts this worker's texts that were truncated; `instructed` is true where one of its queries has an
+    instruction.
     """
 
-    own_negatives_only: bool
+    no_in_batch_negatives: bool
     rows: list[TokenizedExample]
     cut: int
     instructed: bool
@@ -42,14 +42,14 @@ class LocalBatch:
 
 @dataclass
 class Corpus:
-    """The rows of an artifact that are trained on, by shard, as a published or a followed one has them."""
+    """Reads the training rows of an artifact, shard by shard."""
 
     artifact: Artifact
-    own_negatives_only: Sequence[str]
+    no_in_batch_negatives: Sequence[str]  # kinds
     path_of: Callable[[int], str | None]  # the file of a shard's records, None where it has none
 
     def table(self, shard: int) -> pa.Table:
-        """Read a shard's rows, those that are held out excepted."""
+        """Read the rows of a shard, without held-out ones."""
         path = self.path_of(shard)
         if path is None:
             return pa.table({name: [] for name in COLUMNS})
@@ -58,149 +58,141 @@ class Corpus:
             table = table.filter(pc.equal(table["split"], "train"))
         return table.select(COLUMNS)
 
-    def families(self, shard: int) -> RowsByGroup:
-        """Tell a shard's rows, by their number in `table`, by family.
+    def groups(self, shard: int) -> RowsByGroup:
+        """Group the rows of a shard by kind and number of negatives: their numbers in `table`, int32 (rows,).
 
-        A row that only its own negatives count against, and that has none, teaches nothing: it has no family.
+        Rows without negatives are dropped where in-batch negatives are off: there is nothing to contrast with.
         """
         table = self.table(shard)
         kinds = np.array(table["kind"].to_pylist(), dtype=object)
         negatives = np.array(pc.list_value_length(table["negatives"]).to_pylist(), dtype=np.int64)
-        found: dict[BatchGroup, np.ndarray] = {}
+        groups: dict[BatchGroup, np.ndarray] = {}
         for kind, count in sorted(set(zip(kinds.tolist(), negatives.tolist(), strict=True))):
-            family = BatchGroup(kind, count, kind in self.own_negatives_only)
-            if count or not family.own_negatives_only:
-                found[family] = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
-        return found
+            group = BatchGroup(kind, count, kind in self.no_in_batch_negatives)
+            if count or not group.no_in_batch_negatives:
+                groups[group] = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
+        return groups
 
 
-def published_corpus(artifact: Artifact, own_negatives_only: Sequence[str]) -> tuple[Corpus, int]:
-    """Return the rows of a published artifact, and how many shards have any; these are numbered from 0."""
+def published_corpus(artifact: Artifact, no_in_batch_negatives: Sequence[str]) -> tuple[Corpus, int]:
+    """Open a published artifact; return its corpus and the number of shards that have rows, numbered from 0."""
     paths = [file.path for file in artifact.record_files().values()]
-    return Corpus(artifact, own_negatives_only, paths.__getitem__), len(paths)
+    return Corpus(artifact, no_in_batch_negatives, paths.__getitem__), len(paths)
 
 
-def streaming_corpus(artifact: Artifact, own_negatives_only: Sequence[str]) -> Corpus:
-    """Return the rows of an artifact of which single shards are committed."""
+def streaming_corpus(artifact: Artifact, no_in_batch_negatives: Sequence[str]) -> Corpus:
+    """Open an unfinished artifact, of which single shards are committed."""
 
     def path_of(shard: int) -> str | None:
         commit = artifact.commit_of(shard)
         return commit.files[RECORDS].path if commit and RECORDS in commit.files else None
 
-    return Corpus(artifact, own_negatives_only, path_of)
+    return Corpus(artifact, no_in_batch_negatives, path_of)
 
 
 @dataclass
 class BatchReader:
-    """Reads shares ahead in a thread."""
+    """Reads, tokenizes and prefetches this worker's rows of each batch."""
 
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
-    settings: Embedder
-    max_length: int
-    _ready: "queue.Queue[LocalBatch | BaseException | None]" = field(
+    max_length: int  # tokens
+    _queue: "queue.Queue[LocalBatch | BaseException | None]" = field(
         default_factory=lambda: queue.Queue(PREFETCH_BATCHES)
     )
-    _ended: threading.Event = field(default_factory=threading.Event)
+    _closed: threading.Event = field(default_factory=threading.Event)
 
-    def shares(self, drawn: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
-        """Yield this worker's share of each batch after the first `skip`; close it to end the thread."""
-        threading.Thread(target=self._fill, args=(drawn, skip), daemon=True).start()
+    def local_batches(self, windows: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
+        """Yield this worker's rows of each batch after the first `skip`; closing the iterator ends the thread."""
+        threading.Thread(target=self._prefetch, args=(windows, skip), daemon=True).start()
         try:
-            while (share := self._ready.get()) is not None:
-                if isinstance(share, BaseException):
-                    raise share
-                yield share
+            while (batch := self._queue.get()) is not None:
+                if isinstance(batch, BaseException):
+                    raise batch
+                yield batch
         finally:
-            self._ended.set()
+            self._closed.set()
 
-    def _fill(self, drawn: Iterable[WindowBatches], skip: int) -> None:
+    def _prefetch(self, windows: Iterable[WindowBatches], skip: int) -> None:
         try:
-            for share in self._shares(drawn, skip):
-                self._put(share)
-                if self._ended.is_set():
+            for batch in self._read(windows, skip):
+                self._put(batch)
+                if self._closed.is_set():
                     return
             self._put(None)
         except BaseException as error:
             self._put(error)
 
-    def _put(self, share: LocalBatch | BaseException | None) -> None:
-        while not self._ended.is_set():
+    def _put(self, batch: LocalBatch | BaseException | None) -> None:
+        while not self._closed.is_set():
             try:
-                return self._ready.put(share, timeout=1)
+                return self._queue.put(batch, timeout=1)
             except queue.Full:
                 continue
 
-    def _shares(self, drawn: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
-        held = RowCache(self.corpus)
-        for each in drawn:
-            wanted = each.batches[skip:]
-            skip -= len(each.batches) - len(wanted)
+    def _read(self, windows: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
+        cache = RowCache(self.corpus)
+        for window in windows:
+            wanted = window.batches[skip:]
+            skip -= len(window.batches) - len(wanted)
             if wanted:
-                held = held.moved_on(np.concatenate([batch.places for batch in wanted] + list(each.left.values())))
+                rows = [batch.rows for batch in wanted] + list(window.leftover.values())
+                cache = cache.advance(np.concatenate(rows))
             for batch in wanted:
-                yield self._share(batch, held)
+                yield self._local_batch(batch, cache)
 
-    def _share(self, batch: Batch, held: "RowCache") -> LocalBatch:
-        size = len(batch.places) // distributed.world_size()
-        mine = batch.places[distributed.rank() * size : (distributed.rank() + 1) * size]
-        table = held.rows(mine).to_pydict()
-        rows, cut = self._triples(table)
-        return LocalBatch(batch.own_negatives_only, rows, cut, any(table["instruction"]), held.ids(batch.places))
+    def _local_batch(self, batch: Batch, cache: "RowCache") -> LocalBatch:
+        size = len(batch.rows) // distributed.world_size()
+        local = batch.rows[distributed.rank() * size : (distributed.rank() + 1) * size]
+        table = cache.take(local).to_pydict()
+        rows, cut = self._tokenize(table)
+        row_ids: list[str] = cache.take(batch.rows, ["id"])["id"].to_pylist()
+        return LocalBatch(batch.no_in_batch_negatives, rows, cut, any(table["instruction"]), row_ids)
 
-    def _triples(self, table: dict[str, list[Any]]) -> tuple[list[TokenizedExample], int]:
-        asked = [format_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
-        columns = [asked, table["positive"], *zip(*table["negatives"], strict=True)]
-        read = [self.tokenizer(list(column), truncation=True, max_length=self.max_length) for column in columns]
-        cut = sum(bool(encoding.overflowing) for column in read for encoding in column.encodings)
+    def _tokenize(self, table: dict[str, list[Any]]) -> tuple[list[TokenizedExample], int]:
+        queries = [format_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
+        columns = [queries, table["positive"], *zip(*table["negatives"], strict=True)]
+        encoded = [self.tokenizer(list(column), truncation=True, max_length=self.max_length) for column in columns]
+        cut = sum(bool(encoding.overflowing) for column in encoded for encoding in column.encodings)
         plain = [table["query"], *columns[1:]]
-        triples = [
+        rows = [
             TokenizedExample(
                 row_id,
-                tuple(np.array(column.input_ids[place], dtype=np.int32) for column in read),
-                tuple(text_hash(texts[place]) for texts in plain),
+                tuple(np.array(column.input_ids[index], dtype=np.int32) for column in encoded),
+                tuple(text_hash(texts[index]) for texts in plain),
             )
-            for place, row_id in enumerate(table["id"])
+            for index, row_id in enumerate(table["id"])
         ]
-        return triples, cut
+        return rows, cut
 
 
 class RowCache:
-    """The rows of one window, and those that windows before it left over, by place."""
+    """Keeps the rows of one window, and those left over by earlier windows, sorted by row index, int64 (rows,)."""
 
-    def __init__(self, corpus: Corpus, places: np.ndarray | None = None, table: pa.Table | None = None) -> None:
+    def __init__(self, corpus: Corpus, indices: np.ndarray | None = None, table: pa.Table | None = None) -> None:
         self.corpus = corpus
-        self.places = np.array([], dtype=np.int64) if places is None else places
+        self.indices = np.array([], dtype=np.int64) if indices is None else indices
         self.table = table
 
-    def moved_on(self, wanted: np.ndarray) -> "RowCache":
-        """Keep those wanted rows that are here, read the shards of the others, and let go of the rest."""
-        here = np.flatnonzero(np.isin(self.places, wanted))
-        missing = wanted[~np.isin(wanted, self.places)]
-        tables = [self.table.take(here)] if self.table is not None and len(here) else []
-        places = [self.places[here]]
+    def advance(self, wanted: np.ndarray) -> "RowCache":
+        """Return a cache of the rows with indices `wanted` (rows,): keep those here, read the shards of the others."""
+        kept = np.flatnonzero(np.isin(self.indices, wanted))
+        missing = wanted[~np.isin(wanted, self.indices)]
+        tables = [self.table.take(kept)] if self.table is not None and len(kept) else []
+        indices = [self.indices[kept]]
         for shard in np.unique(missing >> ROW_BITS).tolist():
             tables.append(self.corpus.table(shard))
-            places.append(np.arange(len(tables[-1]), dtype=np.int64) + (shard << ROW_BITS))
-        return self._sorted(np.concatenate(places), pa.concat_tables(tables).combine_chunks())
-
-    def rows(self, places: np.ndarray) -> pa.Table:
-        """Return the rows of some places, in their order."""
-        assert self.table is not None
-        return self.table.take(np.searchsorted(self.places, places))
-
-    def ids(self, places: np.ndarray) -> list[str]:
-        """Return the row ids of some places, in their order."""
-        assert self.table is not None
-        ids: list[str] = self.table["id"].take(np.searchsorted(self.places, places)).to_pylist()
-        return ids
-
-    def _sorted(self, places: np.ndarray, table: pa.Table) -> "RowCache":
+            indices.append(np.arange(len(tables[-1]), dtype=np.int64) + (shard << ROW_BITS))
         # A row that was kept may be read again with its shard, when a resumed training had not kept its neighbours.
-        unique, first = np.unique(places, return_index=True)
-        return RowCache(self.corpus, unique, table.take(first))
+        unique, first = np.unique(np.concatenate(indices), return_index=True)
+        return RowCache(self.corpus, unique, pa.concat_tables(tables).combine_chunks().take(first))
+
+    def take(self, indices: np.ndarray, columns: Sequence[str] = COLUMNS) -> pa.Table:
+        """Return the rows with indices (rows,), in their order."""
+        assert self.table is not None
+        return self.table.select(columns).take(np.searchsorted(self.indices, indices))
 
 
-def hash_chain(before: str, row_ids: Sequence[str]) -> str:
-    """Hash all batches so far: two trainings with the same hash saw the same rows in the same batches and order."""
-    return hashlib.sha256("\n".join([before, *row_ids]).encode()).hexdigest()[:16]
+def hash_chain(previous: str, row_ids: Sequence[str]) -> str:
+    """Extend the hash of all batches so far by one: equal hashes mean the same rows in the same batches and order."""
+    return hashlib.sha256("\n".join([previous, *row_ids]).encode()).hexdigest()[:16]

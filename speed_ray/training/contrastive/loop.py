@@ -1,7 +1,7 @@
-"""Contrastive training on one worker of many: from curated shards to a published embedder, resumed on the way.
+"""The training loop of the embedder: curated shards -> a published sentence-transformers model, resumed on the way.
 
-SPEED, section 3.4, and E5 (arXiv 2401.00368) where that leaves something open. Every weight's gradient is that of the
-whole global batch (contrastive.py), whatever the number of workers and of texts held at once.
+The recipe is SPEED's, section 3.4, and that of E5-mistral (arXiv 2401.00368) where SPEED leaves something open. Every
+step takes the gradient of the whole global batch (train_step.py), for any number of workers and any micro-batch size.
 """
 
 import json
@@ -29,34 +29,35 @@ from speed_ray.training.checkpoints import (
     latest_checkpoint,
     weights_only_loading,
 )
-from speed_ray.training.contrastive import batches, encoder, loader, parallel, train_step
-from speed_ray.training.contrastive.batches import WindowBatches
+from speed_ray.training.contrastive import batches, encoder, loader
+from speed_ray.training.contrastive.batches import RowsByGroup, WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.loader import BatchReader, Corpus, LocalBatch
-from speed_ray.training.contrastive.train_step import ContrastiveConfig
+from speed_ray.training.contrastive.loader import BatchReader, LocalBatch
+from speed_ray.training.contrastive.parallel import DdpStrategy, DeepSpeedStrategy
+from speed_ray.training.contrastive.train_step import ContrastiveConfig, train_step
 from speed_ray.training.plan import Report, TrainingPlan
 
-WINDOW_BATCHES = 32  # batches that are drawn together, at least; a window's texts are in memory
-STREAMED_WINDOW_BATCHES = 4  # batches, where they are still being written
+WINDOW_BATCHES = 32  # batches that are shuffled together, at least; the texts of a window are in memory
+STREAMED_WINDOW_BATCHES = 4  # the same for rows that are still being written
 STATE_FILE = "progress.json"
 
 
 @dataclass
 class LoopState:
-    """How far a training has come: what its checkpoint says beside the weights."""
+    """Progress of a training, saved in each checkpoint as JSON."""
 
     step: int = 0
-    batches: str = ""  # hash of all row ids so far (triples.chained)
-    cut: int = 0  # texts that were longer than the embedder reads, of rank 0's rows
-    instructed: bool = False  # whether queries had an instruction before them
-    history: list[dict[str, Any]] = field(default_factory=list)
+    batches: str = ""  # hash of all row ids so far (loader.hash_chain)
+    cut: int = 0  # truncated texts among rank 0's rows
+    instructed: bool = False  # a query had an instruction
+    history: list[dict[str, Any]] = field(default_factory=list)  # the logged metrics
 
 
 def train_contrastive(training: TrainingPlan, report: Report) -> None:
-    """Train and publish the embedder, from its last complete checkpoint on; return at once if it is published.
+    """Train the embedder from its last complete checkpoint on, and publish it; do nothing if it is published.
 
-    Every worker calls this at once. Raises UserError where recipe, data or model are at fault, or where the loss is no
-    number.
+    Every worker calls this at once. Raises UserError where recipe, data or model are at fault, or where the loss
+    diverges.
     """
     settings = _settings(training)
     distributed.prepare_environment(settings)
@@ -66,22 +67,21 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
         return
     distributed.init_process_group(settings.workers.gpus)
     model = _load_embedder(training)
-    reader, drawn, steps = make_reader(training, model)
-    states = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
+    reader, windows, steps = make_reader(training, model)
+    strategy = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
+    attempt = distributed.broadcast(uuid.uuid4().hex[:12])
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
         MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
-        Checkpoints(
-            training.model, digest, settings.zero, distributed.broadcast(uuid.uuid4().hex[:12])
-        ) as checkpoints,
+        Checkpoints(training.model, digest, settings.zero, attempt) as checkpoints,
         latest_checkpoint(training, checkpoints) as checkpoint,
         weights_only_loading(settings.zero),
     ):
-        progress = _load(Path(checkpoint), states) if checkpoint else LoopState()
-        report({"step": progress.step, "steps": steps})
-        loop = TrainingLoop(training, states, reader, metrics, checkpoints, report, progress, steps, Path(scratch))
-        loop.run(drawn)
-        if not progress.step:
+        state = _load_state(Path(checkpoint), strategy) if checkpoint else LoopState()
+        report({"step": state.step, "steps": steps})
+        loop = TrainingLoop(training, strategy, reader, metrics, checkpoints, report, state, steps, Path(scratch))
+        loop.run(windows)
+        if not state.step:
             raise UserError(
                 f"{training.run}/{training.data} filled no batch of {settings.batch} rows (embedder.batch)."
             )
@@ -96,7 +96,7 @@ def _settings(training: TrainingPlan) -> Embedder:
 
 
 def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
-    """Load the embedder to train, adapters on it, where this worker computes."""
+    """Load the embedder to train on this worker's device, with LoRA adapters where the recipe has them."""
     settings = _settings(training)
     folder = fetch_model_folder(training.base, training.revision, "embedder.model")
     model = encoder.load_encoder(folder, settings.pooling, settings.max_length)
@@ -105,68 +105,55 @@ def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
     width = model.get_embedding_dimension()
-    if wide := [each for each in settings.dimensions if each > width]:
+    if too_wide := [dimension for dimension in settings.dimensions if dimension > width]:
         raise UserError(
-            f"embedder.dimensions: {wide[0]} is more than the {width} of {training.base}. Leave out what is wider."
+            f"embedder.dimensions: {too_wide[0]} is more than the {width} of {training.base}. Leave out what is wider."
         )
     model = model.to(distributed.device(settings.workers.gpus)).train()
     encoder.freeze_unused_parameters(model)
-    set_seed(training.seed + distributed.rank())  # what dropout draws
+    set_seed(training.seed + distributed.rank())  # dropout differs between workers
     return model
 
 
-def make_strategy(network: Encoder, settings: Embedder, steps: int) -> Any:
-    """Give the network an optimizer, on every worker alike or shared out among them."""
-    if not settings.zero:
-        return parallel.DdpStrategy(network, settings, steps)
-    return parallel.DeepSpeedStrategy(network, settings, steps)
+def make_strategy(network: Encoder, settings: Embedder, steps: int) -> DdpStrategy | DeepSpeedStrategy:
+    """Make optimizer and schedule for an encoder: DistributedDataParallel at ZeRO stage 0, else DeepSpeed."""
+    return (DeepSpeedStrategy if settings.zero else DdpStrategy)(network, settings, steps)
 
 
 def make_reader(
     training: TrainingPlan, model: SentenceTransformer
 ) -> tuple[BatchReader, Iterator[WindowBatches], int]:
-    """Return what reads rows, the batches to read, and how many steps there are, at most."""
+    """Return a reader of the training's rows, the windows of batches to read, and the number of steps, at most."""
     settings = _settings(training)
-    artifact = plan.training_data(training)
+    size, seed = settings.batch, training.seed
     if settings.follow:
-        followed = plan.streamed_plan(training)
+        artifact, streamed = plan.training_data(training), plan.streamed_plan(training)
         corpus = loader.streaming_corpus(artifact, settings.own_negatives_only)
-        chosen = batches.streamed_windows(training.model, artifact, followed, STREAMED_WINDOW_BATCHES * settings.batch)
-        drawn = batches.draw_window_batches(chosen, corpus.families, settings.batch, training.seed)
-        steps = max(1, followed.rows // settings.batch)
+        windows = batches.streamed_windows(training.model, artifact, streamed, STREAMED_WINDOW_BATCHES * size)
+        drawn = batches.draw_window_batches(windows, corpus.groups, size, seed)
+        steps = max(1, streamed.rows // size)
     else:
-        corpus, drawn, steps = _published(training)
-    reader = BatchReader(
-        corpus, encoder.load_tokenizer(model), settings, model.get_max_seq_length() or settings.max_length
-    )
+        artifact = plan.finished_training_data(training)
+        corpus, shards = loader.published_corpus(artifact, settings.own_negatives_only)
+        groups = [corpus.groups(shard) for shard in range(shards)] if distributed.rank() == 0 else []
+        groups = distributed.broadcast(groups)
+        counts = [sum(map(len, rows.values())) for rows in groups]
+        steps = plan.count_steps(
+            training, sum(counts), "Counted are rows that are not held out and have a negative to contrast with.\n"
+        )
+        _check_fills_a_batch(training, groups)
+        windows = batches.shuffle_windows(counts, WINDOW_BATCHES * size, seed)
+        drawn = batches.draw_window_batches(windows, groups.__getitem__, size, seed)
+    reader = BatchReader(corpus, model.tokenizer, model.get_max_seq_length() or settings.max_length)
     return reader, drawn, steps
 
 
-def _published(training: TrainingPlan) -> tuple[Corpus, Iterator[WindowBatches], int]:
-    settings = _settings(training)
-    corpus, shards = loader.published_corpus(plan.finished_training_data(training), settings.own_negatives_only)
-    families = distributed.broadcast(
-        [corpus.families(shard) for shard in range(shards)] if distributed.rank() == 0 else []
-    )
-    counts = [sum(map(len, members.values())) for members in families]
-    steps = plan.count_steps(
-        training, sum(counts), "Counted are those that are not held out and have a negative to learn from.\n"
-    )
-    _check_fills_a_batch(training, families)
-    chosen = batches.shuffle_windows(counts, WINDOW_BATCHES * settings.batch, training.seed)
-    return (
-        corpus,
-        batches.draw_window_batches(chosen, families.__getitem__, settings.batch, training.seed),
-        steps,
-    )
-
-
-def _check_fills_a_batch(training: TrainingPlan, families: list[Any]) -> None:
-    """Refuse rows of which no batch is ever full: those with unlike numbers of negatives do not meet in one."""
+def _check_fills_a_batch(training: TrainingPlan, groups: list[RowsByGroup]) -> None:
+    """Refuse rows that never fill a batch: rows with unequal numbers of negatives do not share one."""
     together: dict[tuple[int, bool], int] = {}
-    for members in families:
-        for family, rows in members.items():
-            key = family.negatives, family.own_negatives_only
+    for rows_by_group in groups:
+        for group, rows in rows_by_group.items():
+            key = group.negatives, group.no_in_batch_negatives
             together[key] = together.get(key, 0) + len(rows)
     batch = training.settings.batch
     if max(together.values()) < batch:
@@ -179,112 +166,107 @@ def _check_fills_a_batch(training: TrainingPlan, families: list[Any]) -> None:
 
 @dataclass
 class TrainingLoop:
-    """One start of a training."""
+    """Runs the steps of a training from one start to its end or interruption."""
 
     training: TrainingPlan
-    states: Any
+    strategy: DdpStrategy | DeepSpeedStrategy
     reader: BatchReader
     metrics: MetricsLog
     checkpoints: Checkpoints
     report: Report
-    progress: LoopState
+    state: LoopState
     steps: int
     scratch: Path
 
-    def run(self, drawn: Iterator[WindowBatches]) -> None:
-        """Take every step that is left, with a checkpoint now and then."""
-        settings = _settings(self.training)
-        if self.progress.step >= self.steps:
+    def run(self, windows: Iterator[WindowBatches]) -> None:
+        """Take the steps that are left, and save checkpoints."""
+        if self.state.step >= self.steps:
             return
-        for share in self.reader.shares(drawn, self.progress.step):
-            self._step(share)
-            done = self.progress.step >= self.steps
-            if done or self.progress.step % settings.checkpoint_every == 0:
+        for batch in self.reader.local_batches(windows, self.state.step):
+            self._step(batch)
+            is_last = self.state.step >= self.steps
+            if is_last or self.state.step % self.training.settings.checkpoint_every == 0:
                 self._save()
-            if done:
+            if is_last:
                 return
 
-    def _step(self, share: LocalBatch) -> None:
+    def _step(self, batch: LocalBatch) -> None:
         settings = _settings(self.training)
-        objective = ContrastiveConfig(settings.temperature, settings.micro_batch, tuple(settings.dimensions))
-        pad = self.reader.tokenizer.pad_token_id
-        loss = train_step.train_step(
-            self.states.network,
-            share.rows,
-            share.own_negatives_only,
-            objective,
-            pad,
-            self.states.backward,
-            self.states.unsynchronised,
+        loss = train_step(
+            self.strategy.network,
+            batch.rows,
+            batch.no_in_batch_negatives,
+            ContrastiveConfig(settings.temperature, settings.micro_batch, tuple(settings.dimensions)),
+            self.reader.tokenizer.pad_token_id,
+            self.strategy.backward,
+            self.strategy.no_sync,
         )
-        rate = self.states.schedule.get_last_lr()[0]
-        self._check("loss", loss, share)
-        norm = self.states.step()
-        self._check("gradient norm", norm, share)
-        self.progress.step += 1
-        self.progress.cut += share.cut
-        self.progress.instructed |= share.instructed
-        self.progress.batches = loader.hash_chain(self.progress.batches, share.row_ids)
+        rate = self.strategy.schedule.get_last_lr()[0]
+        self._check_finite("loss", loss, batch)
+        norm = self.strategy.step()
+        self._check_finite("gradient norm", norm, batch)
+        self.state.step += 1
+        self.state.cut += batch.cut
+        self.state.instructed |= batch.instructed
+        self.state.batches = loader.hash_chain(self.state.batches, batch.row_ids)
         self._log({"loss": loss, "grad_norm": norm, "learning_rate": rate})
 
-    def _check(self, what: str, value: float, share: LocalBatch) -> None:
+    def _check_finite(self, name: str, value: float, batch: LocalBatch) -> None:
         if not torch.isfinite(torch.tensor(value)):
-            said = f"the {what} of step {self.progress.step + 1} is {value}"
-            raise divergence_error(self.training, self.checkpoints, said, share.row_ids)
+            problem = f"the {name} of step {self.state.step + 1} is {value}"
+            raise divergence_error(self.training, self.checkpoints, problem, batch.row_ids)
 
-    def _log(self, numbers: dict[str, float]) -> None:
-        step = self.progress.step
+    def _log(self, metrics: dict[str, float]) -> None:
+        step = self.state.step
         if step == 1 or step % max(1, self.steps // LOGGED_STEPS) == 0:
-            logged = {"step": step, **numbers}
+            logged = {"step": step, **metrics}
             self.metrics.add(logged)
-            self.progress.history.append({**logged, "batches": self.progress.batches})
+            self.state.history.append({**logged, "batches": self.state.batches})
             self.report({**logged, "steps": self.steps})
 
     def _save(self) -> None:
-        folder = self.scratch / f"checkpoint-{self.progress.step}"
+        folder = self.scratch / f"checkpoint-{self.state.step}"
         folder.mkdir()
-        self.states.save(folder)
-        torch.save(_random(), folder / f"random-{distributed.rank()}.pt")
+        self.strategy.save(folder)
+        torch.save(_random_states(), _random_file(folder))
         if distributed.rank() == 0:
-            (folder / STATE_FILE).write_text(json.dumps(vars(self.progress)))
-        self.metrics.upload(self.progress.history)
-        self.checkpoints.save(self.progress.step, folder)
+            (folder / STATE_FILE).write_text(json.dumps(vars(self.state)))
+        self.metrics.upload(self.state.history)
+        self.checkpoints.save(self.state.step, folder)
 
 
-def _random() -> dict[str, torch.Tensor]:
+def _random_states() -> dict[str, torch.Tensor]:
     gpu = {"gpu": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {"cpu": torch.get_rng_state(), **gpu}
 
 
-def _load(folder: Path, states: Any) -> LoopState:
-    """Go on where a checkpoint was written. Random numbers are those of a rank that there was then."""
-    states.load(folder)
-    drawn = folder / f"random-{distributed.rank()}.pt"
-    if drawn.is_file():
-        random = torch.load(drawn, weights_only=True)
-        torch.set_rng_state(random["cpu"])
-        if "gpu" in random and torch.cuda.is_available():
-            torch.cuda.set_rng_state(random["gpu"])
+def _random_file(folder: Path) -> Path:
+    return folder / f"random-{distributed.rank()}.pt"
+
+
+def _load_state(folder: Path, strategy: DdpStrategy | DeepSpeedStrategy) -> LoopState:
+    """Restore a checkpoint. A rank that is new since it was written keeps the random states of its own seed."""
+    strategy.load(folder)
+    if _random_file(folder).is_file():
+        states = torch.load(_random_file(folder), weights_only=True)
+        torch.set_rng_state(states["cpu"])
+        if "gpu" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["gpu"])
     return LoopState(**json.loads((folder / STATE_FILE).read_text()))
 
 
 def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> None:
-    """Gather the weights on rank 0 and store them as sentence-transformers loads them, with prompts and model card."""
-    loop.states.gather()
+    """Gather the weights on rank 0 and publish them as sentence-transformers loads them, with prompts and a card."""
+    loop.strategy.gather_weights()
     if distributed.rank() != 0:
         return
-    progress = loop.progress
     encoder.merge_lora(model)
-    if progress.instructed:
+    if loop.state.instructed:
         model.prompts = {"query": encoder.format_query(encoder.DEFAULT_INSTRUCTION, ""), "document": ""}
     model.eval().save(str(folder), create_model_card=False)
-    loop.metrics.upload(progress.history)
-    rows = {
-        "batches": progress.batches,
-        "steps": progress.step,
-        "cut": progress.cut,
-        "instructed": progress.instructed,
-    }
-    facts = model_card.published_facts(loop.training, rows, progress.history)
+    loop.metrics.upload(loop.state.history)
+    state = loop.state
+    rows = {"batches": state.batches, "steps": state.step, "cut": state.cut, "instructed": state.instructed}
+    facts = model_card.published_facts(loop.training, rows, state.history)
     (folder / "README.md").write_text(model_card.render_model_card(loop.training, facts), encoding="utf-8")
     loop.training.model.publish(folder, facts)

@@ -1,4 +1,4 @@
-"""One step of contrastive training: this worker's rows of a global batch -> the gradient of the whole batch's loss."""
+"""Take one step of contrastive training: this worker's rows of a global batch -> the gradient of the batch's loss."""
 
 import contextlib
 import hashlib
@@ -18,64 +18,65 @@ from speed_ray.training.contrastive.infonce import TextHashes
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """One example: its query, its positive, then its negatives, of which rows of a batch have equally many.
+    """The texts of one row: query, positive, negatives. The rows of a batch have equally many negatives.
 
-    `texts` are token ids, the query's with its instruction before it; `hashes` are of the texts alone, int64.
+    `token_ids` has the query with its instruction; `hashes` (`text_hash`) are of the texts without one.
     """
 
     row_id: str
-    texts: tuple[TokenIds, ...]
+    token_ids: tuple[TokenIds, ...]
     hashes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """What is made small. `dimensions` are the first so many of a vector that must do alone as well (Matryoshka)."""
+    """Settings of the loss. `matryoshka_dims` are prefix lengths of an embedding that are each to work alone."""
 
     temperature: float
-    mini_batch: int  # texts that are embedded at once
-    dimensions: tuple[int, ...] = ()
+    micro_batch_size: int  # texts that are embedded at once
+    matryoshka_dims: tuple[int, ...] = ()
 
 
 def train_step(
     encoder: nn.Module,
     rows: Sequence[TokenizedExample],
-    own_negatives_only: bool,
-    objective: ContrastiveConfig,
-    pad: int,
+    no_in_batch_negatives: bool,
+    config: ContrastiveConfig,
+    pad_id: int,
     backward: Callable[[Tensor], None],
-    unsynchronised: gradcache.Context = contextlib.nullcontext,
+    no_sync: gradcache.NoSync = contextlib.nullcontext,
 ) -> float:
-    """Add the batch's gradient to the weights; return its loss, a mean over all workers' queries.
+    """Add the gradient of a global batch's InfoNCE loss to the weights; return the loss, a mean over its queries.
 
-    Every worker calls this with equally many rows. Texts of like length are embedded together. `backward` gets what
-    sums up over the workers to the gradient; where those average, it must be multiplied by how many they are.
+    `rows` are this worker's, equally many on each. `encoder` maps `input_ids` and `attention_mask`, int64 (texts,
+    longest), to embeddings (texts, width). With Matryoshka dimensions (arXiv 2205.13147) the loss is the mean over
+    these prefixes. `backward` takes scalars whose gradients, summed over workers, are the gradient of the loss.
     """
     device = next(encoder.parameters()).device
-    texts = [text for column in zip(*(row.texts for row in rows), strict=True) for text in column]
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    known = _gather_hashes(rows, device)
-    queries = len(rows) * distributed.world_size()
+    texts = [ids for column in zip(*(row.token_ids for row in rows), strict=True) for ids in column]
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # needs less padding
+    hashes = _gather_hashes(rows, device)
+    all_queries = len(rows) * distributed.world_size()
 
-    def embed(places: list[int]) -> Tensor:
-        batch = pad_batch([texts[place] for place in places], pad)
+    def embed(indices: list[int]) -> Tensor:
+        batch = pad_batch([texts[index] for index in indices], pad_id)
         vectors: Tensor = encoder(**{name: tensor.to(device) for name, tensor in batch.items()})
         return vectors
 
-    def loss(embedded: Tensor) -> Tensor:
-        asked, own = embedded.split([len(rows), len(embedded) - len(rows)])
-        documents = gradcache.all_gather_with_gradient(own)
-        parts = [
+    def loss(embeddings: Tensor) -> Tensor:
+        queries, own_documents = embeddings.split([len(rows), len(embeddings) - len(rows)])
+        documents = gradcache.all_gather_with_gradient(own_documents)
+        losses = [
             infonce.infonce_loss(
-                asked[:, :width], documents[:, :width], known, objective.temperature, own_negatives_only
+                queries[:, :width], documents[:, :width], hashes, config.temperature, no_in_batch_negatives
             )
-            for width in objective.dimensions or (embedded.shape[1],)
+            for width in config.matryoshka_dims or (embeddings.shape[1],)
         ]
-        return torch.stack(parts).mean() / queries
+        return torch.stack(losses).mean() / all_queries
 
-    size = objective.mini_batch
-    batches = [order[first : first + size] for first in range(0, len(order), size)]
-    value = gradcache.gradcache_step(batches, embed, loss, backward, unsynchronised)
+    size = config.micro_batch_size
+    micro_batches = [by_length[first : first + size] for first in range(0, len(by_length), size)]
+    value = gradcache.gradcache_step(micro_batches, embed, loss, backward, no_sync)
     if dist.is_initialized():
         dist.all_reduce(value)
     return float(value)
@@ -90,5 +91,5 @@ def _gather_hashes(rows: Sequence[TokenizedExample], device: Any) -> TextHashes:
 
 
 def text_hash(text: str) -> int:
-    """Know a text again on any worker: 64 bits of its hash, as a signed number."""
+    """Hash a text to a signed 64-bit integer, the same on every worker."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

@@ -1,8 +1,10 @@
-"""Batches of contrastive training: of one kind where it can be, every row at most once, by the seed alone."""
+"""Batches of contrastive training: of one kind where it can be, every row at most once an epoch, by the seed alone."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,45 +13,97 @@ from speed_ray.training.contrastive.batches import BatchGroup
 
 RETRIEVAL, STS = BatchGroup("retrieval", 1, False), BatchGroup("sts", 1, False)
 MATCHING, CLASSIFICATION = BatchGroup("matching", 0, False), BatchGroup("classification", 1, True)
-FAMILIES = [RETRIEVAL] * 20 + [STS] * 13 + [MATCHING] * 5 + [CLASSIFICATION] * 9
+ROWS = [RETRIEVAL] * 20 + [STS] * 13 + [MATCHING] * 5 + [CLASSIFICATION] * 9
 
 
-def drawn(families, size, seed):
-    members = {each: np.flatnonzero([family == each for family in families]) for each in set(families)}
-    return batches.draw_batches(members, size, np.random.default_rng(seed))
+def draw(groups, size, seed):
+    rows = {each: np.flatnonzero([group == each for group in groups]) for each in set(groups)}
+    return batches.draw_batches(rows, size, np.random.default_rng(seed))
 
 
-def places(made):
-    return [batch.places.tolist() for batch in made]
-
-
-@given(st.lists(st.sampled_from([RETRIEVAL, STS, MATCHING, CLASSIFICATION]), max_size=60), st.integers(1, 9))
-def test_rows_are_drawn_once_or_left_over(families, size):
-    made, left = drawn(families, size, 1)
-    taken = [place for batch in made for place in batch.places]
-    rest = [place for places in left.values() for place in places]
-    assert sorted([*taken, *rest]) == list(range(len(families)))
-    assert all(families[place] == family for family, places in left.items() for place in places)
+def indices(made):
+    return [batch.rows.tolist() for batch in made]
 
 
 @given(st.lists(st.sampled_from([RETRIEVAL, STS, MATCHING, CLASSIFICATION]), max_size=60), st.integers(1, 9))
-def test_batches_are_full_and_hold_only_rows_that_may_meet(families, size):
-    made, _ = drawn(families, size, 1)
+def test_rows_are_drawn_once_or_left_over(groups, size):
+    made, leftover = draw(groups, size, 1)
+    taken = [index for batch in made for index in batch.rows]
+    rest = [index for rows in leftover.values() for index in rows]
+    assert sorted([*taken, *rest]) == list(range(len(groups)))
+    assert all(groups[index] == group for group, rows in leftover.items() for index in rows)
+
+
+@given(st.lists(st.sampled_from([RETRIEVAL, STS, MATCHING, CLASSIFICATION]), max_size=60), st.integers(1, 9))
+def test_batches_are_full_and_hold_only_rows_that_may_meet(groups, size):
+    made, _ = draw(groups, size, 1)
     for batch in made:
-        together = {families[place] for place in batch.places}
-        assert len(batch.places) == size
-        assert len({family.negatives for family in together}) == 1
-        assert {family.own_negatives_only for family in together} == {batch.own_negatives_only}
-    groups = Counter((family.negatives, family.own_negatives_only) for family in families)
-    assert len(made) == sum(count // size for count in groups.values()), "rows were left that would fill a batch"
+        together = {groups[index] for index in batch.rows}
+        assert len(batch.rows) == size
+        assert len({group.negatives for group in together}) == 1
+        assert {group.no_in_batch_negatives for group in together} == {batch.no_in_batch_negatives}
+    counts = Counter((group.negatives, group.no_in_batch_negatives) for group in groups)
+    assert len(made) == sum(count // size for count in counts.values()), "rows were left that would fill a batch"
 
 
 def test_kinds_meet_only_in_what_is_left_of_them():
-    made, _ = drawn(FAMILIES, 4, 1)
-    mixed = [batch for batch in made if len({FAMILIES[place].kind for place in batch.places}) > 1]
+    made, _ = draw(ROWS, 4, 1)
+    mixed = [batch for batch in made if len({ROWS[index].kind for index in batch.rows}) > 1]
     assert len(mixed) <= 1
 
 
 def test_the_order_is_the_seeds_alone():
-    assert places(drawn(FAMILIES, 4, 1)[0]) == places(drawn(FAMILIES, 4, 1)[0])
-    assert places(drawn(FAMILIES, 4, 1)[0]) != places(drawn(FAMILIES, 4, 2)[0])
+    assert indices(draw(ROWS, 4, 1)[0]) == indices(draw(ROWS, 4, 1)[0])
+    assert indices(draw(ROWS, 4, 1)[0]) != indices(draw(ROWS, 4, 2)[0])
+
+
+SHARD_ROWS = 10  # of each shard: 7 of one kind, 3 of the other
+SHARDS = 9
+
+
+def groups_of(shard):
+    return {RETRIEVAL: np.arange(7, dtype=np.int32), STS: np.arange(7, SHARD_ROWS, dtype=np.int32)}
+
+
+def draw_epochs(min_rows=20, size=4, seed=1):
+    return batches.draw_window_batches(
+        batches.shuffle_windows([SHARD_ROWS] * SHARDS, min_rows, seed), groups_of, size, seed
+    )
+
+
+def epoch(number, **settings):
+    of_epoch = itertools.dropwhile(lambda each: each.window.epoch < number, draw_epochs(**settings))
+    return list(itertools.takewhile(lambda each: each.window.epoch == number, of_epoch))
+
+
+def epoch_indices(windows):
+    return [index for each in windows for batch in each.batches for index in batch.rows.tolist()]
+
+
+@pytest.mark.parametrize("min_rows", [1, 20, 1000])
+def test_an_epoch_takes_every_row_once_but_for_less_than_a_batch(min_rows):
+    taken = Counter(epoch_indices(epoch(0, min_rows=min_rows)))
+    assert set(taken.values()) == {1}
+    assert SHARDS * SHARD_ROWS - len(taken) < 4
+    assert {batches.shard_and_row(index) for index in taken} <= {
+        (shard, row) for shard in range(SHARDS) for row in range(SHARD_ROWS)
+    }
+
+
+def test_a_window_holds_no_more_shards_than_it_needs():
+    assert [len(each.window.shards) for each in epoch(0)] == [2, 2, 2, 2, 1]
+
+
+def test_epochs_have_orders_of_their_own():
+    assert epoch_indices(epoch(0)) != epoch_indices(epoch(1))
+    assert epoch_indices(epoch(1)) == epoch_indices(epoch(1))
+    assert epoch_indices(epoch(1)) != epoch_indices(epoch(1, seed=2))
+
+
+def test_batches_need_only_the_window_and_what_was_left_over():
+    leftover = set()
+    for each in epoch(0):
+        for batch in each.batches:
+            for index in batch.rows.tolist():
+                assert index in leftover or batches.shard_and_row(index)[0] in each.window.shards
+        leftover = {index for rows in each.leftover.values() for index in rows.tolist()}

@@ -21,7 +21,7 @@ def base(tmp_path_factory):
 
 
 def embedded(model, texts):
-    tokenizer = encoder.load_tokenizer(model)
+    tokenizer = model.tokenizer
     ids = [tokenizer(text, truncation=True, max_length=model.max_seq_length).input_ids for text in texts]
     with torch.no_grad():
         return Encoder(model.eval())(**encoder.pad_batch(ids, tokenizer.pad_token_id))
@@ -39,7 +39,7 @@ def test_the_saved_folder_answers_as_it_was_trained(base, tmp_path, pooling):
 
 def test_a_text_ends_with_the_token_that_stands_for_it_also_when_cut(base):
     model = encoder.load_encoder(base, "last", max_length=8)
-    tokenizer = encoder.load_tokenizer(model)
+    tokenizer = model.tokenizer
     for text in ("", *TEXTS):
         ids = tokenizer(text, truncation=True, max_length=8).input_ids
         assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1 and len(ids) <= 8

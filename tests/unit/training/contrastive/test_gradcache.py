@@ -8,11 +8,11 @@ from speed_ray.training.contrastive import gradcache, infonce
 from speed_ray.training.contrastive.infonce import TextHashes
 
 QUERIES, WIDTH = 8, 16
-TEXTS = TextHashes(
+HASHES = TextHashes(
     queries=torch.arange(QUERIES),
     positives=torch.arange(QUERIES),
     documents=torch.arange(2 * QUERIES),
-    own=torch.stack([torch.arange(QUERIES), QUERIES + torch.arange(QUERIES)], dim=1),
+    own_documents=torch.stack([torch.arange(QUERIES), QUERIES + torch.arange(QUERIES)], dim=1),
 )
 
 
@@ -23,9 +23,8 @@ def network(dropout):
 
 
 def loss(embedded):
-    return (
-        infonce.infonce_loss(embedded[:QUERIES], embedded[QUERIES:], TEXTS, 0.05, own_negatives_only=False) / QUERIES
-    )
+    total = infonce.infonce_loss(embedded[:QUERIES], embedded[QUERIES:], HASHES, 0.05, no_in_batch_negatives=False)
+    return total / QUERIES
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -37,11 +36,11 @@ def test_the_gradient_of_the_whole_batch(dropout):
 
     torch.manual_seed(1)
     value = gradcache.gradcache_step(
-        batches, lambda places: cached(texts[places]), loss, lambda scalar: scalar.backward()
+        batches, lambda indices: cached(texts[indices]), loss, lambda scalar: scalar.backward()
     )
     after = torch.rand(1)
     torch.manual_seed(1)
-    back = torch.tensor([place for batch in batches for place in batch]).argsort()
+    back = torch.tensor([index for batch in batches for index in batch]).argsort()
     expected = loss(torch.cat([whole(texts[batch]) for batch in batches])[back])
     expected.backward()
 
@@ -58,29 +57,29 @@ def test_the_gradient_is_that_of_the_formula():
 
     loss(ours).backward()
     unit = nn.functional.normalize(plain, dim=-1)
-    nn.functional.cross_entropy(unit[:QUERIES] @ unit[QUERIES:].T / 0.05, TEXTS.own[:, 0]).backward()
+    nn.functional.cross_entropy(unit[:QUERIES] @ unit[QUERIES:].T / 0.05, HASHES.own_documents[:, 0]).backward()
 
     assert (ours.grad - plain.grad).abs().max() < 1e-6 * plain.grad.abs().max()
 
 
-def left_out(queries, positives, documents, own, own_negatives_only=False):
+def mask(queries, positives, documents, own, no_in_batch_negatives=False):
     hashes = (torch.tensor(each) for each in (queries, positives, documents, own))
-    return infonce.false_negative_mask(TextHashes(*hashes), own_negatives_only).int().tolist()
+    return infonce.false_negative_mask(TextHashes(*hashes), no_in_batch_negatives).int().tolist()
 
 
 def test_a_text_that_answers_a_query_is_no_negative_of_it_wherever_it_stands():
     # Documents 20 and 20 are one text, the answer to both queries; 10 is the first query's own text.
-    assert left_out([10, 11], [20, 20], [20, 20, 10, 30], [[0, 2], [1, 3]]) == [[0, 1, 1, 0], [1, 0, 0, 0]]
+    assert mask([10, 11], [20, 20], [20, 20, 10, 30], [[0, 2], [1, 3]]) == [[0, 1, 1, 0], [1, 0, 0, 0]]
 
 
-def test_own_negatives_only():
-    assert left_out([10, 11], [20, 21], [20, 21, 30, 31], [[0, 2], [1, 3]], True) == [[0, 1, 0, 1], [1, 0, 1, 0]]
+def test_no_in_batch_negatives():
+    assert mask([10, 11], [20, 21], [20, 21, 30, 31], [[0, 2], [1, 3]], True) == [[0, 1, 0, 1], [1, 0, 1, 0]]
 
 
 def test_a_query_that_knows_only_its_answer_has_no_loss():
-    texts = TextHashes(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
+    hashes = TextHashes(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
     assert (
-        infonce.infonce_loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), texts, 0.05, own_negatives_only=False)
+        infonce.infonce_loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), hashes, 0.05, no_in_batch_negatives=False)
         == 0.0
     )
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 from speed_ray.training.contrastive import encoder, train_step
 from speed_ray.training.contrastive.encoder import Encoder, pad_batch
 from speed_ray.training.contrastive.train_step import ContrastiveConfig
-from tests.helpers.embedding_worker import NEGATIVES, OBJECTIVE, gradient, rows
+from tests.helpers.embedding_worker import CONFIG, NEGATIVES, gradient, rows
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_training import tiny_model
 
@@ -22,51 +22,50 @@ def base(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("contrastive") / "base")
 
 
-def loss(base, objective, own_negatives_only=False):
+def loss(base, config, no_in_batch_negatives=False):
     torch.manual_seed(0)
     model = encoder.load_encoder(base, "last", max_length=64)
-    tokenizer = encoder.load_tokenizer(model)
+    tokenizer = model.tokenizer
     made = rows(tokenizer)
-    said = []
     return (
         train_step.train_step(
-            Encoder(model), made, own_negatives_only, objective, tokenizer.pad_token_id, said.append
+            Encoder(model), made, no_in_batch_negatives, config, tokenizer.pad_token_id, lambda loss: None
         ),
         Encoder(model),
         made,
     )
 
 
-def by_formula(network, made, temperature, width, own_negatives_only):
+def by_formula(network, made, temperature, width, no_in_batch_negatives):
     with torch.no_grad():
         columns = [
             network(**pad_batch(list(column), 2)).double()[:, :width]
-            for column in zip(*(row.texts for row in made), strict=True)
+            for column in zip(*(row.token_ids for row in made), strict=True)
         ]
     queries, documents = columns[0], torch.cat(columns[1:])
     hashes = [value for column in zip(*(row.hashes for row in made), strict=True) for value in column][len(made) :]
     losses = []
-    for place, row in enumerate(made):
-        logits = cosine_similarity(queries[place], documents) / temperature
-        own = {place + column * len(made) for column in range(1 + NEGATIVES)}
+    for index, row in enumerate(made):
+        logits = cosine_similarity(queries[index], documents) / temperature
+        own = {index + column * len(made) for column in range(1 + NEGATIVES)}
         counted = [
             other
             for other in range(len(documents))
-            if other == place
-            or (other in own if own_negatives_only else hashes[other] not in (row.hashes[0], row.hashes[1]))
+            if other == index
+            or (other in own if no_in_batch_negatives else hashes[other] not in (row.hashes[0], row.hashes[1]))
         ]
-        losses.append(logits[counted].logsumexp(0) - logits[place])
+        losses.append(logits[counted].logsumexp(0) - logits[index])
     return torch.stack(losses).mean().item()
 
 
-@pytest.mark.parametrize("own_negatives_only", [False, True])
-def test_the_loss_is_that_of_the_formula(base, own_negatives_only):
-    value, network, made = loss(base, OBJECTIVE, own_negatives_only)
-    assert value == pytest.approx(by_formula(network, made, OBJECTIVE.temperature, 64, own_negatives_only), rel=1e-5)
+@pytest.mark.parametrize("no_in_batch_negatives", [False, True])
+def test_the_loss_is_that_of_the_formula(base, no_in_batch_negatives):
+    value, network, made = loss(base, CONFIG, no_in_batch_negatives)
+    assert value == pytest.approx(by_formula(network, made, CONFIG.temperature, 64, no_in_batch_negatives), rel=1e-5)
 
 
 def test_each_width_counts_alike(base):
-    value, network, made = loss(base, ContrastiveConfig(0.05, mini_batch=3, dimensions=(64, 16)))
+    value, network, made = loss(base, ContrastiveConfig(0.05, micro_batch_size=3, matryoshka_dims=(64, 16)))
     each = [by_formula(network, made, 0.05, width, False) for width in (64, 16)]
     assert value == pytest.approx(sum(each) / 2, rel=1e-5)
 
@@ -76,9 +75,9 @@ def furthest(one, other):
     return max((one[name] - other[name]).abs().max() for name in one) / most
 
 
-@pytest.mark.parametrize("mini_batch", [1, 5, 1000])
-def test_the_mini_batch_changes_no_gradient(base, mini_batch):
-    assert furthest(gradient(base, 1000), gradient(base, mini_batch)) < 1e-5
+@pytest.mark.parametrize("micro_batch_size", [1, 5, 1000])
+def test_the_micro_batch_size_changes_no_gradient(base, micro_batch_size):
+    assert furthest(gradient(base, 1000), gradient(base, micro_batch_size)) < 1e-5
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -86,6 +85,6 @@ def test_workers_together_have_the_gradient_of_one(base, workers, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
     ended = subprocess.run([*command, str(WORKER), str(base), str(tmp_path)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    alone = gradient(base, OBJECTIVE.mini_batch)
+    alone = gradient(base, CONFIG.micro_batch_size)
     for rank in range(workers):
         assert furthest(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True)) < 1e-5
