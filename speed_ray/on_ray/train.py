@@ -48,7 +48,7 @@ class TrainingJob(Protocol):
         """Return the run's URI."""
 
     @property
-    def batch(self) -> int:
+    def global_batch_size(self) -> int:
         """Return the rows of a step, over all workers."""
 
     @property
@@ -78,7 +78,7 @@ def train_on_ray(training: TrainingJob) -> None:
         metrics_actor = (
             ray.remote(_MetricsActor)
             .options(num_cpus=0, scheduling_strategy=capacity.driver_node())
-            .remote(training.run, training.name, training.batch)
+            .remote(training.run, training.name, training.global_batch_size)
         )
         ended: list[BaseException | None] = []
         threading.Thread(target=_fit, args=(training, metrics_actor, ended), daemon=True).start()

@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m -- speed_ray.training junior --recipe miniature --run runs/demo
 
 The two dashes keep torchrun from taking --run for one of its own options. One process needs no torchrun: python -m.
-Models in their order: junior, senior; revisor_sft, revisor; embedder. What they learn from must be in the run already.
+Models in their order: junior, senior; revisor_sft, revisor; embedder. Their training data must be in the run already.
 """
 
 import sys
@@ -26,13 +26,13 @@ def main(
     model: Annotated[str, typer.Argument(help="junior, senior, revisor_sft, revisor or embedder")],
     recipe: Annotated[str, typer.Option(help="Name or path of the recipe.")],
     run: Annotated[str, typer.Option(help="Folder or URI of the run.")],
-    changes: Annotated[list[str], typer.Option("--set", help="Lay key=value over the recipe.")] = [],  # noqa: B006
+    changes: Annotated[list[str], typer.Option("--set", help="Override a key of the recipe: key=value.")] = [],  # noqa: B006
 ) -> None:
     """Train one model of a run."""
     try:
         loaded = recipes.load_recipe(recipe, changes)
         opened = Run(run)
-        training = _named(model, opened, loaded)
+        training = _plan(model, opened, loaded)
         opened.freeze(loaded)
         training.train(_print)
         distributed.destroy_process_group()
@@ -41,7 +41,7 @@ def main(
         raise typer.Exit(error.exit_code) from None
 
 
-def _named(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
+def _plan(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
     if model == plan.JUNIOR:
         return plan.plan_junior(run, recipe)
     if model == plan.SENIOR:
@@ -57,10 +57,8 @@ def _named(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
 
 def _print(metrics: dict[str, Any]) -> None:
     if distributed.rank() == 0:
-        shown = (
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
-        )
-        print("  ".join(shown), flush=True)
+        shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items()}
+        print("  ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
 
 
 if __name__ == "__main__":

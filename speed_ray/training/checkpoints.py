@@ -1,10 +1,10 @@
-"""States of a training to resume from: every rank's files, uploaded behind its back, complete or not there at all.
+"""Save a training's checkpoints and metrics to the run's storage, in the background, and resume from them.
 
     checkpoints/<step>-<attempt>/<rank>/...        what one rank saved
     checkpoints/<step>-<attempt>/rank-<rank>.json  its files with sizes and sha256, written last
 
-A checkpoint is complete when all ranks' lists are there. `attempt` names one start of the training, so that files of
-two starts never mix. Nothing that a checkpoint holds is run: PyTorch and DeepSpeed are made to load data alone.
+A checkpoint is complete when the lists of all ranks are there. `attempt` names one start of the training, so that the
+files of two starts never mix. No code in a checkpoint is run: PyTorch and DeepSpeed load tensors and plain data alone.
 """
 
 import contextlib
@@ -27,31 +27,32 @@ from speed_ray.storage.trained_models import Model, file_fingerprint
 from speed_ray.training import distributed
 from speed_ray.training.plan import TrainingPlan
 
-KEEP_CHECKPOINTS = 2
+KEEP_CHECKPOINTS = 2  # complete ones
+LOGGED_STEPS = 100  # that a training logs, at most about so many
 WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 RANK_FILE = re.compile(r"(([0-9]{8})-([0-9a-f]+))/rank-([0-9]+)\.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint. `world` ranks wrote it, with DeepSpeed's stage `zero`, by the plan of digest `plan`."""
+    """A complete checkpoint, written by `world_size` ranks at DeepSpeed's ZeRO stage `zero_stage`."""
 
     name: str
     step: int
-    world: int
-    zero: int
-    plan: str
+    world_size: int
+    zero_stage: int
+    plan_digest: str
     files: tuple[tuple[int, dict[str, Any]], ...]  # (rank, {path, bytes, sha256})
 
 
 @contextlib.contextmanager
-def weights_only_loading(zero: int) -> Iterator[None]:
-    """Hold torch.load to tensors and plain values: DeepSpeed 0.19 asks it for whole pickles, which can run code.
+def weights_only_loading(zero_stage: int) -> Iterator[None]:
+    """Restrict torch.load to tensors and plain data: DeepSpeed 0.19 asks it for whole pickles, which can run code.
 
-    The three classes are all that DeepSpeed's own states hold besides (seen at stages 1 to 3, fp32 and bf16).
+    The three allowed classes are all that DeepSpeed's own states hold besides (seen at stages 1 to 3, fp32 and bf16).
     """
     allowed: list[Any] = []
-    if zero:
+    if zero_stage:
         from deepspeed.runtime.fp16.loss_scaler import LossScaler
         from deepspeed.runtime.zero.config import ZeroStageEnum
         from deepspeed.utils.tensor_fragment import fragment_address
@@ -67,14 +68,14 @@ def weights_only_loading(zero: int) -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of one model, as one rank writes and reads them."""
+    """Writes and reads the checkpoints of one model, as one rank."""
 
-    def __init__(self, model: Model, plan: str, zero: int, attempt: str) -> None:
+    def __init__(self, model: Model, plan_digest: str, zero_stage: int, attempt: str) -> None:
         self.model = model
         self.folder = f"{model.path}/checkpoints"
         self.where = f"{model.where}/checkpoints"
         self.rank = distributed.rank()
-        self.facts = {"plan": plan, "zero": zero, "world": distributed.world_size()}
+        self.header = {"plan": plan_digest, "zero": zero_stage, "world": distributed.world_size()}
         self.attempt = attempt
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
@@ -83,23 +84,23 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._uploader.shutdown()  # what was saved before an error is worth its upload
+        self._uploader.shutdown()  # a checkpoint saved before an error is still uploaded
 
     def save(self, step: int, folder: Path) -> None:
-        """Upload what this rank saved in a local folder, and delete the folder, while training goes on.
+        """Upload this rank's files in a local folder in the background, then delete the folder.
 
-        Waits for the upload before it: the local disk never holds more than two. Raises what that one failed with.
+        Waits for the previous upload, so that the local disk never holds more than two, and raises its error.
         """
         self.wait()
         self._upload = self._uploader.submit(self._save, f"{step:08d}-{self.attempt}", step, folder)
 
     def wait(self) -> None:
-        """Wait until all is stored."""
+        """Wait for the last upload, and raise its error."""
         if self._upload is not None:
             self._upload.result()
 
     def complete(self) -> list[Checkpoint]:
-        """The complete checkpoints, newest first."""
+        """List the complete checkpoints, newest first."""
         ranks: dict[str, dict[int, str]] = {}
         for name in self.model.store.names(self.folder):
             if match := RANK_FILE.fullmatch(name):
@@ -108,7 +109,7 @@ class Checkpoints:
         return [checkpoint for checkpoint in found if checkpoint]
 
     def download(self, checkpoint: Checkpoint, folder: Path) -> bool:
-        """Gather all ranks' files in a local folder. Returns False where one is missing or damaged."""
+        """Download all ranks' files to a local folder. Returns False where one is missing or damaged."""
         for rank, entry in checkpoint.files:
             file = folder / entry["path"]
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -126,14 +127,14 @@ class Checkpoints:
             path = file.relative_to(folder).as_posix()
             entries.append({"path": path, **file_fingerprint(file)})
             self.model.store.upload(f"{self.folder}/{name}/{self.rank}/{path}", file)
-        listed = json.dumps({**self.facts, "step": step, "files": entries}, sort_keys=True).encode()
+        listed = json.dumps({**self.header, "step": step, "files": entries}, sort_keys=True).encode()
         self.model.store.put(f"{self.folder}/{name}/rank-{self.rank}.json", listed)
         shutil.rmtree(folder)
         if self.rank == 0:
             self._prune()
 
     def _prune(self) -> None:
-        """Keep the newest complete ones and whatever is newer than the last of them; a list goes before its files."""
+        """Delete checkpoints older than the newest complete ones; a list is deleted before its files."""
         complete = self.complete()
         if len(complete) < KEEP_CHECKPOINTS:
             return
@@ -153,17 +154,17 @@ class Checkpoints:
         return Checkpoint(
             name=name,
             step=first["step"],
-            world=first["world"],
-            zero=first["zero"],
-            plan=first["plan"],
+            world_size=first["world"],
+            zero_stage=first["zero"],
+            plan_digest=first["plan"],
             files=tuple((rank, entry) for rank, listed in lists.items() for entry in listed["files"]),
         )
 
 
 @contextlib.contextmanager
 def latest_checkpoint(training: TrainingPlan, checkpoints: Checkpoints) -> Iterator[str | None]:
-    """Give a local copy of the newest checkpoint that is whole, one for all workers of a machine; None for none."""
-    # Two nodes may share a temp dir, as Ray nodes on one machine do: each has a copy of its own.
+    """Download the newest undamaged checkpoint to a folder that a node's workers share; yield its path, or None."""
+    # Two nodes may share a temp dir, as Ray nodes on one machine do: each has its own copy.
     node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{distributed.first_of_node()}"
     try:
         yield _download_newest(training, checkpoints, node)
@@ -182,37 +183,35 @@ def _download_newest(training: TrainingPlan, checkpoints: Checkpoints, node: Pat
 
 
 def check_same_sharding(training: TrainingPlan, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
-    """Refuse states that these workers cannot take over. At stage 0 every worker holds all of them."""
-    wrote, asked = (checkpoint.zero, checkpoint.world), (training.settings.zero, distributed.world_size())
-    if wrote == asked or (wrote[0] == asked[0] == 0):
+    """Raise UserError for a checkpoint sharded otherwise than this training. At ZeRO stage 0 nothing is sharded."""
+    written = (checkpoint.zero_stage, checkpoint.world_size)
+    wanted = (training.settings.zero, distributed.world_size())
+    if written == wanted or (written[0] == wanted[0] == 0):
         return
     raise UserError(
-        f"{checkpoints.where}/{checkpoint.name} was written by {wrote[1]} workers with ZeRO stage {wrote[0]}; its "
-        f"states cannot be shared out among {asked[1]} with stage {asked[0]}.\n"
-        f"Set {training.key}.workers.count: {wrote[1]} and {training.key}.zero: {wrote[0]}, or delete "
+        f"{checkpoints.where}/{checkpoint.name} was written by {written[1]} workers with ZeRO stage {written[0]}; its "
+        f"states cannot be divided among {wanted[1]} with stage {wanted[0]}.\n"
+        f"Set {training.key}.workers.count: {written[1]} and {training.key}.zero: {written[0]}, or delete "
         f"{checkpoints.where} to train {training.name} from its beginning."
     )
 
 
-def divergence_error(training: TrainingPlan, checkpoints: Checkpoints, what: str, row_ids: Sequence[str]) -> UserError:
-    """Say which step has no number for a loss, on which rows, and where to go from there."""
+def divergence_error(training: TrainingPlan, checkpoints: Checkpoints, problem: str, ids: Sequence[str]) -> UserError:
+    """Return an error that names the diverged step, its rows, the last good checkpoint, and what to try next."""
     checkpoints.wait()
     good = next(iter(checkpoints.complete()), None)
     return UserError(
-        f"The training of {training.name} diverged: {what}.\n"
-        f"Its rows: {', '.join(row_ids)}\n"
+        f"The training of {training.name} diverged: {problem}.\n"
+        f"Its rows: {', '.join(ids)}\n"
         f"The last good checkpoint: {f'{checkpoints.where}/{good.name}' if good else 'none yet'}\n"
         f"Look at these rows with: speed-ray show {training.run} {training.data}\n"
-        f"Usual ways out: a lower {training.key}.learning_rate, a longer {training.key}.warmup, "
+        f"Things to try: a lower {training.key}.learning_rate, a longer {training.key}.warmup, "
         f"{training.key}.precision: fp32; a changed recipe wants another --run folder."
     )
 
 
-LOGGED_STEPS = 100  # times in a training, at most about that often
-
-
 class MetricsLog:
-    """Keeps what rank 0 logs; on the other ranks, which have no folder, it keeps nothing."""
+    """Logs metrics to `metrics.jsonl` and TensorBoard files beside the model, as rank 0; others have no folder."""
 
     def __init__(self, model: Model, folder: Path | None) -> None:
         self.model = model
@@ -227,13 +226,13 @@ class MetricsLog:
             self._events.close()
 
     def add(self, logged: dict[str, Any]) -> None:
-        """Take the numbers of one logged step."""
+        """Add the metrics of one logged step."""
         if self._events is not None:
             for name, value in logged.items():
                 self._events.add_scalar(name.replace("eval_", "eval/", 1), value, logged["step"])
 
     def upload(self, history: list[dict[str, Any]]) -> None:
-        """Store all of this start's TensorBoard files, and the whole history, those of earlier starts included."""
+        """Upload the TensorBoard files of this start, and the whole history, earlier starts included."""
         if self._events is None or self.folder is None:
             return
         self._events.flush()

@@ -1,4 +1,4 @@
-"""The workers of one training, as torch.distributed knows them: torchrun's or Ray Train's, or this process alone."""
+"""Collectives among the workers of a training (torchrun's, Ray Train's, or one process), and DeepSpeed's config."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from speed_ray.recipes.schema import TrainingConfig
 
 
 def prepare_environment(settings: TrainingConfig) -> None:
-    """Set what DeepSpeed takes from the environment alone: the device, and a group even of one. Raises UserError."""
+    """Set the variables that DeepSpeed reads: the device, and a process group even of one. Raises UserError."""
     if settings.workers.gpus and not torch.cuda.is_available():
         raise UserError(
             f"workers.gpus is {settings.workers.gpus:g}, but this machine has no GPU that PyTorch sees.\n"
@@ -23,27 +23,27 @@ def prepare_environment(settings: TrainingConfig) -> None:
     if settings.zero and "RANK" not in os.environ:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in alone.items()})
+        single = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in single.items()})
 
 
 def rank() -> int:
-    """This worker's number."""
+    """Return this worker's rank."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many workers there are."""
+    """Return the number of workers."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def first_of_node() -> int:
-    """The number of the first worker of this node: launchers number a node's workers in a row."""
+    """Return the rank of the first worker on this node; launchers give a node consecutive ranks."""
     return rank() - int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def is_first_of_node() -> bool:
-    """Whether this worker does what is done once on every node."""
+    """Return True for the one worker that does what is done once on every node."""
     return first_of_node() == rank()
 
 
@@ -57,7 +57,7 @@ def broadcast(value: Any) -> Any:
 
 
 def all_agree(flag: bool) -> bool:
-    """Whether the flag is true on every worker."""
+    """Return True where the flag is true on every worker."""
     if not dist.is_initialized():
         return flag
     flags = [False] * world_size()
@@ -66,30 +66,30 @@ def all_agree(flag: bool) -> bool:
 
 
 def barrier() -> None:
-    """Go on when every worker is here."""
+    """Wait until every worker calls this."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def init_process_group(gpus: float) -> None:
-    """Meet the other workers, where no launcher has brought them together yet."""
+    """Join the process group of all workers, unless the launcher did."""
     if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if gpus else "gloo")
 
 
 def device(gpus: float) -> torch.device:
-    """Where this worker computes."""
+    """Return the device of this worker."""
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
 
 
 def destroy_process_group() -> None:
-    """End what torch.distributed started: its threads, left running, may abort a process that has done its work."""
+    """Leave the process group: its threads, left running, may abort a process that has done its work."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def deepspeed_config(settings: TrainingConfig, micro_batch_size: int, accumulation_steps: int) -> dict[str, Any]:
-    """What DeepSpeed is told; `accumulated` micro-batches are one step of one worker."""
+    """Return DeepSpeed's configuration; a worker accumulates `accumulation_steps` micro-batches in a step."""
     zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
     if settings.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}

@@ -1,4 +1,4 @@
-"""The model that a training begins with: base weights, and an adapter on them, fresh or trained on."""
+"""Load the model that SFT or DPO begins with: weights, chat tokenizer, and a LoRA adapter, fresh or trained."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from speed_ray.training.plan import TrainingPlan
 
 
 def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
-    """Load the base's tokenizer with the chat template that training and serving write prompts by.
+    """Load the base's tokenizer with the chat template of training and serving, padding on the right.
 
     Without a pad token it pads with the end-of-sequence token: labels and masks are made from lengths, never from
     pad ids, so no end is taken for padding. Raises UserError where a template or an end-of-sequence token is missing.
@@ -40,37 +40,37 @@ def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
 
 
 def context_length(training: TrainingPlan) -> int:
-    """The most tokens that the base can read."""
+    """Return the base's maximum number of tokens."""
     config = AutoConfig.from_pretrained(_base_folder(training), revision=training.revision, trust_remote_code=False)
     return int(getattr(config.get_text_config(), "max_position_embeddings", training.settings.max_length))
 
 
 def load_network(training: TrainingPlan, sharded: bool) -> Any:
-    """Load the weights to train, a PreTrainedModel or a PeftModel, in the precision that training needs.
+    """Load the weights to train, a PreTrainedModel or a PeftModel, in fp32 or bf16.
 
-    `sharded` says that DeepSpeed keeps fp32 copies of the weights itself. Without it, bf16 is computed by autocast
-    over fp32 weights where all are trained, and over frozen bf16 ones with fp32 adapters where LoRA is.
+    With `sharded` DeepSpeed keeps fp32 copies of bf16 weights. Without it, bf16 is computed by autocast: over fp32
+    weights in full training, over frozen bf16 weights and fp32 adapters with LoRA.
     """
     settings = training.settings
     bf16 = settings.precision == "bf16" and (sharded or settings.lora is not None)
     start = Model(Run(training.run), training.start) if training.start else None
-    whole = training.base_weights
+    start_weights = training.base_weights
     model = AutoModelForCausalLM.from_pretrained(
-        whole.fetch() if whole else _base_folder(training),
-        revision=None if whole else training.revision,
+        start_weights.fetch() if start_weights else _base_folder(training),
+        revision=None if start_weights else training.revision,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         trust_remote_code=False,
         use_safetensors=True,
     )
     if settings.lora is None:
         return model
-    # DeepSpeed turns all weights to bf16; doing it now lets the reference be computed by the very same numbers.
+    # DeepSpeed casts all weights to bf16; doing it now gives the reference log-probabilities the same weights.
     upcast = not (bf16 and sharded)
     if start is not None and start.is_adapter:
         adapted = PeftModel.from_pretrained(model, start.fetch(), is_trainable=True, autocast_adapter_dtype=upcast)
-        adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT looks there when it saves
+        adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT reads it when it saves
         return adapted
-    set_seed(training.seed)  # an adapter begins with random numbers
+    set_seed(training.seed)  # adapters are initialized randomly
     return get_peft_model(model, lora_config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
 
 
@@ -79,7 +79,7 @@ def _base_folder(training: TrainingPlan) -> str | Path:
 
 
 def lora_config(lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> LoraConfig:
-    """What PEFT is told of the recipe's adapters."""
+    """Return PEFT's configuration of the recipe's LoRA adapters."""
     return LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.modules, task_type=task
     )

@@ -1,4 +1,4 @@
-"""The model card: what a model was trained from and on, how, and what came of it. It holds no time and no machine."""
+"""Model cards: what a model was trained from, on what, how, and with what metrics; no times and no machines."""
 
 import re
 from typing import Any
@@ -8,9 +8,15 @@ import yaml
 from speed_ray.training import plan
 from speed_ray.training.plan import TrainingPlan
 
+METHODS = {
+    "sft": "supervised fine-tuning",
+    "dpo": "direct preference optimisation",
+    "contrastive": "contrastive training",
+}
+
 
 def published_facts(training: TrainingPlan, rows: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a published model says of itself: its identity, the rows it saw, its last metrics of each name."""
+    """Return the facts of a model's manifest: its identity, its row counts, and the last value of each metric."""
     last: dict[str, Any] = {}
     for logged in history:
         last |= logged
@@ -19,17 +25,13 @@ def published_facts(training: TrainingPlan, rows: dict[str, Any], history: list[
 
 
 def render_model_card(training: TrainingPlan, facts: dict[str, Any]) -> str:
-    """The card as Markdown."""
-    method = {
-        "sft": "supervised fine-tuning",
-        "dpo": "direct preference optimisation",
-        "contrastive": "contrastive training",
-    }[training.method]
+    """Render a model card as Markdown."""
     lora = training.settings.lora
-    kind = f"A LoRA adapter (rank {lora.rank}) on" if lora else "All weights of"
-    base = f"the same run's `{start.name}`" if lora and (start := training.base_weights) else f"`{training.base}`"
+    weights = f"A LoRA adapter (rank {lora.rank}) on" if lora else "All weights of"
+    start = training.base_weights if lora else None
+    base = f"the same run's `{start.name}`" if start else f"`{training.base}`"
     return (
         f"# {training.name}\n\n"
-        f"{kind} {base}, trained by {method} on synthetic rows (speed_ray {facts['code']}).\n\n"
+        f"{weights} {base}, trained by {METHODS[training.method]} on synthetic rows (speed_ray {facts['code']}).\n\n"
         f"```yaml\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}```\n"
     )

@@ -1,6 +1,6 @@
-"""What is trained, from what, on what: the junior, the senior, the revisor, the embedder (SPEED, section 3).
+"""Plan the trainings of a run: junior, senior, revisor, embedder (SPEED, section 3).
 
-Needs no torch: the driver plans with it, and every worker gets the plan as it is.
+Needs no torch: the driver makes a plan, and every worker gets it pickled.
 """
 
 import math
@@ -27,7 +27,7 @@ from speed_ray.storage.run import (
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.storage.trained_models import Model, base_weights_of
 
-Report = Callable[[dict[str, Any]], None]  # takes a step's metrics
+Report = Callable[[dict[str, Any]], None]  # takes the metrics of a step
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
 EMBEDDER = "embedder"
@@ -35,16 +35,17 @@ EMBEDDER = "embedder"
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """One training: everything that a worker must know, and nothing about where it runs.
+    """Plan of one training: everything that a worker must know, wherever it runs.
 
-    `base` is a model folder or hub name; `start` names a model of the same run that is trained on (for DPO it is the
-    reference too), None for the base itself. A start without adapters gets fresh ones where the settings want some.
-    `data` is an artifact of lessons (sft), of pairs (dpo) or of examples (contrastive).
+    `base` is a model folder or hub name. `start` names the model of the same run that training begins with, which is
+    DPO's reference policy too; None begins with the base. A full model as start gets fresh adapters where the settings
+    have LoRA. `data` names an artifact of prompts with replies (sft), of preference pairs (dpo) or of examples
+    (contrastive).
     """
 
-    name: str  # the model's
-    key: str  # the recipe's: where the user finds the settings
-    run: str
+    name: str  # of the model
+    key: str  # of the settings in the recipe, for messages
+    run: str  # URI
     method: Literal["sft", "dpo", "contrastive"]
     base: str
     revision: str | None
@@ -56,7 +57,7 @@ class TrainingPlan:
 
     @property
     def model(self) -> Model:
-        """The model that comes of it."""
+        """The model that is trained."""
         return Model(Run(self.run), self.name)
 
     @property
@@ -66,16 +67,16 @@ class TrainingPlan:
 
     @property
     def workers(self) -> TrainingWorkers:
-        """What it takes of a cluster."""
+        """The number of workers, and the resources of each."""
         return self.settings.workers
 
     @property
-    def batch(self) -> int:
-        """Rows a step, over all workers."""
+    def global_batch_size(self) -> int:
+        """Rows in a step, over all workers."""
         return self.settings.batch
 
     def begin(self) -> bool:
-        """Write its plan; return whether there is anything to do. Raises UserError where it was begun differently."""
+        """Write plan.json; return True unless the model is published. Raises UserError where another plan is there."""
         self.model.ensure_plan(training_identity(self))
         return self.model.manifest() is None
 
@@ -92,18 +93,18 @@ class TrainingPlan:
 
 
 def plan_junior(run: Run, recipe: Recipe) -> TrainingPlan:
-    """The base learns to write examples from the teacher's drafts."""
+    """Plan the junior generator: SFT of the base on the teacher's drafts (SPEED, section 3.1)."""
     return _plan_alignment(run, recipe, JUNIOR, "junior", None, DRAFTS, recipe.junior)
 
 
 def plan_senior(run: Run, recipe: Recipe) -> TrainingPlan:
-    """The junior learns from the teacher's verdicts on its own candidates; as it was, it is the reference."""
+    """Plan the senior generator: DPO of the junior on the teacher's verdicts (SPEED, section 3.2)."""
     _check_same_adapter(recipe.junior, "junior", recipe.senior, "senior")
     return _plan_alignment(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
 
 
 def plan_revisor(run: Run, recipe: Recipe) -> list[TrainingPlan]:
-    """The unaligned base, or the junior, learns the teacher's revisions, then to prefer them to its own."""
+    """Plan the revisor: SFT of the base or the junior on the teacher's revisions (SPEED, section 3.3), then DPO."""
     sft, dpo, start = recipe.revisor.sft, recipe.revisor.dpo, None
     if recipe.revisor.start == JUNIOR:
         _check_same_adapter(recipe.junior, "junior", sft, "revisor.sft")
@@ -118,17 +119,17 @@ def plan_revisor(run: Run, recipe: Recipe) -> list[TrainingPlan]:
 
 
 def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
-    """An embedder learns from the curated examples, or follows a synthesis that is still running."""
+    """Plan the embedder: contrastive training on curated examples, or on those of a synthesis while it runs."""
     settings = recipe.embedder
     if settings is None:
         raise UserError(
-            "embedder: this recipe has no such section, so there is nothing to train on its examples.\n"
-            "Give one with embedder.model, the model to begin with."
+            "embedder: this recipe has no such section, so there is nothing to train.\n"
+            "Add one with embedder.model, the model to begin with."
         )
     if uneven := [count for count in settings.workers.counts if settings.batch % count]:
         raise UserError(
-            f"embedder.batch: {settings.batch} rows cannot be shared out evenly among the "
-            f"{uneven[0]} workers of embedder.workers."
+            f"embedder.batch: {settings.batch} rows cannot be divided evenly among the {uneven[0]} workers of "
+            "embedder.workers."
         )
     return TrainingPlan(
         name=EMBEDDER,
@@ -146,9 +147,9 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
 
 
 def training_identity(training: TrainingPlan) -> dict[str, Any]:
-    """All that decides the weights, as plan.json keeps it and as a difference is shown to the user.
+    """Return all that determines the weights, as plan.json stores it. A resume requires the same.
 
-    Raises UserError where the data or the model to start from is not finished, or where there are too few rows.
+    Raises UserError where the data or the model to start from is unfinished, or where there are too few rows.
     """
     if not is_streaming(training):
         manifest = finished_training_data(training).manifest()
@@ -170,67 +171,67 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
 
 
 def is_streaming(training: TrainingPlan) -> bool:
-    """Whether the rows may still be being written."""
+    """Return True for a training on rows of a synthesis that may still be running."""
     return isinstance(training.settings, Embedder) and training.settings.follow
 
 
 def streamed_plan(training: TrainingPlan) -> Plan:
-    """Return the plan of the rows that are followed. Raises UserError before there is one."""
+    """Return the plan of the artifact that is streamed. Raises UserError where it has none yet."""
     artifact = Run(training.run).artifact(training.data)
     plan = artifact.plan()
     if plan is None:
         raise UserError(
-            f"{artifact.where} is not begun, and {training.name} is to follow it ({training.key}.follow).\n"
+            f"{artifact.where} is not begun, and {training.name} streams its rows ({training.key}.follow).\n"
             "Start the job that makes it first, with the same --recipe and --run."
         )
     return plan
 
 
 def per_device_batch_size(settings: Sft | Dpo, workers: int) -> int:
-    """How many rows a worker holds at once. Raises UserError where the global batch cannot be shared out evenly."""
-    share, rest = divmod(settings.batch, workers)
-    rows = min(settings.micro_batch, share)
-    if rest or share % rows:
+    """Return the rows that a worker computes at once. Raises UserError where they do not divide its batch."""
+    local, rest = divmod(settings.batch, workers)
+    rows = min(settings.micro_batch, local)
+    if rest or local % rows:
         raise UserError(
-            f"A batch of {settings.batch} rows cannot be shared out among {workers} workers that hold "
+            f"A batch of {settings.batch} rows cannot be divided among {workers} workers that compute "
             f"{settings.micro_batch} rows at once.\n"
             "Set workers.count and micro_batch so that their product divides batch; neither changes the model."
         )
     return rows
 
 
-def count_steps(training: TrainingPlan, rows: int, others: str = "") -> int:
-    """How many steps a training on so many rows has. Raises UserError where there is not one."""
+def count_steps(training: TrainingPlan, rows: int, details: str = "") -> int:
+    """Return the number of steps of a training on `rows` rows. Raises UserError, with `details`, where it is 0."""
     settings = training.settings
     count = int(settings.epochs * rows / settings.batch)
     if rows < settings.batch or count < 1:
         needed = max(settings.batch, math.ceil(settings.batch / settings.epochs))
         raise UserError(
             f"{training.run}/{training.data} has {rows} rows to train {training.name} on, and one step needs {needed} "
-            f"({training.key}.batch: {settings.batch}, {training.key}.epochs: {settings.epochs:g}).\n{others}"
+            f"({training.key}.batch: {settings.batch}, {training.key}.epochs: {settings.epochs:g}).\n{details}"
             f"Make more rows in another --run folder, or lower {training.key}.batch."
         )
     return min(count, settings.most_steps or count)
 
 
 def data_identity(training: TrainingPlan) -> dict[str, Any]:
-    """Name the rows that are learnt from: the artifact, its plan, one hash over the files of its manifest."""
+    """Identify the training data: the artifact, its plan, and a hash over the files of its manifest."""
     if is_streaming(training):
         return {"artifact": training.data, "plan": streamed_plan(training).digest}
     return artifact_identity(finished_training_data(training))
 
 
 def training_data(training: TrainingPlan) -> Artifact:
-    """The rows that are learnt from, finished or not."""
+    """Return the artifact to train on, finished or not."""
     return Run(training.run).artifact(training.data)
 
 
 def finished_training_data(training: TrainingPlan) -> Artifact:
-    """The rows that are learnt from. Raises UserError where they are not finished."""
+    """Return the artifact to train on. Raises UserError where it is not finished."""
     artifact = training_data(training)
     if artifact.manifest() is None:
         raise UserError(
-            f"{artifact.where} is not finished, and {training.name} learns from it.\n"
+            f"{artifact.where} is not finished, and {training.name} is trained on it.\n"
             f"Run `speed-ray {PRODUCED_BY[training.data]}` first, with the same --recipe and --run."
         )
     return artifact
@@ -244,7 +245,7 @@ def _plan_alignment(
         per_device_batch_size(settings, count)
     if isinstance(settings, Dpo) and settings.label_smoothing and settings.loss_type not in ("sigmoid", "robust"):
         raise UserError(
-            f"{key}.label_smoothing: {settings.loss_type} knows none. Set it to 0, or loss_type to sigmoid or robust."
+            f"{key}.label_smoothing: {settings.loss_type} has none. Set it to 0, or loss_type to sigmoid or robust."
         )
     return TrainingPlan(
         name=name,
@@ -262,16 +263,16 @@ def _plan_alignment(
 
 
 def _trainable_generator(recipe: Recipe) -> VllmEngine:
-    """The recipe's generator, checked as far as a driver can without loading it."""
+    """Return the recipe's generator. Raises UserError where it cannot be trained, as far as a driver can see."""
     generator = recipe.generator
     if not isinstance(generator, VllmEngine):
         raise UserError(
-            f"generator.engine: only a model whose weights are at hand is trained, and {generator.engine} has none.\n"
+            f"generator.engine: {generator.engine} has no weights to train.\n"
             "Set generator.engine: vllm and generator.model to a model folder or hub name."
         )
     if generator.adapter is not None:
         raise UserError(
-            "generator.adapter: training begins with the weights of generator.model alone, so this key must go.\n"
+            "generator.adapter: training begins with the weights of generator.model alone, so remove this key.\n"
             "To train an adapter on, merge it into the model's weights first."
         )
     folder = resolve_model(generator.model)
@@ -281,9 +282,9 @@ def _trainable_generator(recipe: Recipe) -> VllmEngine:
 
 
 def _check_same_adapter(first: Sft, first_key: str, then: Sft | Dpo, then_key: str) -> None:
-    """Whole weights can be trained on or get adapters; an adapter can only be trained on as it is."""
+    """Raise UserError where a training would change the shape of the adapter that it begins with."""
     if first.lora and first.lora != then.lora:
         raise UserError(
-            f"{then_key}.lora must be as {first_key}.lora, because the one adapter is the other, trained on:\n"
+            f"{then_key}.lora must equal {first_key}.lora, because the same adapter is trained further:\n"
             f"  {first_key}.lora: {first.lora}\n  {then_key}.lora: {then.lora}"
         )

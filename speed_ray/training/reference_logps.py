@@ -1,10 +1,10 @@
-"""Log-probabilities of the reference, computed once for a run and read ever after.
+"""Compute DPO's reference log-probabilities once for a run, and cache them in its storage.
 
     <run>/reference/<key>/<chunk>.json    {row id: [log p(chosen), log p(rejected)]}, sums over the reply's tokens
     <run>/reference/<key>/_MANIFEST.json  the chunks with their sha256, written last: complete
 
-The key is a digest of all that decides a number: weights, rows, tokenizer, template, length, precision. Chunks are
-of rows in the order of their ids, so another number of workers finishes what one began.
+The key is a digest of all that determines a log-probability: weights, rows, tokenizer, template, length, precision.
+Chunks are of rows sorted by id, so any number of workers can complete what others began.
 """
 
 import hashlib
@@ -21,19 +21,20 @@ from speed_ray.storage.store import Store, read_if_exists
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 
-CHUNK_ROWS = 64  # rows
-LogProbPair = list[float]  # log p(chosen), log p(rejected)
+CHUNK_ROWS = 64
+LogProbPair = list[float]  # log p(chosen), log p(rejected), in nats
 
 
 def reference_log_probabilities(training: TrainingPlan, trainer: Any, rows: list[Row]) -> dict[str, LogProbPair]:
-    """Return what the model that training begins with gives each row, by row id, on every worker.
+    """Return each row's log-probabilities under the reference policy, by row id, on every worker.
 
-    `trainer` is TRL's DPOTrainer before its first step. Raises Interrupted where a stored file is damaged.
+    The reference policy is the model that training begins with; `trainer` is TRL's DPOTrainer before its first step.
+    Raises Interrupted where a stored file is damaged.
     """
     store, folder = Run(training.run).store, f"reference/{cache_key(training)}"
     rows = sorted(rows, key=lambda row: row["row_id"])
     chunks = [rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS)]
-    missing = distributed.broadcast(_missing_chunks(store, folder, chunks) if distributed.rank() == 0 else [])
+    missing = distributed.broadcast(_missing_chunks(store, folder, len(chunks)) if distributed.rank() == 0 else [])
     if missing:
         _compute(trainer, store, folder, [(number, chunks[number]) for number in missing])
     distributed.barrier()
@@ -45,23 +46,23 @@ def reference_log_probabilities(training: TrainingPlan, trainer: Any, rows: list
 
 
 def cache_key(training: TrainingPlan) -> str:
-    """Digest all that decides a reference log-probability."""
+    """Return a digest of all that determines a reference log-probability."""
     identity = plan.training_identity(training)
-    decides = {name: identity[name] for name in ("base", "start", "data", "chat_template")}
+    deciding = {name: identity[name] for name in ("base", "start", "data", "chat_template")}
     settings = {"max_length": training.settings.max_length, "precision": training.settings.precision}
-    return _sha256(json.dumps({**decides, **settings}, sort_keys=True).encode())[:32]
+    return _sha256(json.dumps({**deciding, **settings}, sort_keys=True).encode())[:32]
 
 
-def _missing_chunks(store: Store, folder: str, chunks: list[list[Row]]) -> list[int]:
-    """Number the chunks that are not stored. A chunk is stored in one piece, so one that is there is whole."""
+def _missing_chunks(store: Store, folder: str, chunks: int) -> list[int]:
+    """List the chunks that are not stored. A chunk is one file, so a stored one is complete."""
     if read_if_exists(store, f"{folder}/_MANIFEST.json") is not None:
         return []
-    there = set(store.names(folder))
-    return [number for number in range(len(chunks)) if _chunk_name(number) not in there]
+    stored = set(store.names(folder))
+    return [number for number in range(chunks) if _chunk_name(number) not in stored]
 
 
 def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, list[Row]]]) -> None:
-    """Share the chunks out among the workers, which all run the network equally often: ZeRO-3 needs them together."""
+    """Divide the chunks among workers; all run the network equally often, because ZeRO-3 needs all for a forward."""
     network = _prepare_network(trainer)
     for first in range(0, len(missing), distributed.world_size()):
         mine = first + distributed.rank()
@@ -72,7 +73,7 @@ def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, l
 
 
 def _prepare_network(trainer: Any) -> Any:
-    """Put the network where it can be run before training has begun; ZeRO-3 keeps its weights in pieces."""
+    """Prepare the network for forward passes before training: on its device, or sharded by ZeRO-3."""
     trainer.model.eval()
     if trainer.args.deepspeed and trainer.args.deepspeed["zero_optimization"]["stage"] == 3:
         return prepare_deepspeed(trainer.model, trainer.accelerator)
@@ -89,11 +90,13 @@ def _chunk_log_probs(trainer: Any, network: Any, rows: list[Row]) -> dict[str, L
     return pairs
 
 
-def _reply_log_probs(trainer: Any, network: Any, batch: dict[str, torch.Tensor]) -> tuple[LogProbPair, LogProbPair]:
-    """Run the network as the loss does: the same function, the same precision."""
+def _reply_log_probs(trainer: Any, network: Any, batch: dict[str, torch.Tensor]) -> tuple[list[float], list[float]]:
+    """Return the log-probabilities of n chosen and n rejected replies, with the function and precision of the loss.
+
+    `batch` holds the 2 n conversations, chosen first: input_ids, attention_mask, completion_mask (2 n, longest).
+    """
     batch = {name: values.to(trainer.accelerator.device) for name, values in batch.items()}
-    learnt = batch.pop("completion_mask")
-    labels = batch["input_ids"].masked_fill(learnt == 0, -100)
+    labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
     with torch.no_grad(), trainer.accelerator.autocast():
         output = network(**batch, labels=labels, use_cache=False, fused_lm_head=True)
     chosen, rejected = output.log_probs.float().sum(dim=1).chunk(2)

@@ -1,7 +1,7 @@
-"""Lessons and pairs as token ids: exactly those that the engine will see, in an order that only the seed decides.
+"""Tokenize prompts and replies with the chat template, and order the rows of a training by its seed.
 
-A prompt's ids are what engines/vllm.py sends for it. A reply ends with the end-of-sequence token and with nothing
-after it. A row that does not fit is counted and left out, never cut.
+A prompt's ids are those that engines/vllm.py sends for it. A reply ends with the end-of-sequence token. A row that is
+too long is excluded and counted, never truncated.
 """
 
 from collections import Counter
@@ -25,9 +25,9 @@ REPLY_COLUMNS = {"sft": {"reply": "reply_ids"}, "dpo": {"chosen": "chosen_ids", 
 
 @dataclass(frozen=True)
 class TokenizedRows:
-    """Tokenized rows: `row_id`, `prompt_ids`, and `reply_ids` (sft) or `chosen_ids` and `rejected_ids` (dpo).
+    """Rows of token ids: `row_id`, `prompt_ids`, and `reply_ids` (sft) or `chosen_ids` and `rejected_ids` (dpo).
 
-    `held_out` is never trained on; a row's own id decides. `excluded` counts the others by reason.
+    `held_out` is for evaluation alone. `excluded` counts rows that are in neither, by reason.
     """
 
     train: list[Row]
@@ -35,121 +35,118 @@ class TokenizedRows:
     excluded: dict[str, int]
 
     def counts(self) -> dict[str, int]:
-        """The counts, as they are reported and published."""
-        left_out = {f"left_out/{reason}": count for reason, count in sorted(self.excluded.items())}
-        return {"rows": len(self.train), "held_out": len(self.held_out), **left_out}
+        """Return the number of rows of each set, as reports and published models have them."""
+        excluded = {f"left_out/{reason}": count for reason, count in sorted(self.excluded.items())}
+        return {"rows": len(self.train), "held_out": len(self.held_out), **excluded}
 
 
 class RowExcluded(Exception):
-    """A row that is not trained on; the message is the reason, a word or two, counted."""
+    """Raised for a row that cannot be trained on; the message is the reason, a word or two."""
 
 
-def tokenize_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", window: int) -> TokenizedRows:
-    """Tokenize the rows of a training in manifest order. `window` is the most tokens that the model can take.
+def tokenize_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", context_length: int) -> TokenizedRows:
+    """Tokenize the rows of a training, in manifest order, up to the model's `context_length` in tokens.
 
-    Raises UserError where too few are left for one step.
+    Raises UserError where too few rows remain for one step.
     """
     assert not isinstance(training.settings, Embedder)
-    limit = min(training.settings.max_length, window)
-    writer = ChatTokenizer(tokenizer, limit)
+    chat = ChatTokenizer(tokenizer, min(training.settings.max_length, context_length))
     rows = TokenizedRows([], [], Counter())
     for row in plan.finished_training_data(training).records():
         try:
-            written = _tokenize_row(row, writer, REPLY_COLUMNS[training.method])
+            tokenized = _tokenize_row(row, chat, REPLY_COLUMNS[training.method])
         except RowExcluded as reason:
             rows.excluded[str(reason)] += 1
             continue
-        (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.train).append(written)
+        (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.train).append(tokenized)
     total_steps(training, rows)
     return rows
 
 
 def total_steps(training: TrainingPlan, rows: TokenizedRows) -> int:
-    """How many steps a training has. Raises UserError where there is not one."""
-    left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.excluded.items())) or "none"
-    others = f"Held out for evaluation: {len(rows.held_out)}. Left out: {left_out}.\n"
-    return plan.count_steps(training, len(rows.train), others)
+    """Return the number of steps of a training on tokenized rows. Raises UserError where it is 0."""
+    excluded = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.excluded.items())) or "none"
+    details = f"Held out for evaluation: {len(rows.held_out)}. Left out: {excluded}.\n"
+    return plan.count_steps(training, len(rows.train), details)
 
 
-def shuffled_order(rows: int, wanted: int, seed: int) -> list[int]:
-    """Return `wanted` places among `rows`: epoch after epoch, each in an order of its own, no batch cut at its end."""
-    epochs = (np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(-(-wanted // rows)))
-    places: list[int] = np.concatenate(list(epochs))[:wanted].tolist()
-    return places
+def shuffled_order(rows: int, length: int, seed: int) -> list[int]:
+    """Return `length` row indices: one permutation of `rows` rows after another, each epoch's from its own seed."""
+    epochs = (np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(-(-length // rows)))
+    order: list[int] = np.concatenate(list(epochs))[:length].tolist()
+    return order
 
 
-def sort_by_length_within_batch(places: list[int], rows: list[Row], batch: int) -> list[int]:
-    """Return the places with each batch's rows from short to long, so that those held at once need less padding.
+def sort_by_length_within_batch(order: list[int], rows: list[Row], batch_size: int) -> list[int]:
+    """Sort the indices of each global batch by the rows' numbers of tokens, so that micro-batches need less padding.
 
-    A step's loss is a mean over its whole batch, so this changes seconds and nothing else (padding of the miniature
-    junior's batches of 8: 29% of the tokens before, 13% after).
+    A step's loss is a mean over its global batch, so this changes the speed and nothing else (padding of the
+    miniature junior's batches of 8: 29% of the tokens before, 13% after).
     """
 
-    def length(place: int) -> int:
-        return sum(len(ids) for name, ids in rows[place].items() if name != "row_id")
+    def tokens(index: int) -> int:
+        return sum(len(ids) for name, ids in rows[index].items() if name != "row_id")
 
-    batches = (places[first : first + batch] for first in range(0, len(places), batch))
-    return [place for each in batches for place in sorted(each, key=length)]
+    batches = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
+    return [index for batch in batches for index in sorted(batch, key=tokens)]
 
 
 def is_held_out(row_id: str, share: float) -> bool:
-    """Whether a row is kept for evaluation: its id alone decides, whatever other rows there are."""
+    """Return True for a `share` of all row ids, which are kept for evaluation, by a hash of the id alone."""
     return int(content_id(row_id, "held out")[:8], 16) < share * 2**32
 
 
 class ChatTokenizer:
-    """Writes prompts and replies as token ids by the tokenizer's chat template.
-
-    `limit` is the most tokens of a prompt and its reply together.
-    """
+    """Tokenizes prompts and replies with the tokenizer's chat template; `limit` is in tokens, of both together."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", limit: int) -> None:
         self.tokenizer = tokenizer
         self.limit = limit
         self.special = [token for token in tokenizer.all_special_tokens if token]
 
-    def write(self, messages: list[dict[str, str]], reply: str) -> tuple[list[int], list[int]]:
-        """Return the ids of a prompt and of its reply, which ends with the end-of-sequence token.
+    def encode(self, messages: list[dict[str, str]], reply: str) -> tuple[list[int], list[int]]:
+        """Return the token ids of a prompt and of its reply, which ends with the end-of-sequence token.
 
-        Raises LeftOut, and UserError where the template is at fault.
+        Raises RowExcluded, and UserError where the chat template is at fault.
         """
         texts = [*(message["content"] for message in messages), reply]
         if any(token in text for token in self.special for text in texts):
             raise RowExcluded("special_token")  # a model wrote it, and it would end a turn or begin one
         prompt = self._render(messages, add_generation_prompt=True)
-        whole = self._render([*messages, {"role": "assistant", "content": reply}])
-        if not whole.startswith(prompt):
+        conversation = self._render([*messages, {"role": "assistant", "content": reply}])
+        if not conversation.startswith(prompt):
+            start = max(0, len(prompt) - 60)
             raise UserError(
-                "generator.chat_template writes a prompt in another way once its reply stands behind it, so what is "
-                f"trained on is not what is asked later. The prompt ends\n  {prompt[-60:]!r}\nand with the reply it "
-                f"goes\n  {whole[max(0, len(prompt) - 60) : len(prompt) + 20]!r}\nGive a template that does not."
+                "generator.chat_template writes a prompt differently once its reply follows, so the model would be "
+                f"trained on another prompt than it gets later. The prompt ends\n  {prompt[start:]!r}\nand with the "
+                f"reply it goes\n  {conversation[start : len(prompt) + 20]!r}\nGive a template that does not."
             )
-        prompt_ids = self._encode(prompt)
-        reply_ids = self._ended(self._reply_ids(prompt, prompt_ids, whole))
+        prompt_ids = self._encode_text(prompt)
+        reply_ids = self._end_reply(self._encode_reply(prompt, prompt_ids, conversation))
         if len(prompt_ids) + len(reply_ids) > self.limit:
             raise RowExcluded("too_long")
         return prompt_ids, reply_ids
 
-    def _reply_ids(self, prompt: str, prompt_ids: list[int], whole: str) -> list[int]:
-        """Tokenize the reply behind its prompt; where the two would melt into one token, by itself.
+    def _encode_reply(self, prompt: str, prompt_ids: list[int], conversation: str) -> list[int]:
+        """Tokenize the reply after its prompt, or alone where a token would span both.
 
-        The engine sends the prompt's own ids and the model goes on from there, so these must stand unchanged.
+        Engines send the prompt's own ids and the model continues from there, so these must stay unchanged.
         """
-        ids = self._encode(whole)
+        ids = self._encode_text(conversation)
         if ids[: len(prompt_ids)] == prompt_ids:
             return ids[len(prompt_ids) :]
-        text = whole[len(prompt) :]
-        ids = self._encode(text)
-        if self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
+        reply = conversation[len(prompt) :]
+        ids = self._encode_text(reply)
+        if self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) != reply:
             raise UserError(
                 "generator.chat_template ends a prompt in the middle of a token: the tokenizer joins it with the "
-                f"reply's beginning, {prompt[-20:] + text[:20]!r}.\n"
+                f"reply's beginning, {prompt[-20:] + reply[:20]!r}.\n"
                 "Let the template end a prompt with a special token or a line break."
             )
         return ids
 
-    def _ended(self, ids: list[int]) -> list[int]:
-        """End a reply with the end-of-sequence token; what the template writes after it is for a next turn."""
+    def _end_reply(self, ids: list[int]) -> list[int]:
+        """End a reply with the end-of-sequence token; what the template adds after it belongs to a next turn."""
         end = self.tokenizer.eos_token_id
         return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
 
@@ -162,15 +159,15 @@ class ChatTokenizer:
             raise UserError(f"generator.chat_template cannot write this prompt: {error}") from error
         return text
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)  # the template wrote them
         return ids
 
 
-def _tokenize_row(row: Row, writer: ChatTokenizer, answers: dict[str, str]) -> Row:
-    if len({row[name] for name in answers}) < len(answers):
+def _tokenize_row(row: Row, chat: ChatTokenizer, columns: dict[str, str]) -> Row:
+    if len({row[name] for name in columns}) < len(columns):
         raise RowExcluded("chosen_is_rejected")
-    written: Row = {"row_id": row["row_id"]}
-    for name, ids in answers.items():
-        written["prompt_ids"], written[ids] = writer.write(row["messages"], row[name])
-    return written
+    tokenized: Row = {"row_id": row["row_id"]}
+    for name, ids in columns.items():
+        tokenized["prompt_ids"], tokenized[ids] = chat.encode(row["messages"], row[name])
+    return tokenized

@@ -76,5 +76,5 @@ def test_a_follower_that_was_stopped_sees_the_batches_of_one_that_was_not(job, d
 
 
 def test_there_is_nothing_to_follow_yet(job):
-    with pytest.raises(UserError, match=r"is not begun, and embedder is to follow it \(embedder\.follow\)"):
+    with pytest.raises(UserError, match=r"is not begun, and embedder streams its rows \(embedder\.follow\)"):
         plan.plan_embedder(job.run, job.recipe).train(ignore)

@@ -65,7 +65,7 @@ def stored_reference(run):
 def test_the_reference_is_the_junior(run, base):
     senior = both(run, tiny_recipe(base, most_steps=2))
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    read = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), context_length=256)
     stored = stored_reference(run)
     assert set(stored) == {row["row_id"] for row in read.train + read.held_out}
     for row in (*read.train[:8], *read.held_out):
@@ -103,7 +103,7 @@ def test_losses(run, base, settings, loss):
     checkpoint = next((run.store.root / "models" / "senior" / "checkpoints").glob("00000001-*")) / "0"
     policy = AutoModelForCausalLM.from_pretrained(checkpoint)
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
-    trained = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), window=256).train
+    trained = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), context_length=256).train
     expected = []
     for place in tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(trained), 16, senior.seed), trained, 8
@@ -170,7 +170,7 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
 
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
-    read = tokenize.tokenize_rows(preferring, AutoTokenizer.from_pretrained(base), window=256)
+    read = tokenize.tokenize_rows(preferring, AutoTokenizer.from_pretrained(base), context_length=256)
     stored = stored_reference(run)
     for row in read.train[:8]:
         expected = [log_p(begun, row, answer)[0] for answer in ("chosen_ids", "rejected_ids")]

@@ -54,7 +54,7 @@ def test_loss_is_on_the_replies_alone(run, base):
     training.train(ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    trained = tokenize.tokenize_rows(training, tokenizer, window=256).train
+    trained = tokenize.tokenize_rows(training, tokenizer, context_length=256).train
     network = AutoModelForCausalLM.from_pretrained(base)
     log_probs = []
     for place in tokenize.shuffled_order(len(trained), 8, training.seed):
@@ -162,7 +162,7 @@ def test_a_diverged_training_says_where(run, base):
     with pytest.raises(UserError) as told:
         training.train(ignore)
     said = str(told.value)
-    trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), window=256).train
+    trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), context_length=256).train
     places = tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(trained), 16, training.seed), trained, batch=8
     )

@@ -299,7 +299,7 @@ def test_trainings_that_do_not_fit_are_told_before_the_teacher_is_paid(make_job,
     changes = {"junior": {"lora": {"rank": 4}}, "revisor": {"start": "junior"}, "synthesize__revise": True}
     job = make_job(generator=engine(model), synthesize__generator="junior", **changes).begin()
     code, words = said(*job.arguments("align-junior"))
-    assert code == 2 and "revisor.sft.lora must be as junior.lora" in words
+    assert code == 2 and "revisor.sft.lora must equal junior.lora" in words
     assert job.run.artifact("drafts").plan() is None
 
 

@@ -69,7 +69,7 @@ def test_speed_is_no_part_of_the_identity_and_settings_are(run, base):
 
 def test_data_must_be_there(tmp_path, base):
     training = plan.plan_junior(Run(str(tmp_path / "empty")), tiny_recipe(base))
-    with pytest.raises(UserError, match="drafts is not finished, and junior learns from it"):
+    with pytest.raises(UserError, match="drafts is not finished, and junior is trained on it"):
         plan.training_identity(training)
 
 
@@ -82,7 +82,7 @@ def test_a_model_to_start_from_must_be_there(run, base):
 @pytest.mark.parametrize("lora", [None, {"rank": 8}])
 def test_one_model_has_one_adapter(run, base, lora):
     recipe = changed(tiny_recipe(base, lora={"rank": 4}), senior__lora=lora)
-    with pytest.raises(UserError, match=r"senior\.lora must be as junior\.lora"):
+    with pytest.raises(UserError, match=r"senior\.lora must equal junior\.lora"):
         plan.plan_senior(run, recipe)
 
 
@@ -97,12 +97,12 @@ def test_a_revisor_may_begin_as_the_junior(run, base):
 
 def test_a_revisor_that_begins_as_the_junior_has_its_adapter(run, base):
     recipe = changed(tiny_recipe(base, lora={"rank": 4}), revisor__start="junior", revisor__sft__lora=None)
-    with pytest.raises(UserError, match=r"revisor\.sft\.lora must be as junior\.lora"):
+    with pytest.raises(UserError, match=r"revisor\.sft\.lora must equal junior\.lora"):
         plan.plan_revisor(run, recipe)
 
 
 def test_smoothing_that_means_nothing_is_refused(run, base):
-    with pytest.raises(UserError, match=r"senior\.label_smoothing: ipo knows none"):
+    with pytest.raises(UserError, match=r"senior\.label_smoothing: ipo has none"):
         plan.plan_senior(run, tiny_recipe(base, loss_type="ipo", label_smoothing=0.1))
 
 
@@ -115,7 +115,7 @@ def test_too_few_rows_are_told_before_anything_is_started(run, base):
 @pytest.mark.parametrize(("batch", "micro_batch", "count"), [(8, 3, 1), (8, 4, 3), (4, 4, 8)])
 def test_a_batch_that_cannot_be_shared_out(run, base, batch, micro_batch, count):
     recipe = tiny_recipe(base, batch=batch, micro_batch=micro_batch, workers={"count": count})
-    with pytest.raises(UserError, match=rf"A batch of {batch} rows cannot be shared out among {count} workers"):
+    with pytest.raises(UserError, match=rf"A batch of {batch} rows cannot be divided among {count} workers"):
         plan.plan_junior(run, recipe)
 
 

@@ -23,7 +23,7 @@ def tokenizer(folder):
 
 
 def test_prompt_is_the_engines_and_the_reply_ends_once(tokenizer):
-    prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).write(QUESTION, '{"sum": 3}')
+    prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, '{"sum": 3}')
 
     text = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
     assert prompt_ids == tokenizer.encode(text, add_special_tokens=False)  # as engines/vllm.py does
@@ -35,7 +35,7 @@ def test_prompt_stands_where_its_last_token_would_melt_into_the_reply(tokenizer)
     together = tokenizer.encode("\n\n{", add_special_tokens=False)
     assert together[:1] != tokenizer.encode("\n\n", add_special_tokens=False), "this tokenizer shows nothing"
 
-    prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).write(QUESTION, "{}")
+    prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
 
     assert prompt_ids[-1:] == tokenizer.encode("\n\n", add_special_tokens=False)
     assert reply_ids == [*tokenizer.encode("{}", add_special_tokens=False), tokenizer.eos_token_id]
@@ -43,34 +43,34 @@ def test_prompt_stands_where_its_last_token_would_melt_into_the_reply(tokenizer)
 
 def test_nothing_is_learnt_after_the_end(tokenizer):
     tokenizer.chat_template = TEMPLATE.replace("+ eos_token }}", "+ eos_token + '\n' }}")
-    _, reply_ids = ChatTokenizer(tokenizer, 200).write(QUESTION, "{}")
+    _, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
     assert tokenizer.decode(reply_ids) == "{}<|end|>"
 
 
 def test_an_end_is_added_where_the_template_writes_none(tokenizer):
     tokenizer.chat_template = TEMPLATE.replace(" + eos_token", "")
-    _, reply_ids = ChatTokenizer(tokenizer, 200).write(QUESTION, "{}")
+    _, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
     assert tokenizer.decode(reply_ids) == "{}<|end|>"
 
 
 def test_length_counts_prompt_and_reply(tokenizer):
-    prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).write(QUESTION, "{}")
+    prompt_ids, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
     fits = len(prompt_ids) + len(reply_ids)
-    assert ChatTokenizer(tokenizer, fits).write(QUESTION, "{}") == (prompt_ids, reply_ids)
+    assert ChatTokenizer(tokenizer, fits).encode(QUESTION, "{}") == (prompt_ids, reply_ids)
     with pytest.raises(RowExcluded, match="too_long"):
-        ChatTokenizer(tokenizer, fits - 1).write(QUESTION, "{}")
+        ChatTokenizer(tokenizer, fits - 1).encode(QUESTION, "{}")
 
 
 @pytest.mark.parametrize(("prompt", "reply"), [("Hi<|end|>", "{}"), ("Hi", "{}<|end|>{}"), ("Hi", "<|begin|>")])
 def test_a_text_with_special_tokens_is_left_out(tokenizer, prompt, reply):
     with pytest.raises(RowExcluded, match="special_token"):
-        ChatTokenizer(tokenizer, 200).write([{"role": "user", "content": prompt}], reply)
+        ChatTokenizer(tokenizer, 200).encode([{"role": "user", "content": prompt}], reply)
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
     tokenizer.chat_template = "{{ messages | length }}" + TEMPLATE
     with pytest.raises(UserError, match=r"generator\.chat_template writes a prompt in another way"):
-        ChatTokenizer(tokenizer, 200).write(QUESTION, "{}")
+        ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
 
 
 def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
@@ -81,7 +81,9 @@ def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, VERDICTS, stored)
 
-    read = tokenize.tokenize_rows(plan.plan_senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, window=256)
+    read = tokenize.tokenize_rows(
+        plan.plan_senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, context_length=256
+    )
 
     assert read.excluded == {"chosen_is_rejected": 1, "too_long": 1, "special_token": 1}
     assert len(read.train) + len(read.held_out) == 77
@@ -92,10 +94,10 @@ def test_the_model_window_limits_a_longer_max_length(folder, tokenizer, tmp_path
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(40))
     training = plan.plan_junior(run, tiny_recipe(folder, max_length=10_000))
-    assert not tokenize.tokenize_rows(training, tokenizer, window=256).excluded
+    assert not tokenize.tokenize_rows(training, tokenizer, context_length=256).excluded
     lengths = [
         len(row["prompt_ids"] + row["reply_ids"])
-        for row in tokenize.tokenize_rows(training, tokenizer, window=70).train
+        for row in tokenize.tokenize_rows(training, tokenizer, context_length=70).train
     ]
     assert max(lengths) <= 70
 
@@ -130,7 +132,7 @@ def test_too_few_rows(folder, tokenizer, tmp_path):
     with pytest.raises(
         UserError, match=r"drafts has 12 rows to train junior on, and one step needs 16 \(junior.batch"
     ):
-        tokenize.tokenize_rows(training, tokenizer, window=256)
+        tokenize.tokenize_rows(training, tokenizer, context_length=256)
 
 
 def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
@@ -138,4 +140,4 @@ def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
     write_rows(run, DRAFTS, tiny_rows(12))
     training = plan.plan_junior(run, tiny_recipe(folder, batch=8, evaluation=0.0, epochs=0.5))
     with pytest.raises(UserError, match=r"one step needs 16"):
-        tokenize.tokenize_rows(training, tokenizer, window=256)
+        tokenize.tokenize_rows(training, tokenizer, context_length=256)
