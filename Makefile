@@ -6,9 +6,11 @@ PYTHON := python3.11
 # Which list of requirements/ is installed: cpu or gpu.
 MACHINE := cpu
 TORCH := torch==2.13.0+cpu
+BUILD := docker build
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' speed_ray/__init__.py)
 BIN := .venv/bin
 
-.PHONY: help venv demo test check fmt lint typecheck census bench rivals soak
+.PHONY: help venv demo test check fmt lint typecheck census bench rivals soak image
 
 help:
 	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
@@ -23,6 +25,7 @@ help:
 	@echo "make rivals  installs into .rivals what benchmarks are compared with and 'make venv' does not bring: datatrove"
 	@echo "make soak    kills workers, nodes and drivers at random for half an hour, and proves each run after it"
 	@echo "make venv    installs Python packages into .venv (the others do it when it is needed); MACHINE=gpu: for a GPU"
+	@echo "make image   builds the container image of a cluster's nodes with Docker; MACHINE=gpu: of nodes with a GPU"
 
 venv: .venv/.installed
 
@@ -67,6 +70,10 @@ rivals: .rivals/.installed
 
 soak: venv
 	$(BIN)/python -m benchmarks.cluster.soak --minutes 30
+
+image:
+	$(BUILD) --file cluster/docker/Dockerfile --build-arg MACHINE=$(MACHINE) --build-arg VERSION=$(VERSION) \
+	  --build-arg TORCH_CPU_INDEX --tag speed-ray-$(MACHINE):$(VERSION) .
 
 # A first installation that was cut off leaves `.venv/.unfinished`, and packages of which nobody knows how much is there:
 # it begins again. Once complete, a later change of the pinned list only brings in what differs.
