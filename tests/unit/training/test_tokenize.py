@@ -69,7 +69,7 @@ def test_a_text_with_special_tokens_is_left_out(tokenizer, prompt, reply):
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
     tokenizer.chat_template = "{{ messages | length }}" + TEMPLATE
-    with pytest.raises(UserError, match=r"generator\.chat_template writes a prompt in another way"):
+    with pytest.raises(UserError, match=r"generator\.chat_template writes a prompt differently"):
         ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
 
 
