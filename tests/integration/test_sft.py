@@ -164,7 +164,7 @@ def test_a_diverged_training_says_where(run, base):
     said = str(told.value)
     trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), context_length=256).train
     places = tokenize.sort_by_length_within_batch(
-        tokenize.shuffled_order(len(trained), 16, training.seed), trained, batch=8
+        tokenize.shuffled_order(len(trained), 16, training.seed), trained, batch_size=8
     )
     second = [trained[place]["row_id"] for place in places[8:]]
     assert "the loss of step 2 is" in said

@@ -135,7 +135,7 @@ def test_the_command_names_the_models_that_there_are(base, tmp_path):
 
 def test_only_weights_at_hand_are_trained(run, base):
     simulated = changed(tiny_recipe(base), generator={"engine": "simulated"})
-    with pytest.raises(UserError, match=r"generator\.engine: .* simulated has none"):
+    with pytest.raises(UserError, match=r"generator\.engine: simulated has no weights"):
         plan.plan_junior(run, simulated)
     adapted = changed(tiny_recipe(base), generator__adapter="/some/adapter")
     with pytest.raises(UserError, match=r"generator\.adapter"):

@@ -122,7 +122,16 @@ def test_order_is_epoch_after_epoch_and_the_seeds_alone():
 
 def test_rows_of_like_length_lie_together_within_their_batch():
     written = [{"row_id": "0", "prompt_ids": [1] * n, "reply_ids": [2]} for n in (9, 4, 7, 1, 8, 2)]
-    assert tokenize.sort_by_length_within_batch([0, 1, 2, 3, 4, 5, 0, 3], written, batch=4) == [3, 1, 2, 0, 3, 5, 4, 0]
+    assert tokenize.sort_by_length_within_batch([0, 1, 2, 3, 4, 5, 0, 3], written, batch_size=4) == [
+        3,
+        1,
+        2,
+        0,
+        3,
+        5,
+        4,
+        0,
+    ]
 
 
 def test_too_few_rows(folder, tokenizer, tmp_path):
