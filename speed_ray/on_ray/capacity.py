@@ -1,7 +1,6 @@
 """Check a cluster before work begins: it has capacity for what the recipe asks, and its nodes match the driver's."""
 
 import logging
-import os
 import platform
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from speed_ray import __version__
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.on_ray.session import uses_shared_cluster
 from speed_ray.recipes.schema import Pool, Workers
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import LocalFolder, read_if_exists
@@ -54,11 +54,6 @@ class ResourceNeed:
         wanted = [f"{name} {amount:g}" for name, amount in self.resources.items()]
         wanted += [self.takes.accelerator] if self.takes.accelerator else []
         return ", ".join([*wanted, *(f"{name}={value}" for name, value in self.takes.labels.items())]) or "nothing"
-
-
-def uses_shared_cluster() -> bool:
-    """Return whether the job runs on a cluster that was there before, not on one of its own."""
-    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def check_capacity(need: ResourceNeed) -> None:

@@ -1,4 +1,4 @@
-"""The one executor of all stages that ask a model: pending shards flow through autoscaling pools of engines.
+"""Execute the stages that ask a model: pending shards flow through autoscaling pools of engines.
 
 Ray Data hands shard ids to actors, at least once each; each actor holds one engine and several shards at a time, so
 that the engine never drains at a shard's tail. A shard counts once by its commit (storage/shards.py), not by Ray.
@@ -36,7 +36,7 @@ from speed_ray.on_ray import capacity
 from speed_ray.on_ray.drain import DrainGate, DriverLogHandler, is_drained, start_gate, take_warnings
 from speed_ray.on_ray.progress import StagesProgress
 from speed_ray.on_ray.prometheus_metrics import EngineMetrics
-from speed_ray.on_ray.session import is_private, resources, session
+from speed_ray.on_ray.session import resources, session, uses_shared_cluster
 from speed_ray.recipes.schema import OpenAIEngine
 from speed_ray.storage.fingerprint import without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
@@ -45,10 +45,10 @@ from speed_ray.storage.shards import Counts, Plan
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between two looks at the watchdog and the progress bar
+POLL_SECONDS = 1.0  # between two checks of the watchdog, and two updates of the progress
+ALREADY_COMMITTED = -1  # in place of a shard's generation
 
 Batch = dict[str, Any]
-DONE = -1  # in place of a generation: this step has committed the shard already
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class Step:
 
 
 def execute(run: Run, *steps: Step) -> None:
-    """Work off every pending shard of each plan and publish. Raises UserError, Interrupted or Stalled, losing nothing.
+    """Run every pending shard of each plan and publish. Raises UserError, Interrupted or Stalled, losing nothing.
 
     A step that follows another begins with each shard as soon as it is committed there; steps whose engines differ in
     nothing but the adapter share one pool, others have pools of their own, all busy at once.
     """
     for step in steps:
         _prepare(run, step)
-    if all([_published(run, step) for step in steps]):
+    if all([_try_publish(run, step) for step in steps]):
         return
     with StagesProgress([(run.artifact(step.plan.stage), step.plan, step.stage.engine) for step in steps]) as progress:
-        while not all([_published(run, step) for step in steps]):
+        while not all([_try_publish(run, step) for step in steps]):
             with session():
                 if pending := list(_pending(run, steps)):  # none, where another driver ended meanwhile what there was
-                    _work_off(run, steps, pending, progress)
+                    _run_shards(run, steps, pending, progress)
 
 
 def _prepare(run: Run, step: Step) -> None:
@@ -85,7 +85,7 @@ def _prepare(run: Run, step: Step) -> None:
     artifact.ensure_plan(step.plan)
 
 
-def _published(run: Run, step: Step) -> bool:
+def _try_publish(run: Run, step: Step) -> bool:
     # Publication checks every file; a damaged one sends its shard back to pending, and the loop goes around.
     artifact = run.artifact(step.plan.stage)
     return artifact.manifest() is not None or (not artifact.pending(step.plan) and artifact.publish(step.plan))
@@ -97,68 +97,57 @@ def _inputs(run: Run, plan: Plan) -> Inputs | FollowedInputs:
     return Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
 
 
-def _work_off(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], progress: StagesProgress) -> None:
-    groups = _groups(steps)
+def _run_shards(run: Run, steps: Sequence[Step], pending: list[dict[str, Any]], progress: StagesProgress) -> None:
+    by_engine = itertools.groupby(steps, key=lambda step: without_adapter(step.stage.engine))
+    groups = [tuple(group) for _, group in by_engine]  # of steps that share a pool
     stages = [group[0].stage for group in groups]  # those whose pools are used
     for settings in [stage.settings for stage in stages]:
         capacity.check_capacity(capacity.ResourceNeed(f"{settings.key}.pool", settings.pool))
     capacity.check_nodes_match(run)
     gate = start_gate()
-    dataset = _dataset(run, groups, pending, gate)
-    heard = time.monotonic()
-    with _told_to_end() as leaving:
-        for counts in _answers(dataset, run, stages, gate, leaving):
-            progress.add(counts)
-            if (
-                is_private() and time.monotonic() - heard > TICK
-            ):  # a cluster's driver is brought its actors' logs by Ray
-                progress.warn(take_warnings(gate))
-                heard = time.monotonic()
-
-
-@contextmanager
-def _told_to_end() -> Iterator[threading.Event]:
-    """Give what SIGTERM sets while shards are at work; a second one is as it was before."""
-    leaving = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield leaving
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def leave(number: int, frame: Any) -> None:
-        if leaving.is_set() and callable(before):
-            before(number, frame)
-        leaving.set()
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield leaving
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _dataset(run: Run, groups: Sequence[tuple[Step, ...]], pending: list[dict[str, Any]], gate: DrainGate) -> Dataset:
-    """Pending shards, and behind them a pool for each group of steps that can share one."""
     dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
     for group in groups:
         dataset = _through_a_pool(dataset, run, group, gate)
-    return dataset
+    last_warnings = time.monotonic()
+    with _sigterm_event() as stopping:
+        for counts in _results(dataset, run, stages, gate, stopping):
+            progress.add(counts)
+            # A shared cluster's driver gets its actors' logs from Ray itself.
+            if not uses_shared_cluster() and time.monotonic() - last_warnings > POLL_SECONDS:
+                progress.warn(take_warnings(gate))
+                last_warnings = time.monotonic()
+
+
+@contextmanager
+def _sigterm_event() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM sets; a second SIGTERM does what it did before."""
+    stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: Any) -> None:
+        if stopping.is_set() and callable(before):
+            before(number, frame)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield stopping
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _pending(run: Run, steps: Sequence[Step]) -> Iterator[dict[str, Any]]:
     todo = {step.plan.stage: dict(run.artifact(step.plan.stage).pending(step.plan)) for step in steps}
     for shard in sorted(set().union(*todo.values())):
-        row = {name: generations.get(shard, DONE) for name, generations in todo.items()}
-        yield {"shard": shard, **row, **_said()}
-
-
-def _groups(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
-    """Split the steps where the engine changes."""
-    by_engine = itertools.groupby(steps, key=lambda step: without_adapter(step.stage.engine))
-    return [tuple(group) for _, group in by_engine]
+        row = {name: generations.get(shard, ALREADY_COMMITTED) for name, generations in todo.items()}
+        yield {"shard": shard, **row, **_row_result()}
 
 
 def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: DrainGate) -> Dataset:
+    """Add a pool of engines that runs a group's steps on each shard."""
     first = group[0]
     pool, engine = first.stage.settings.pool, first.stage.engine
     # Only an endpoint has a budget; adding up reads every commit of every stage that it answers.
@@ -188,34 +177,34 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: D
     )
 
 
-def _answers(
-    dataset: Dataset, run: Run, stages: Sequence[Stage], gate: DrainGate, leaving: threading.Event
+def _results(
+    dataset: Dataset, run: Run, stages: Sequence[Stage], gate: DrainGate, stopping: threading.Event
 ) -> Iterator[dict[str, Counts]]:
-    """Yield each shard's counts by artifact once its last step has it, and none now and then to show progress.
+    """Yield each shard's counts by artifact once its last step has it, and an empty dict while none is ready.
 
-    The watchdog counts the time between two of them. Once `leaving` is set, no shard is begun, and Interrupted comes
-    when those at work are committed or the grace is over. Of several pools the most patient one decides.
+    The watchdog counts the time between two shards. Once `stopping` is set, no shard is begun, and Interrupted comes
+    when those in progress are committed or the grace period is over. The largest setting of several pools counts.
     """
-    patience = max(stage.settings.pool.watchdog_minutes for stage in stages) * 60
-    grace = max(stage.settings.pool.grace_seconds for stage in stages)
-    arrived: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_consume, args=(dataset, arrived), daemon=True).start()
-    last, until = time.monotonic(), math.inf
+    watchdog_seconds = max(stage.settings.pool.watchdog_minutes for stage in stages) * 60
+    grace_seconds = max(stage.settings.pool.grace_seconds for stage in stages)
+    results: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_consume, args=(dataset, results), daemon=True).start()
+    last, deadline = time.monotonic(), math.inf
     while True:
-        if leaving.is_set() and until == math.inf:
+        if stopping.is_set() and deadline == math.inf:
             gate.drain.remote()
-            until = time.monotonic() + grace
+            deadline = time.monotonic() + grace_seconds
         try:
-            item = arrived.get(timeout=TICK)
+            item = results.get(timeout=POLL_SECONDS)
         except queue.Empty:
-            if until < math.inf and (is_drained(gate) or time.monotonic() > until):
+            if deadline < math.inf and (is_drained(gate) or time.monotonic() > deadline):
                 raise _stopped(run) from None
-            if time.monotonic() - last > patience:
-                raise _stalled(stages, patience) from None
+            if time.monotonic() - last > watchdog_seconds:
+                raise _stalled(stages, watchdog_seconds) from None
             yield {}
             continue
         if item is None:
-            if leaving.is_set():
+            if stopping.is_set():
                 raise _stopped(run)
             return
         if isinstance(item, BaseException):
@@ -228,10 +217,10 @@ def _stopped(run: Run) -> Interrupted:
     return Interrupted(f"stopped. Everything committed is kept in {run.uri}.\nTo go on, run the same command again.")
 
 
-def _stalled(stages: Sequence[Stage], patience: float) -> Stalled:
+def _stalled(stages: Sequence[Stage], seconds: float) -> Stalled:
     takes = "; ".join(f"one engine of {stage.name} takes {stage.settings.pool}" for stage in stages)
     return Stalled(
-        f"{' and '.join(stage.name for stage in stages)}: no shard was committed for {patience / 60:g} minutes, "
+        f"{' and '.join(stage.name for stage in stages)}: no shard was committed for {seconds / 60:g} minutes, "
         f"so the job was ended.\nThe cluster has: {resources()}; {takes}.\n"
         "If the cluster cannot hold one, change the stage's pool; if an engine is slow or an endpoint is "
         "down, see the actors' logs (worker-*.err; by Ray's default in /tmp/ray/session_latest/logs of their node). "
@@ -239,23 +228,21 @@ def _stalled(stages: Sequence[Stage], patience: float) -> Stalled:
     )
 
 
-def _consume(dataset: Dataset, arrived: "queue.Queue[Any]") -> None:
+def _consume(dataset: Dataset, results: "queue.Queue[Any]") -> None:
+    """Put each row's counts or error into a queue, None at the end."""
     try:
         for row in dataset.iter_rows():
-            arrived.put(_read(row))
-        arrived.put(None)
+            if row["error"]:
+                results.put((UserError if row["error"] == UserError.__name__ else Interrupted)(row["message"]))
+            else:
+                results.put({name: Counts(**counts) for name, counts in json.loads(row["counts"]).items()})
+        results.put(None)
     except BaseException as error:
-        arrived.put(error)
-
-
-def _read(row: dict[str, Any]) -> dict[str, Counts] | Exception:
-    if row["error"]:
-        return (UserError if row["error"] == UserError.__name__ else Interrupted)(row["message"])
-    return {name: Counts(**counts) for name, counts in json.loads(row["counts"]).items()}
+        results.put(error)
 
 
 class EngineActor:
-    """One engine in one Ray actor. Ray calls it with shards; it answers with counts, or with why the job must end."""
+    """Runs shards on one engine, and returns their counts, or an error that must end the job."""
 
     def __init__(self, uri: str, steps: tuple[Step, ...], before: Usage, gate: DrainGate) -> None:
         run, self.gate = Run(uri), gate
@@ -270,19 +257,19 @@ class EngineActor:
             )
             for step in steps
         }
-        self.meters = EngineMetrics(run, stages, self.engine)
+        self.metrics = EngineMetrics(run, stages, self.engine)
 
     @functools.cached_property
     def starting(self) -> "asyncio.Task[None]":
-        """Starting the engine, once, on the event loop that the shards will run on."""
+        """Start the engine, once, on the event loop that the shards will run on."""
         return asyncio.ensure_future(self._begin())
 
     async def _begin(self) -> None:
         await self.engine.start()
-        self.watching = asyncio.create_task(self.meters.watch())  # kept: a task that nobody holds is collected
+        self.watching = asyncio.create_task(self.metrics.watch())  # kept: a task that nobody holds is collected
 
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
-        """Work on the shard of one block, unless a pool before this one could not."""
+        """Run the shard of one block, unless a pool before this one failed on it."""
         row = {name: column.tolist()[0] for name, column in batch.items()}
         if not row["error"] and await self.gate.begin_shard.remote():
             try:
@@ -303,24 +290,22 @@ class EngineActor:
         try:
             await self._start()
             for name, worker in self.workers.items():
-                if row[name] != DONE:
+                if row[name] != ALREADY_COMMITTED:
                     began = time.monotonic()
                     counts = await worker.work(row["shard"], row[name])
-                    self.meters.shard(worker.stage.name, counts, time.monotonic() - began)
+                    self.metrics.record_shard(worker.stage.name, counts, time.monotonic() - began)
                     counted[name] = asdict(counts or Counts())
-            return _said(counts=json.dumps(counted))
+            return _row_result(counts=json.dumps(counted))
         except EngineDead as error:
             # exit_actor() would count as a clean end and Ray would not start another; only a death is retried
             # (ray#62746: sys.exit in a pool of one hangs for good).
             log.error("engine died at shard %d: %s; Ray starts another", row["shard"], error)
             os._exit(1)
-        except BudgetExhausted as error:
-            return _said(error=Interrupted.__name__, message=str(error))
-        except FatalEngineError as error:
-            return _said(error=UserError.__name__, message=str(error))
-        except (UserError, Interrupted) as error:
-            return _said(error=type(error).__name__, message=str(error))
+        except (BudgetExhausted, Interrupted) as error:
+            return _row_result(error=Interrupted.__name__, message=str(error))
+        except (FatalEngineError, UserError) as error:
+            return _row_result(error=UserError.__name__, message=str(error))
 
 
-def _said(counts: str = "{}", error: str = "", message: str = "") -> dict[str, str]:
+def _row_result(counts: str = "{}", error: str = "", message: str = "") -> dict[str, str]:
     return {"counts": counts, "error": error, "message": message}

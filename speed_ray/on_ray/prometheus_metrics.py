@@ -1,12 +1,12 @@
-"""What a cluster's Prometheus reads of a job: rows, tokens, engines, requests to the store, trainings.
+"""Export a job's metrics to Prometheus: rows, tokens, engines, requests to the store, trainings.
 
 Ray exports a metric NAME on every node's metrics port as `ray_NAME`, a counter as `ray_NAME_total`. They count what
 this cluster did; what a run holds, whoever made it, `speed-ray status` reads from storage.
 """
 
 import asyncio
+import collections
 import time
-from collections import Counter as Tally
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -18,7 +18,7 @@ from speed_ray.recipes.schema import OpenAIEngine
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Counts
 
-TICK = 5.0  # seconds; Ray's own reporter goes round every 10
+EXPORT_SECONDS = 5.0  # Ray's own reporter goes round every 10
 SHARD_SECONDS = [1, 3, 10, 30, 60, 120, 300, 600, 1_800, 3_600]
 
 COUNTERS = {
@@ -44,7 +44,7 @@ HISTOGRAMS = {"speed_ray_shard_seconds": ("Seconds from a shard's start to its c
 
 
 class Metrics:
-    """The metrics of one process, all of one run. Amounts of nothing are left out: Ray refuses them."""
+    """Holds the metrics of one process, all of one run."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -55,85 +55,85 @@ class Metrics:
         }
 
     def add(self, name: str, amount: float, **tags: str) -> None:
-        """Count on."""
+        """Increase a counter, unless by nothing: Ray refuses that."""
         if amount > 0:
             self._counters[f"speed_ray_{name}"].inc(amount, {"run": self._run, **tags})
 
     def set(self, name: str, value: float, **tags: str) -> None:
-        """Say how it stands."""
+        """Set a gauge."""
         self._gauges[f"speed_ray_{name}"].set(value, {"run": self._run, **tags})
 
     def observe(self, name: str, value: float, **tags: str) -> None:
-        """Take one measurement among many."""
+        """Add one measurement to a histogram."""
         self._histograms[f"speed_ray_{name}"].observe(value, {"run": self._run, **tags})
 
 
 class EngineMetrics:
-    """What one engine's actor exports: each shard of its stages, and now and then the engine itself."""
+    """Exports each shard of one engine's stages, and the engine's own load every 5 s."""
 
     def __init__(self, run: Run, stages: list[Stage], engine: Engine) -> None:
-        self.meters = Metrics(run.store.uri)
+        self._metrics = Metrics(run.store.uri)
         self.engine = engine
         self.store = run.store
         self.stages = {stage.name: stage for stage in stages}
         self.name = " and ".join(self.stages)
         self.gpus = stages[0].settings.pool.gpus
-        self.load, self.asked, self.looked = Load(0, 0), Tally[str](), time.monotonic()
+        self._load, self._requests, self._exported = Load(0, 0), collections.Counter[str](), time.monotonic()
 
-    def shard(self, stage: str, counts: Counts | None, seconds: float) -> None:
-        """Count a shard that was worked on; without counts another was first."""
-        self._look()  # an engine's last seconds count as well, or its only ones
-        meters, engine = self.meters, self.stages[stage].engine
-        meters.add("commits", 1, stage=stage, outcome="won" if counts else "lost")
+    def record_shard(self, stage: str, counts: Counts | None, seconds: float) -> None:
+        """Count a shard that ended; None where another engine committed it first."""
+        self._export_engine()  # an engine's last seconds count as well, or its only ones
+        metrics, engine = self._metrics, self.stages[stage].engine
+        metrics.add("commits", 1, stage=stage, outcome="won" if counts else "lost")
         if counts is None:
             return
-        meters.observe("shard_seconds", seconds, stage=stage)
-        meters.add("rows", counts.accepted, stage=stage, outcome="accepted")
-        meters.add("rows", counts.rejected, stage=stage, outcome="rejected")
-        meters.add("tokens", counts.prompt_tokens, stage=stage, direction="in")
-        meters.add("tokens", counts.output_tokens, stage=stage, direction="out")
-        meters.add("retries", counts.retries, stage=stage)
+        metrics.observe("shard_seconds", seconds, stage=stage)
+        metrics.add("rows", counts.accepted, stage=stage, outcome="accepted")
+        metrics.add("rows", counts.rejected, stage=stage, outcome="rejected")
+        metrics.add("tokens", counts.prompt_tokens, stage=stage, direction="in")
+        metrics.add("tokens", counts.output_tokens, stage=stage, direction="out")
+        metrics.add("retries", counts.retries, stage=stage)
         if isinstance(engine, OpenAIEngine):
             spent = Usage(counts.calls, counts.prompt_tokens, counts.output_tokens)
-            meters.add("teacher_dollars", spent.dollars(engine.price), stage=stage)
+            metrics.add("teacher_dollars", spent.dollars(engine.price), stage=stage)
 
     async def watch(self) -> None:
-        """Say for ever what the engine is at, and count the time and the requests that went by meanwhile."""
+        """Export the engine's load, time and storage requests for ever."""
         while True:
-            await asyncio.sleep(TICK)
-            self._look()
+            await asyncio.sleep(EXPORT_SECONDS)
+            self._export_engine()
 
-    def _look(self) -> None:
-        meters, before, load, now = self.meters, self.load, self.engine.load(), time.monotonic()
-        meters.add("gpu_seconds", self.gpus * (now - self.looked), stage=self.name)
-        meters.set("engine_requests", load.running, stage=self.name, state="running")
-        meters.set("engine_requests", load.waiting, stage=self.name, state="waiting")
+    def _export_engine(self) -> None:
+        metrics, before, load, now = self._metrics, self._load, self.engine.load(), time.monotonic()
+        metrics.add("gpu_seconds", self.gpus * (now - self._exported), stage=self.name)
+        metrics.set("engine_requests", load.running, stage=self.name, state="running")
+        metrics.set("engine_requests", load.waiting, stage=self.name, state="waiting")
         cached = load.cached_tokens - before.cached_tokens
-        meters.add("prefix_cache_tokens", cached, stage=self.name, outcome="hit")
-        meters.add(
+        metrics.add("prefix_cache_tokens", cached, stage=self.name, outcome="hit")
+        metrics.add(
             "prefix_cache_tokens", load.prompt_tokens - before.prompt_tokens - cached, stage=self.name, outcome="miss"
         )
-        asked = Tally(self.store.requests)
-        for verb, count in (asked - self.asked).items():
-            meters.add("store_requests", count, verb=verb)
-        self.load, self.asked, self.looked = load, asked, now
+        requests = collections.Counter(self.store.requests)
+        for verb, count in (requests - self._requests).items():
+            metrics.add("store_requests", count, verb=verb)
+        self._load, self._requests, self._exported = load, requests, now
 
 
 class TrainingMetrics:
-    """What a training exports; its workers post what they log."""
+    """Exports what a training's first worker logs."""
 
     def __init__(self, run: str, model: str, batch: int) -> None:
-        self.meters = Metrics(run)
+        self._metrics = Metrics(run)
         self.model, self.batch = model, batch
         self.last: tuple[float, int] | None = None
 
-    def post(self, metrics: dict[str, Any]) -> None:
-        """Take one report of the first worker."""
-        now, step = time.monotonic(), int(metrics.get("step", 0))
-        self.meters.set("training_step", step, model=self.model)
-        if "loss" in metrics:
-            self.meters.set("training_loss", float(metrics["loss"]), model=self.model)
+    def post(self, logged: dict[str, Any]) -> None:
+        """Export one report."""
+        now, step = time.monotonic(), int(logged.get("step", 0))
+        self._metrics.set("training_step", step, model=self.model)
+        if "loss" in logged:
+            self._metrics.set("training_loss", float(logged["loss"]), model=self.model)
         if self.last and step > self.last[1]:
             rows = (step - self.last[1]) * self.batch
-            self.meters.set("training_examples_per_second", rows / (now - self.last[0]), model=self.model)
+            self._metrics.set("training_examples_per_second", rows / (now - self.last[0]), model=self.model)
         self.last = now, step

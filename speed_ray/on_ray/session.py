@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine, and leaving it as it was found."""
+"""Join a Ray cluster, or start one on this machine, and leave it as it was found."""
 
 import logging
 import os
@@ -74,13 +74,13 @@ def _start_here(cpus: int) -> None:
             ray.shutdown()
 
 
-def is_private() -> bool:
-    """Whether jobs of this process have a Ray of their own, which prints nothing of what actors log."""
-    return not os.environ.get("RAY_ADDRESS")
+def uses_shared_cluster() -> bool:
+    """Return whether jobs run on a cluster that was there before, not on one of this process."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def resources() -> str:
-    """What the cluster has and what of it is free, in words for a diagnosis."""
+    """Return what the cluster has and what of it is free, as text for a diagnosis."""
     have, free = ray.cluster_resources(), ray.available_resources()
     internal = ("node:", "object_store", "memory")  # Ray's own bookkeeping, as are the parts of placement groups
     kinds = [kind for kind in sorted(have) if not kind.startswith(internal) and "_group_" not in kind]

@@ -24,7 +24,7 @@ from ray.serve import Application
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray import serve_env
-from speed_ray.on_ray.session import resources, session
+from speed_ray.on_ray.session import resources, session, uses_shared_cluster
 from speed_ray.recipes.schema import Strict
 from speed_ray.serving.replica import Embed
 from speed_ray.storage.run import Run
@@ -121,7 +121,7 @@ def resolve_source(model: str) -> ModelSource:
 def run_server(arguments: ServeArguments, host: str, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM, which end the application and, where it was started here, Ray."""
     app = build_app(arguments)
-    if not os.environ.get("RAY_ADDRESS"):
+    if not uses_shared_cluster():
         serve_env.check_port_free(f"--host {host} --port", host, port)
     print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
     with _haproxy_environment(), session():
@@ -144,7 +144,7 @@ def run_server(arguments: ServeArguments, host: str, port: int) -> None:
 @contextlib.contextmanager
 def _haproxy_environment() -> Iterator[None]:
     """Have a Ray that is started here serve behind HAProxy. One that is there has what its nodes began with."""
-    if os.environ.get("RAY_ADDRESS"):
+    if uses_shared_cluster():
         yield
         return
     # In /tmp, because a socket's path has 97 bytes at most.
@@ -185,6 +185,6 @@ def _check_resources(arguments: ServeArguments) -> None:
         return
     needs = ", ".join(f"{kind} {number:g}" for kind, number in wanted.items() if number)
     what = f"--replicas {fewest} needs {needs}; there is {resources()}"
-    if not os.environ.get("RAY_ADDRESS"):
+    if not uses_shared_cluster():
         raise UserError(f"{what}.\nAsk for less by --replicas, --cpus and --gpus.")
     print(f"speed-ray: {what}. Waiting for the cluster to grow.", file=sys.stderr, flush=True)
