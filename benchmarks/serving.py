@@ -66,8 +66,8 @@ def served(threads: int) -> Iterator[str]:
             process.wait()
 
 
-async def asked(url: str, texts: list[str], size: int) -> tuple[float, list[float], np.ndarray]:
-    """Ask for all texts, `size` at a time. Returns seconds, the seconds of each request, and the vectors."""
+async def embed_all(url: str, texts: list[str], size: int) -> tuple[float, list[float], np.ndarray]:
+    """Request all texts, `size` at a time. Returns seconds, the seconds of each request, and the vectors."""
     starts = iter(range(0, len(texts), size))
     latencies: list[float] = []
     vectors: dict[int, list[list[float]]] = {}
@@ -103,7 +103,7 @@ def main() -> None:
     details: list[dict[str, Any]] = []
     shares: dict[int, list[float]] = {size: [] for size in REQUEST_SIZES}
     with served(options.threads) as url:
-        asyncio.run(asked(url, texts[:CLIENTS], 1))
+        asyncio.run(embed_all(url, texts[:CLIENTS], 1))
         model.encode(texts[:CLIENTS])
         for turn in range(options.rounds):
             report.say(f"serving: round {turn + 1} of {options.rounds}")
@@ -111,7 +111,7 @@ def main() -> None:
                 began = time.perf_counter()
                 expected = model.encode(texts)
                 bare = len(texts) / (time.perf_counter() - began)
-                seconds, latencies, vectors = asyncio.run(asked(url, texts, size))
+                seconds, latencies, vectors = asyncio.run(embed_all(url, texts, size))
                 shares[size].append(len(texts) / seconds / bare)
                 details += [
                     {"contender": "bare encode", "texts/s": bare},

@@ -1,7 +1,10 @@
 """Batch the texts of all waiting requests: fairly, and in forwards of like lengths.
 
 While the model works on one batch, texts for the next come in. A batch takes one text of every request in turn, so a
-request with one text is in the next batch, however many texts another has.
+request with one text is in the next batch, however many texts another has (tests hold that).
+
+Ray's `@serve.batch` (2.60) has no turns, and closes a batch before the model is free: with 64 clients of one text a
+request a replica took 18 ms of CPU a text by it, 8 to 12 by this (MiniLM, on a busy machine).
 """
 
 import asyncio

@@ -341,15 +341,15 @@ def test_jobs_on_the_standing_cluster_name_it() -> None:
 def test_the_service_is_an_application_that_serve_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from speed_ray.serving import builder
+    from speed_ray.serving import app
 
     (service,) = ray("service")
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
     (application,) = config.applications
-    assert application.import_path == f"{builder.__name__}:{builder.build_app.__name__}"
-    arguments = builder.Arguments.model_validate(application.args)
+    assert application.import_path == f"{app.__name__}:{app.build_app.__name__}"
+    arguments = app.ServeArguments.model_validate(application.args)
     (tmp_path / "modules.json").write_text("[]")
-    built = builder.build_app(arguments.model_copy(update={"model": str(tmp_path)}))
+    built = app.build_app(arguments.model_copy(update={"model": str(tmp_path)}))
     assert built._bound_deployment._deployment_config.autoscaling_config.max_replicas == 4
 
 
