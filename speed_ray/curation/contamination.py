@@ -4,10 +4,8 @@ Sets come as BEIR folders, or as files of text, CSV, TSV, JSON lines or Parquet,
 the queries count and the documents that its qrels name: the rest of a corpus is no answer to anything.
 """
 
-import csv
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,11 @@ from typing import Any
 import numpy as np
 
 from speed_ray.errors import UserError
-from speed_ray.storage import parquet
-from speed_ray.text import rules, token_hashes
+from speed_ray.text import rules, tables, token_hashes
 from speed_ray.text.token_hashes import Hashes, Places, Words
 
 RUN = 13  # words (GPT-3's rule, arXiv 2005.14165, appendix C)
 AT_ONCE = 4_096  # texts
-
-Reader = Callable[[Path], Iterator[str]]
 
 
 class EvaluationNgrams:
@@ -83,23 +78,13 @@ def _texts(path: Path) -> Iterator[str]:
     elif not path.is_dir():
         raise UserError(f"curate.decontaminate: there is no file or folder {path}.")
     elif any((path / name).is_file() for name in ("corpus.jsonl", "queries.jsonl")):
-        yield from _read(path, _beir)
+        yield from _beir(path)
     else:
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in _READERS]
+        files = [file for file in sorted(path.rglob("*")) if file.suffix in tables.READERS]
         if not files:
-            raise UserError(f"curate.decontaminate: {path} holds no file of these: {', '.join(_READERS)}.")
+            raise UserError(f"curate.decontaminate: {path} holds no file of these: {', '.join(tables.READERS)}.")
         for file in files:
             yield from _read(file)
-
-
-def _read(path: Path, reader: Reader | None = None) -> Iterator[str]:
-    reader = reader or _READERS.get(path.suffix)
-    if reader is None:
-        raise UserError(f"curate.decontaminate: {path} is none of these: {', '.join(_READERS)}.")
-    try:
-        yield from reader(path)
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's and JSON's errors are ValueErrors
-        raise UserError(f"curate.decontaminate: {path} cannot be read: {error}") from None
 
 
 def _beir(folder: Path) -> Iterator[str]:
@@ -107,56 +92,29 @@ def _beir(folder: Path) -> Iterator[str]:
         if not (folder / needed).exists():
             raise UserError(f"curate.decontaminate: {folder} is no BEIR folder: it has no {needed}.")
     judged = {cells[1] for file in sorted(folder.glob("qrels/*.tsv")) for cells in _rows(file) if len(cells) == 3}
-    yield from _objects(folder / "queries.jsonl")
-    for row in map(_object, _lines(folder / "corpus.jsonl")):
-        if row.get("_id") in judged:
-            yield from _strings(row)
+    yield from _read(folder / "queries.jsonl")
+    yield from (text for row in _rows(folder / "corpus.jsonl") if row.get("_id") in judged for text in _strings(row))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        yield from file
+def _read(path: Path) -> Iterator[str]:
+    yield from (text for row in _rows(path) for text in _strings(row))
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        yield from csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-
-
-def _cells(path: Path) -> Iterator[str]:
-    yield from (cell for row in _rows(path) for cell in row)
-
-
-def _objects(path: Path) -> Iterator[str]:
-    for line in _lines(path):
-        yield from _strings(_object(line))
-
-
-def _object(line: str) -> dict[str, Any]:
-    tree = json.loads(line)
-    if not isinstance(tree, dict):
-        raise ValueError("a line is no JSON object")
-    return tree
+def _rows(path: Path) -> Iterator[Any]:
+    reader = tables.READERS.get(path.suffix)
+    if reader is None:
+        raise UserError(f"curate.decontaminate: {path} is none of these: {', '.join(tables.READERS)}.")
+    try:
+        with path.open("rb") as file:
+            yield from (row for _, row in reader(file, f"curate.decontaminate: {path}"))
+    except OSError as error:
+        raise UserError(f"curate.decontaminate: {path} cannot be read: {error}") from None
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, however deep."""
+    """Yield every text in a JSON value, however deep."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _strings(each)
-
-
-def _columns(path: Path) -> Iterator[str]:
-    for row in parquet.read_table(path.read_bytes()).to_pylist():
-        yield from _strings(row)
-
-
-_READERS: dict[str, Reader] = {
-    ".txt": _lines,
-    ".csv": _cells,
-    ".tsv": _cells,
-    ".jsonl": _objects,
-    ".parquet": _columns,
-}

@@ -1,19 +1,16 @@
 """A user's list of topics becomes the `topics` artifact: truncated, without repeats, every line accounted for."""
 
-import csv
 import hashlib
-from io import StringIO
+from io import BytesIO
 from pathlib import Path
-
-import pyarrow as pa
 
 from speed_ray.errors import UserError
 from speed_ray.records import TOPIC, Row, content_id
 from speed_ray.stages import driver_stage
-from speed_ray.storage import parquet
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.storage.store import open_store
+from speed_ray.text import tables
 
 LONGEST = 300  # characters; a longer line is no category path but text that was pasted by mistake
 SHARD_ROWS = 4096
@@ -40,12 +37,7 @@ def read_topics(source: str, limit: int | None = None) -> list[str]:
         from speed_ray.miniature import world
 
         return world.topics()[:limit]
-    data = _bytes(source)
-    table = Path(source).suffix.lower() in (".csv", ".parquet")
-    try:
-        lines = _column(source, data) if table else data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"topics.source: {source} is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    lines = _lines(source)
     if any("\0" in line for line in lines):  # UTF-16 without its mark decodes as UTF-8, with a zero in every letter
         raise UserError(f"topics.source: {source} is not UTF-8 text (it holds zero bytes). Save it as UTF-8.")
     stripped = (line.strip() for line in lines)
@@ -92,19 +84,19 @@ def _bytes(source: str) -> bytes:
         raise UserError(f"topics.source: cannot read {source}: {error.strerror}.") from None
 
 
-def _column(source: str, data: bytes) -> list[str]:
-    if source.lower().endswith(".parquet"):
-        try:
-            table = parquet.read_table(data)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"topics.source: {source} is not a Parquet file: {error}") from None
-        columns, rows = table.column_names, table.to_pylist() if "topic" in table.column_names else []
-    else:
-        try:
-            reader = csv.DictReader(StringIO(data.decode("utf-8-sig"), newline=""))
-            columns, rows = list(reader.fieldnames or []), list(reader)
-        except csv.Error as error:
-            raise UserError(f"topics.source: {source} is not a CSV file: {error}") from None
+def _lines(source: str) -> list[str]:
+    file, suffix = BytesIO(_bytes(source)), Path(source).suffix.lower()
+    name = f"topics.source: {source}"
+    if suffix == ".parquet":
+        rows = [row for _, row in tables.read_parquet(file, name)]
+        return _column(source, list(rows[0]), rows) if rows else []
+    if suffix == ".csv":
+        header, *cells = [row for _, row in tables.read_csv(file, name)] or [[]]
+        return _column(source, header, [dict(zip(header, row, strict=False)) for row in cells])
+    return [line for _, [text] in tables.read_text(file, name) for line in text.splitlines()]
+
+
+def _column(source: str, columns: list[str], rows: list[Row]) -> list[str]:
     if "topic" not in columns:
         raise UserError(f"topics.source: {source} has no column `topic` (it has: {', '.join(columns) or 'none'}).")
-    return [str(row["topic"] or "") for row in rows]
+    return [str(row.get("topic") or "") for row in rows]

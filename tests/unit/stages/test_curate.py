@@ -234,9 +234,9 @@ def test_of_a_beir_folder_queries_and_judged_documents_count(run, tmp_path):
         ({}, "holds no file of these: .txt, .csv"),
         ({"corpus.jsonl": "{}\n", "qrels": None}, "is no BEIR folder: it has no queries.jsonl"),
         ({"corpus.jsonl": "{}\n", "queries.jsonl": "{}\n"}, "is no BEIR folder: it has no qrels"),
-        ({"a.jsonl": "not json\n"}, "a.jsonl cannot be read: Expecting value"),
+        ({"a.jsonl": "not json\n"}, "a.jsonl, line 1: this is not JSON in UTF-8: Expecting value"),
         ({"a.txt": "too short\n"}, "holds no text of 4 words or more"),
-        ({"a.parquet": "PAR1"}, "a.parquet cannot be read"),
+        ({"a.parquet": "PAR1"}, "a.parquet is not a Parquet file"),
     ],
 )
 def test_an_evaluation_set_that_cannot_be_read_is_named(run, tmp_path: Path, files, message):
