@@ -148,7 +148,7 @@ def quality(
 ) -> None:
     """Say how good a run's examples are: yield, repetition, diversity, lengths, languages; margins; win rate."""
     from speed_ray.console.quality_report import margin_tables, quality_tables, win_rate_tables
-    from speed_ray.evaluation.quality import measure_quality, sample_rows
+    from speed_ray.evaluation.quality import measure_margins, measure_quality, sample_rows
 
     if artifact not in ARTIFACTS:
         raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")
@@ -156,11 +156,11 @@ def quality(
     for part in quality_tables(measure_quality(opened, artifact)):
         console.print(part)
     if embedder:
-        from speed_ray.evaluation import eval_models, margins
+        from speed_ray.evaluation import eval_models
 
-        subject = eval_models.model_named(embedder)
-        embed = eval_models.embed(eval_models.load_model(subject, "cpu"), subject.instructed, "")
-        found = margins.measure_margins(embed, sample_rows(opened.artifact(artifact)), subject.instructed)
+        model = eval_models.model_at(embedder)
+        embed = eval_models.embed_with(eval_models.load_model(model, "cpu"), model.instructed, "")
+        found = measure_margins(embed, sample_rows(opened.artifact(artifact)), model.instructed)
         console.print(margin_tables(found), soft_wrap=True)
     if against:
         from speed_ray.evaluation.win_rate import measure_win_rate

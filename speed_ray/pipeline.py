@@ -115,14 +115,14 @@ def train_embedder(run: Run, recipe: Recipe) -> None:
 
 def evaluate(run: Run, recipe: Recipe) -> None:
     """Score the embedder on every evaluation set, beside the model that its training started from and BM25."""
-    from speed_ray.evaluation import eval_models, results, scoring  # needs packages of the extra `train`
+    from speed_ray.evaluation import eval_models, results, score  # needs packages of the extra `train`
 
-    scored, tasks = eval_models.models_of(run, recipe), scoring.all_tasks(recipe.evaluate)
+    scored, tasks = eval_models.models_of(run, recipe), score.list_tasks(recipe.evaluate)
     workers = recipe.evaluate.workers
     run.freeze(recipe)
-    missing = scoring.missing_scores(run, scored, tasks, "cuda" if workers.gpus else "cpu")
+    missing = score.missing_scores(run, scored, tasks, "cuda" if workers.gpus else "cpu")
     try:
-        for _ in map_tasks.map_tasks("evaluate", missing, lambda: scoring.score_task, workers):
+        for _ in map_tasks.map_tasks("evaluate", missing, lambda: score.score_task, workers):
             pass  # each task's scores are stored by its worker
     finally:
         results.publish_scores(run, scored, tasks)

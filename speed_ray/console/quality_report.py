@@ -7,10 +7,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from speed_ray.evaluation.quality import BUCKETS, Quality
+from speed_ray.evaluation.quality import BUCKETS, Margins, Quality
 
 if TYPE_CHECKING:  # they bring torch, and the prompts
-    from speed_ray.evaluation.margins import Margins
     from speed_ray.evaluation.win_rate import Wins
 
 
@@ -24,10 +23,10 @@ def quality_tables(quality: Quality) -> Iterator[RenderableType]:
     for reason, count in sorted(counts.reasons.items(), key=lambda each: -each[1]):
         yield Text(f"  rejected, {reason}: {count:,}")
     parts = {
-        "the same query and positive as another": f"{quality.same:,}",
-        "the same query as another": f"{quality.same_query:,}",
+        "the same query and positive as another": f"{quality.duplicates:,}",
+        "the same query as another": f"{quality.duplicate_queries:,}",
         "languages": ", ".join(f"{name} {count:,}" for name, count in sorted(quality.languages.items())),
-        "clearly in another language": f"{quality.mistaken:.1%}",
+        "clearly in another language": f"{quality.other_language:.1%}",
         "distinct words, pairs of words": f"{quality.distinct[1]:.3f}, {quality.distinct[2]:.3f}",
         "self-BLEU": f"{quality.self_bleu:.3f}",
     }
@@ -37,11 +36,11 @@ def quality_tables(quality: Quality) -> Iterator[RenderableType]:
     yield _lengths(quality)
 
 
-def margin_tables(margins: "Margins") -> Text:
+def margin_tables(margins: Margins) -> Text:
     """One line on positives and negatives."""
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
-        f"{margins.lowest:.3f}, a tenth above {margins.highest:.3f}; {margins.right:.1%} of the positives are nearer; "
+        f"{margins.percentile_10:.3f}, a tenth above {margins.percentile_90:.3f}; {margins.positive_share:.1%} of the positives are nearer; "
         f"queries' diversity {margins.diversity:.3f}"
     )
 

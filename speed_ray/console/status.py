@@ -12,7 +12,7 @@ from rich.text import Text
 
 from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
-from speed_ray.evaluation import parse_rate, position_bias, revisions
+from speed_ray.evaluation import parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
 from speed_ray.recipes.schema import OpenAIEngine, Recipe
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
@@ -145,10 +145,10 @@ def breakdown(standing: ArtifactStatus) -> list[str]:
 
 def _parsed(artifact: Artifact) -> list[str]:
     """Lines that say what share of each model's raw replies has the form of an example."""
-    if artifact.name not in parse_rate.OF_EXAMPLES:
+    if artifact.name not in parse_rate.WITH_EXAMPLES:
         return []
     return [
-        f"  {each.model}: {each.parsed / each.looked_at:.1%} of {each.looked_at:,} raw replies parsed"
+        f"  {each.model}: {each.parsed / each.replies:.1%} of {each.replies:,} raw replies parsed"
         + (", held to a JSON schema: this says nothing about the model" if each.held_to_schema else "")
         for each in parse_rate.measure_parse_rate(artifact)
     ]
@@ -173,7 +173,7 @@ def _kept(artifact: Artifact) -> list[str]:
     """Lines that say how many examples their revisor bettered, and why the others stayed as they were."""
     if artifact.name != REVISED_EXAMPLES:
         return []
-    reasons = revisions.kept_because(artifact)
+    reasons = quality.count_kept_reasons(artifact)
     revised, others = reasons.pop("", 0), reasons.total()
     lines = [f"  revised: {revised:,} of the first {revised + others:,}"] if revised + others else []
     return lines + [f"  kept as it was, {reason}: {count:,}" for reason, count in reasons.most_common()]

@@ -50,13 +50,10 @@ def _mine(rows: list[Row], count: int, vectors: Vectors | None) -> None:
 
 def _by_words(rows: list[Row], wanting: Places) -> Iterator[list[int]]:
     """For each of some rows the others, best first, by BM25 of its query in their positives."""
-    import bm25s
+    from speed_ray.text import bm25  # takes a second to load
 
-    index = bm25s.BM25()
-    index.index(
-        bm25s.tokenize([row["positive"] for row in rows], stopwords=None, show_progress=False), show_progress=False
-    )
-    asked = bm25s.tokenize([rows[place]["query"] for place in wanting], stopwords=None, show_progress=False)
+    index = bm25.index_texts([row["positive"] for row in rows])
+    asked = [bm25.bm25_words(rows[place]["query"]) for place in wanting]
     depth = min(DEPTH, len(rows))
     places, scores = index.retrieve(asked, k=depth, show_progress=False)
     for found, score in zip(places, scores, strict=True):

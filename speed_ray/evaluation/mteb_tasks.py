@@ -1,4 +1,4 @@
-"""MTEB's own tasks, with the instruction of each before its queries, as mteb's registration of SPEED does not have it.
+"""Score models on MTEB's own tasks, with the task's instruction before each query: mteb's entry of SPEED has none.
 
 A task's own prompt is its instruction, else that of its type (mteb's `AbsEncoder.get_instruction`). Scores are mteb's;
 what it had finished of a task when a worker was lost lies in the machine's cache and is not done again.
@@ -31,7 +31,7 @@ TYPES_OF = "MTEB(eng, v2)"  # the benchmark whose tasks a type stands for
 
 
 def mteb_tasks(entries: list[str]) -> list[EvaluationTask]:
-    """The tasks of a recipe's entries, in order; one that two entries name is done once. Raises UserError."""
+    """List the tasks of a recipe's entries, in order; one that two entries name is done once. Raises UserError."""
     found: dict[str, EvaluationTask] = {}
     for entry in entries:
         for task in _of(entry):
@@ -41,14 +41,14 @@ def mteb_tasks(entries: list[str]) -> list[EvaluationTask]:
 
 
 def find_task(entry: str, name: str) -> AbsTask:
-    """One task of an entry: a benchmark may take fewer splits or languages of it than there are."""
+    """Find a task in an entry: a benchmark may take fewer splits or languages of it than there are."""
     return next(task for task in _of(entry) if task.metadata.name == name)
 
 
-def score_mteb(model: "SentenceTransformer", subject: EvalModel, task: AbsTask) -> dict[str, Any]:
+def score_mteb(model: "SentenceTransformer", described: EvalModel, task: AbsTask) -> dict[str, Any]:
     """Score a model on a task: its main score and mteb's whole result. Raises Interrupted without its data."""
     try:
-        result = _evaluate(MtebEncoder(model, subject), task)
+        result = _evaluate(MtebEncoder(model, described), task)
     except OSError as error:  # what `datasets` raises without a network, and for sets that the hub does not have
         raise Interrupted(
             f"evaluate.mteb: the data of {task.metadata.name} could not be loaded: {error}\n"
@@ -74,12 +74,12 @@ def _evaluate(encoder: "MtebEncoder", task: AbsTask) -> TaskResult:
 
 
 class MtebEncoder(AbsEncoder):
-    """A model of ours under mteb's protocol."""
+    """Adapt a sentence-transformers model to mteb's encoder protocol."""
 
-    def __init__(self, model: "SentenceTransformer", subject: EvalModel) -> None:
+    def __init__(self, model: "SentenceTransformer", described: EvalModel) -> None:
         self.model = model
-        self.instructed = subject.instructed
-        name = {"name": f"speed_ray/{subject.name}", "revision": subject.digest}
+        self.instructed = described.instructed
+        name = {"name": f"speed_ray/{described.name}", "revision": described.digest}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=name)
 
     def encode(
@@ -95,9 +95,9 @@ class MtebEncoder(AbsEncoder):
         """Embed a data loader's texts; those of tasks that know no sides (STS, classification) count as queries."""
         texts = [text for batch in inputs for text in batch["text"]]
         if prompt_type == PromptType.document:
-            return eval_models.embed(self.model, self.instructed, "")(texts, "document")
+            return eval_models.embed_with(self.model, self.instructed, "")(texts, "document")
         instruction = self.get_instruction(task_metadata, PromptType.query) if self.instructed else ""
-        return eval_models.embed(self.model, self.instructed, instruction)(texts, "query")
+        return eval_models.embed_with(self.model, self.instructed, instruction)(texts, "query")
 
 
 def _of(entry: str) -> list[AbsTask]:

@@ -1,7 +1,7 @@
-"""What share of a model's raw replies has the form that was asked for: one JSON object with its kind's fields.
+"""Measure the parse rate: the share of a model's raw replies that are one JSON object with the fields of their kind.
 
-Whether they say what they should is another matter: checks and languages are left out here, and only first trials
-count. Where an engine held its replies to a schema, the share says nothing about the model.
+Whether the fields say what they should is another matter: checks and languages are left out here, and only first
+trials count. Where an engine held its replies to a schema, the rate says nothing about the model.
 """
 
 from collections import Counter
@@ -14,33 +14,33 @@ from speed_ray.records import Rejected
 from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Commit
 
-OF_EXAMPLES = (DRAFTS, CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES)  # whose replies are examples of a kind
-LOOKED_AT = 2_000  # replies, from the first shards on: they give the share to about a percent
+WITH_EXAMPLES = (DRAFTS, CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES)  # whose replies are examples of a kind
+MAX_REPLIES = 2_000  # from the first shards on: they give the rate to about a percent
 
 
 @dataclass(frozen=True)
-class Parsed:
-    """How many of one model's raw replies were looked at, and how many of these have the form."""
+class ParseRate:
+    """Count how many of one model's replies were read, and how many of them parsed."""
 
     model: str
-    looked_at: int
+    replies: int
     parsed: int
     held_to_schema: bool
 
 
-def measure_parse_rate(artifact: Artifact) -> list[Parsed]:
-    """Read the first `LOOKED_AT` raw replies of an artifact's committed shards again, by model."""
+def measure_parse_rate(artifact: Artifact) -> list[ParseRate]:
+    """Parse the first `MAX_REPLIES` raw replies of an artifact's committed shards again, and count them by model."""
     plan = artifact.plan()
     held = plan is not None and bool(plan.identity.get("engine", {}).get("structured"))
-    looked_at: Counter[str] = Counter()
-    fit: Counter[str] = Counter()
+    replies: Counter[str] = Counter()
+    parsed: Counter[str] = Counter()
     for commit in artifact.commits():
-        for model, reads in _replies(artifact, commit):
-            looked_at[model] += 1
-            fit[model] += reads
-        if looked_at.total() >= LOOKED_AT:
+        for model, parses in _replies(artifact, commit):
+            replies[model] += 1
+            parsed[model] += parses
+        if replies.total() >= MAX_REPLIES:
             break
-    return [Parsed(model, count, fit[model], held) for model, count in looked_at.items()]
+    return [ParseRate(model, count, parsed[model], held) for model, count in replies.items()]
 
 
 def _replies(artifact: Artifact, commit: Commit) -> Iterator[tuple[str, bool]]:
@@ -55,10 +55,10 @@ def _replies(artifact: Artifact, commit: Commit) -> Iterator[tuple[str, bool]]:
     for reply in columns.to_pylist():
         if reply["trial"] == 0:
             model = " + ".join(name for name in (reply["model"], reply["adapter"]) if name)
-            yield model, _has_form(reply["text"], kind_of[reply["row_id"]])
+            yield model, _parses(reply["text"], kind_of[reply["row_id"]])
 
 
-def _has_form(text: str, kind: str) -> bool:
+def _parses(text: str, kind: str) -> bool:
     try:
         unchecked_fields(text, kinds.load_kind(kind))
     except Rejected:

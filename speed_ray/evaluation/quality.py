@@ -1,60 +1,64 @@
-"""How good a run's examples are, read from storage alone: how many there are of what, and how much they differ.
+"""Measure a run's examples: yield, repetition, diversity, lengths and languages, and an embedder's margins.
 
-All rows are counted. What is costly, or falls as rows grow more, is told of a sample of fixed size: the rows with the
-lowest ids. Ids are hashes, so that this is a fair draw, the same one each time, and the same tasks' in a like run.
+All rows are counted. What is costly, or falls as rows grow more, is measured on a sample of fixed size: the rows with
+the lowest ids. Ids are hashes, so that this is a fair draw, the same one each time, and the same tasks' in a like run.
 """
 
 import hashlib
 import heapq
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from speed_ray.errors import UserError
 from speed_ray.records import Row
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Counts
 from speed_ray.text.language import other_language
-from speed_ray.text.rules import is_plain
+from speed_ray.text.rules import is_plain, word_runs
 
-SAMPLE = 2_000  # rows of the sample
-COMPARED = 200  # texts of which each is held against all others
+if TYPE_CHECKING:
+    from speed_ray.evaluation.metrics import Embed
+
+SAMPLE_ROWS = 2_000
+SELF_BLEU_TEXTS = 200  # texts of which each is compared with all others
 COLUMNS = ["id", "kind", "topic", "language", "instruction", "query", "positive", "negatives"]
 BUCKETS = (8, 16, 32, 64, 128, 256, 512)  # words up to which a text falls into a bucket; one more holds the rest
-WORD = re.compile(r"\w+")
-MISSED = 0.1  # for a length of which two texts share nothing: as nltk's first smoothing has it
+SMOOTHING = 0.1  # the matches of an n for which a text shares no n-gram: nltk's first smoothing
 
 Histogram = list[int]  # len(BUCKETS) + 1 counts
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What was found. Shares are of 1."""
+    """Hold the figures of one artifact's examples. Shares are of 1."""
 
     artifact: str
     planned: int
     counts: Counts  # of planned rows: accepted, rejected and why
     records: int
-    languages: dict[str, int]  # as they were asked for
-    same: int  # rows whose query and positive another row had before, but for case and spaces
-    same_query: int
+    languages: dict[str, int]  # rows by the language that the prompt asked for
+    duplicates: int  # rows whose query and positive another row had before, but for case and spaces
+    duplicate_queries: int
     words: dict[str, dict[str, Histogram]]  # by kind, then "query", "positive", "negative"
-    sample: int
-    mistaken: float  # share of the sample's positives that are clearly in another language than was asked for
-    distinct: dict[int, float]  # different n-grams of all n-grams of the sample, for n = 1 and 2
-    self_bleu: float  # how much of a text others say too: 1 is all of it
+    sample: int  # rows
+    other_language: float  # share of the sample's positives that are clearly in another language than was asked for
+    distinct: dict[int, float]  # distinct-n of the sample, for n = 1 and 2
+    self_bleu: float  # of the first texts of the sample
 
     @property
     def yielded(self) -> float:
-        """Accepted of planned rows."""
+        """Divide the accepted rows by the planned ones."""
         return self.counts.accepted / self.planned if self.planned else 0.0
 
 
 def measure_quality(run: Run, name: str = EXAMPLES) -> Quality:
-    """Read the committed examples of an artifact, finished or not. Raises UserError where there are none."""
+    """Measure the committed examples of an artifact, finished or not. Raises UserError where there are none."""
     artifact = run.artifact(name)
     plan = artifact.plan()
     if plan is None:
@@ -73,25 +77,36 @@ def measure_quality(run: Run, name: str = EXAMPLES) -> Quality:
     if not records:
         raise UserError(f"{artifact.where} holds no example yet. See why with: speed-ray status {run.uri}")
     drawn = sample_rows(artifact)
-    texts = [WORD.findall(f"{row['query']} {row['positive']}".lower()) for row in drawn]
+    texts = [word_runs(f"{row['query']} {row['positive']}".lower()) for row in drawn]
     return Quality(
         artifact=name,
         planned=plan.rows,
         counts=sum((commit.counts for commit in artifact.commits()), Counts()),
         records=records,
         languages=dict(languages),
-        same=records - len(pairs),
-        same_query=records - len(queries),
+        duplicates=records - len(pairs),
+        duplicate_queries=records - len(queries),
         words=dict(words),
         sample=len(drawn),
-        mistaken=sum(other_language(row["positive"], row["language"]) is not None for row in drawn) / len(drawn),
+        other_language=sum(other_language(row["positive"], row["language"]) is not None for row in drawn) / len(drawn),
         distinct={n: distinct_n(texts, n) for n in (1, 2)},
-        self_bleu=self_bleu(texts[:COMPARED]),
+        self_bleu=self_bleu(texts[:SELF_BLEU_TEXTS]),
     )
 
 
+def count_kept_reasons(revised_examples: Artifact) -> Counter[str]:
+    """Count the first `SAMPLE_ROWS` revised examples or a few more by `kept_because`, which is "" for a revised one."""
+    counts: Counter[str] = Counter()
+    for commit in revised_examples.commits():
+        if RECORDS in commit.files:
+            counts.update(revised_examples.read(commit.files[RECORDS].path)["kept_because"].to_pylist())
+        if counts.total() >= SAMPLE_ROWS:
+            break
+    return counts
+
+
 def example_rows(artifact: Artifact) -> Iterator[Row]:
-    """All committed examples, a shard at a time in memory. Raises UserError for an artifact of something else."""
+    """Yield all committed examples, reading a shard at a time. Raises UserError for an artifact of something else."""
     for commit in artifact.commits():
         if RECORDS in commit.files:
             table = artifact.read(commit.files[RECORDS].path)
@@ -100,58 +115,58 @@ def example_rows(artifact: Artifact) -> Iterator[Row]:
             yield from table.select(COLUMNS).to_pylist()
 
 
-def sample_rows(artifact: Artifact, size: int = SAMPLE) -> list[Row]:
-    """The examples with the lowest ids, in their order."""
+def sample_rows(artifact: Artifact, size: int = SAMPLE_ROWS) -> list[Row]:
+    """Return the examples with the lowest ids, in the order of their ids."""
     return heapq.nsmallest(size, example_rows(artifact), key=lambda row: str(row["id"]))
 
 
 def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Different n-grams of all n-grams: 1 where nothing is said twice."""
+    """Compute distinct-n: the share of different n-grams among all n-grams; 1 where none is repeated."""
     counted = Counter(gram for text in texts for gram in _grams(text, n))
     return len(counted) / counted.total() if counted else 0.0
 
 
 def self_bleu(texts: Sequence[Sequence[str]]) -> float:
-    """The mean BLEU-4 of each text with all others as its references; 0 where there are no two texts."""
+    """Compute the mean BLEU-4 of each text with all others as its references; 0 where there are no two texts."""
     if len(texts) < 2:
         return 0.0
     counts = [[Counter(_grams(text, n)) for text in texts] for n in range(1, 5)]
     most = [_two_highest(of_n) for of_n in counts]
     lengths = [len(text) for text in texts]
-    return sum(_bleu(place, counts, most, lengths) for place in range(len(texts))) / len(texts)
+    return sum(_bleu(index, counts, most, lengths) for index in range(len(texts))) / len(texts)
 
 
 def _bleu(
-    place: int,
+    index: int,
     counts: list[list[Counter[tuple[str, ...]]]],
     most: list[dict[tuple[str, ...], list[tuple[int, int]]]],
     lengths: list[int],
 ) -> float:
-    """BLEU-4 of one text: shared n-grams for n = 1 to 4, in a geometric mean, less for one shorter than the others."""
+    """Compute BLEU-4 of one text: n-gram precisions for n = 1 to 4, their geometric mean, the brevity penalty."""
     length = lengths[place]
     logs = []
-    for own, highest in zip((of_n[place] for of_n in counts), most, strict=True):
-        shared = sum(min(count, _elsewhere(highest[gram], place)) for gram, count in own.items())
+    for own, highest in zip((of_n[index] for of_n in counts), most, strict=True):
+        shared = sum(min(count, _elsewhere(highest[gram], index)) for gram, count in own.items())
         if not own:
             break  # a text of three words has no four in a row
-        logs.append(math.log(max(shared, MISSED) / own.total()))
+        logs.append(math.log(max(shared, SMOOTHING) / own.total()))
     if not logs:
         return 0.0
-    nearest = min((abs(other - length), other) for at, other in enumerate(lengths) if at != place)[1]
+    nearest = min((abs(other - length), other) for other_index, other in enumerate(lengths) if other_index != index)[1]
     return math.exp(min(0.0, 1 - nearest / length) + sum(logs) / len(logs))
 
 
 def _two_highest(counts: list[Counter[tuple[str, ...]]]) -> dict[tuple[str, ...], list[tuple[int, int]]]:
-    """How often an n-gram is said in one text at most, and which text that is; and in the one that comes next."""
+    """Find for each n-gram the two texts that have it most often, as (count, text)."""
     found: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
-    for place, counter in enumerate(counts):
+    for index, counter in enumerate(counts):
         for gram, count in counter.items():
-            found[gram] = sorted([*found[gram], (count, place)], reverse=True)[:2]
+            found[gram] = sorted([*found[gram], (count, index)], reverse=True)[:2]
     return found
 
 
-def _elsewhere(highest: list[tuple[int, int]], place: int) -> int:
-    return next((count for count, at in highest if at != place), 0)
+def _elsewhere(highest: list[tuple[int, int]], index: int) -> int:
+    return next((count for count, other_index in highest if other_index != index), 0)
 
 
 def _grams(text: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
@@ -165,10 +180,50 @@ def _sides(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _bucket(text: str) -> int:
-    length = len(WORD.findall(text))
-    return next((place for place, most in enumerate(BUCKETS) if length <= most), len(BUCKETS))
+    length = len(word_runs(text))
+    return next((bucket for bucket, most in enumerate(BUCKETS) if length <= most), len(BUCKETS))
 
 
 def _hash(*texts: str) -> bytes:
-    """Eight bytes for a text, so that a million of them are told apart in little memory."""
+    """Hash texts into 8 bytes, so that a set of a million of them stays small."""
     return hashlib.blake2b("\0".join(map(is_plain, texts)).encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Hold statistics of cosine(query, positive) - cosine(query, first negative), of the examples with a negative."""
+
+    examples: int
+    mean: float
+    percentile_10: float
+    percentile_90: float
+    positive_share: float  # examples whose positive is nearer than the negative
+    diversity: float  # one minus the mean cosine of two different queries
+
+
+def measure_margins(embed: "Embed", rows: Sequence[Row], instructed: bool) -> Margins:
+    """Embed examples and measure their margins; `embed` puts no prompt before a query.
+
+    Raises UserError where no example has a negative.
+    """
+    from speed_ray.evaluation.metrics import unit  # these two bring torch and scikit-learn
+    from speed_ray.training.contrastive.encoder import format_query
+
+    rows = [row for row in rows if row["negatives"]]
+    if not rows:
+        raise UserError("None of these examples has a hard negative, so there is no margin to measure.")
+    queries = unit(embed([format_query(row["instruction"] if instructed else "", row["query"]) for row in rows], "query"))
+    positives = unit(embed([row["positive"] for row in rows], "document"))
+    negatives = unit(embed([row["negatives"][0] for row in rows], "document"))
+    margins = (queries * positives).sum(1) - (queries * negatives).sum(1)
+    low, high = np.quantile(margins, (0.1, 0.9))
+    count = len(rows)
+    others = float(np.square(queries.sum(0)).sum()) - count  # the sum of all cosines but those with oneself
+    return Margins(
+        examples=count,
+        mean=float(margins.mean()),
+        percentile_10=float(low),
+        percentile_90=float(high),
+        positive_share=float((margins > 0).mean()),
+        diversity=1 - others / (count * (count - 1)) if count > 1 else 0.0,
+    )

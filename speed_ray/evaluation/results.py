@@ -1,4 +1,4 @@
-"""What was scored, as it is kept in a run: one small file a task, then one a model, and a table of them all.
+"""Store an evaluation's results in its run: one small file a task, then one a model, and a table of them all.
 
 `evaluation/<model's digest>/<task>-<its digest>.json` is created when a task is done, and a rerun skips it.
 `evaluation/<base, embedder or bm25>.json` holds all of a model's scores.
@@ -12,89 +12,89 @@ from typing import Any
 from rich.table import Table
 
 from speed_ray.errors import Interrupted
-from speed_ray.evaluation.datasets import METRICS, EvaluationTask
+from speed_ray.evaluation.datasets import MAIN_SCORES, EvaluationTask
 from speed_ray.evaluation.eval_models import BM25, EvalModel
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
 
 FOLDER = "evaluation"
-SHOWN = {"spearman": "Spearman", "accuracy": "accuracy", "ndcg_at_10": "nDCG@10", "main_score": "MTEB's own"}
+LABELS = {"spearman": "Spearman", "accuracy": "accuracy", "ndcg_at_10": "nDCG@10", "main_score": "MTEB's own"}
 
 Result = dict[str, Any]  # kind, name, sources, instruction, scores, facts; of MTEB all of its own result
 
 
-def applies(subject: EvalModel, task: EvaluationTask) -> bool:
-    """Whether a model can be scored on a task: BM25 ranks documents and does no more."""
-    return subject.name != BM25 or task.kind == "retrieval"
+def can_score(model: EvalModel, task: EvaluationTask) -> bool:
+    """Test whether a model can be scored on a task: BM25 ranks documents and does no more."""
+    return model.name != BM25 or task.kind == "retrieval"
 
 
-def kept(run: Run, subject: EvalModel, task: EvaluationTask) -> Result | None:
-    """What a model scored on a task, or None before it did. Raises Interrupted where the file is damaged."""
-    data = read_if_exists(run.store, _path(subject, task))
+def read_result(run: Run, model: EvalModel, task: EvaluationTask) -> Result | None:
+    """Read a model's result on a task; None before there is one. Raises Interrupted where the file is damaged."""
+    data = read_if_exists(run.store, _path(model, task))
     if data is None:
         return None
     try:
-        found: Result = json.loads(data)
+        result: Result = json.loads(data)
     except ValueError as error:
         raise Interrupted(
-            f"{run.uri}/{_path(subject, task)} is damaged ({error}).\nDelete that one file and evaluate again."
+            f"{run.uri}/{_path(model, task)} is damaged ({error}).\nDelete that one file and evaluate again."
         ) from None
-    return found
+    return result
 
 
-def keep(run: Run, subject: EvalModel, task: EvaluationTask, result: Result) -> None:
+def write_result(run: Run, model: EvalModel, task: EvaluationTask, result: Result) -> None:
     """Store one task's result; where another worker was first, its result stays."""
-    run.store.create(_path(subject, task), _json(result))
+    run.store.create(_path(model, task), _json(result))
 
 
-def publish_scores(run: Run, subjects: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> None:
+def publish_scores(run: Run, models: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> None:
     """Write the results of each model to one file."""
-    for subject in subjects:
-        done = [result for task in tasks if applies(subject, task) and (result := kept(run, subject, task))]
+    for model in models:
+        done = [result for task in tasks if can_score(model, task) and (result := read_result(run, model, task))]
         if done:
-            model = {"model": subject.name, "digest": subject.digest, "folder": subject.model}
-            run.store.put(f"{FOLDER}/{subject.name}.json", _json({**model, "results": done}))
+            named = {"model": model.name, "digest": model.digest, "folder": model.location}
+            run.store.put(f"{FOLDER}/{model.name}.json", _json({**named, "results": done}))
 
 
 def published_scores(run: Run, model: str) -> list[Result]:
-    """All results of a model ("base", "embedder", "bm25"), as `publish_scores` wrote them."""
+    """Read all results of a model ("base", "embedder", "bm25"), as `publish_scores` wrote them."""
     results: list[Result] = json.loads(run.store.get(f"{FOLDER}/{model}.json"))["results"]
     return results
 
 
-def score_table(run: Run, subjects: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> Table:
-    """One row a set, one column a model; MTEB's entries of several tasks end with their mean."""
-    shown = Table("set", "score", *(subject.name for subject in subjects), title="Embedders")
-    for column in shown.columns[2:]:
-        column.justify = "right"
-    found = {(subject, task): _main(run, subject, task) for subject in subjects for task in tasks}
+def score_table(run: Run, models: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> Table:
+    """Build a table of one row a set and one column a model; MTEB's entries of several tasks end with their mean."""
+    table = Table("set", "score", title="Embedders")
+    for model in models:
+        table.add_column(model.name, justify="right")
+    scores = {task: [_main_score(run, model, task) for model in models] for task in tasks}
     for task in tasks:
-        shown.add_row(task.name, SHOWN[METRICS[task.kind]], *(_cell(found[subject, task]) for subject in subjects))
+        table.add_row(task.name, LABELS[MAIN_SCORES[task.kind]], *map(_cell, scores[task]))
     for entry in dict.fromkeys(task.sources[0] for task in tasks if task.kind == "mteb"):
-        of_entry = [task for task in tasks if task.kind == "mteb" and task.sources[0] == entry]
+        of_entry = [scores[task] for task in tasks if task.kind == "mteb" and task.sources[0] == entry]
         if len(of_entry) > 1:
-            means = [_mean([found[subject, task] for task in of_entry]) for subject in subjects]
-            shown.add_row(entry, f"mean of {len(of_entry)}", *map(_cell, means), style="bold")
-    return shown
+            means = map(_mean, zip(*of_entry, strict=True))
+            table.add_row(entry, f"mean of {len(of_entry)}", *map(_cell, means), style="bold")
+    return table
 
 
-def _main(run: Run, subject: EvalModel, task: EvaluationTask) -> float | None:
-    result = kept(run, subject, task) if applies(subject, task) else None
-    return float(result["scores"][METRICS[task.kind]]) if result else None
+def _main_score(run: Run, model: EvalModel, task: EvaluationTask) -> float | None:
+    result = read_result(run, model, task) if can_score(model, task) else None
+    return float(result["scores"][MAIN_SCORES[task.kind]]) if result else None
 
 
-def _mean(scores: list[float | None]) -> float | None:
-    there = [score for score in scores if score is not None]
-    return sum(there) / len(there) if len(there) == len(scores) else None
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
 
 
 def _cell(score: float | None) -> str:
     return "" if score is None else f"{score:.4f}"
 
 
-def _path(subject: EvalModel, task: EvaluationTask) -> str:
+def _path(model: EvalModel, task: EvaluationTask) -> str:
     name = re.sub(r"[^\w.-]", "_", task.name)
-    return f"{FOLDER}/{subject.digest[:16]}/{name}-{task.digest[:8]}.json"
+    return f"{FOLDER}/{model.digest[:16]}/{name}-{task.digest[:8]}.json"
 
 
 def _json(tree: Result) -> bytes:

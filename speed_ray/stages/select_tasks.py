@@ -3,7 +3,6 @@
 SPEED, table 3: one task a topic gives 62.6 MTEB, three 61.6, five 60.9. Diversity is what counts.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -16,10 +15,10 @@ from speed_ray.records import TASK, Row
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
 from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.text.rules import word_runs
 
 PERMUTATIONS = 128
 BANDS = 32  # of 4 rows: finds a pair of Jaccard 0.5 with 87%; the exact Jaccard then decides
-WORD = re.compile(r"\w+")
 
 
 def select_tasks(run: Run, recipe: Recipe) -> Artifact:
@@ -91,7 +90,7 @@ class TaskDeduplicator:
 
 
 def _word_pairs(task: str) -> set[str]:
-    words = WORD.findall(task.casefold())
+    words = word_runs(task.casefold())
     return {f"{first} {second}" for first, second in pairwise(words)} or set(words)
 
 

@@ -49,10 +49,10 @@ def test_the_paper_is_compared_without_brainstorming_and_dollars_come_from_the_r
 def test_raw_replies_are_counted_by_their_form_alone(alignment):
     [weak] = parse_rate.measure_parse_rate(alignment.run.artifact(CANDIDATES))
     first = [row["text"] for row in alignment.rows(CANDIDATES, REPLIES) if row["trial"] == 0]
-    assert (weak.model, weak.looked_at, weak.held_to_schema) == ("the generator", 230, False)
+    assert (weak.model, weak.replies, weak.held_to_schema) == ("the generator", 230, False)
     assert weak.parsed == sum(text.startswith("{") for text in first) < 230
     [teacher] = parse_rate.measure_parse_rate(alignment.run.artifact(DRAFTS))
-    assert teacher.parsed == teacher.looked_at == 46
+    assert teacher.parsed == teacher.replies == 46
     assert f"  the generator: {weak.parsed / 230:.1%} of 230 raw replies parsed" in status.status_lines(alignment.run)
 
 

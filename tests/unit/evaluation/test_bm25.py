@@ -4,18 +4,18 @@ import math
 
 import pytest
 
-from speed_ray.evaluation import bm25
-from speed_ray.evaluation.loaders import Retrieval
+from speed_ray.evaluation import metrics
+from speed_ray.evaluation.datasets import RetrievalSet
 
 DOCUMENTS = {"d1": "The lamp hums.", "d2": "A LAMP, a light lamp!", "d3": "Dogs sleep.", "q1": "lamp hums lamp"}
 
 
 def asked(queries, relevant):
-    return Retrieval(DOCUMENTS, queries, relevant, 0)
+    return RetrievalSet(DOCUMENTS, queries, relevant, 0)
 
 
 def test_the_formula_is_lucenes():
-    found = bm25.bm25_ranking(asked({"q9": "Lamp?"}, {})).found["q9"]
+    found = metrics.rank_by_bm25(asked({"q9": "Lamp?"}, {}))["q9"]
     lengths = {"d1": 3, "d2": 3, "d3": 2, "q1": 3}  # words of two letters and more
     counts = {"d1": 1, "d2": 2, "q1": 2}
     idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
@@ -28,12 +28,12 @@ def test_the_formula_is_lucenes():
 
 
 def test_a_query_is_no_answer_to_itself():
-    assert list(bm25.bm25_ranking(asked({"q1": "lamp"}, {})).found["q1"]) == ["d2", "d1"]
+    assert list(metrics.rank_by_bm25(asked({"q1": "lamp"}, {}))["q1"]) == ["d2", "d1"]
 
 
 @pytest.mark.parametrize("text", ["", "?!", "unheard of"])
 def test_what_shares_no_word_is_not_found_and_counts_as_zero(text):
     retrieval = asked({"q2": text, "q3": "dogs"}, {"q2": {"d1": 1}, "q3": {"d3": 1}})
-    ranking = bm25.bm25_ranking(retrieval)
-    assert ranking.found["q2"] == {}
-    assert ranking.scores(retrieval) == {"ndcg_at_10": 0.5, "recall_at_100": 0.5, "mrr_at_10": 0.5}
+    ranking = metrics.rank_by_bm25(retrieval)
+    assert ranking["q2"] == {}
+    assert metrics.score_ranking(ranking, retrieval) == {"ndcg_at_10": 0.5, "recall_at_100": 0.5, "mrr_at_10": 0.5}

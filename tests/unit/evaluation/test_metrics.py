@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from speed_ray.evaluation import metrics
-from speed_ray.evaluation.loaders import Labelled, Pairs, Retrieval
-from speed_ray.evaluation.metrics import Ranking
+from speed_ray.evaluation.datasets import LabelledSet, RetrievalSet, StsSet
 
-SET = Retrieval(
+SET = RetrievalSet(
     documents={"d1": "lamp", "d2": "lamp light", "d3": "dog", "q1": "lamp"},
     queries={"q1": "lamp", "q2": "dog"},
     relevant={"q1": {"d2": 1, "d3": 0}, "q2": {"d3": 2, "d1": 1}},
@@ -22,7 +21,7 @@ def by_words(texts, _):
 
 
 def test_documents_are_ranked_by_cosine_and_none_answers_itself():
-    found = metrics.score_ranking(by_words, SET).found
+    found = metrics.rank_by_cosine(by_words, SET)
     assert list(found["q1"]) == ["d1", "d2", "d3"]
     assert found["q1"] == pytest.approx({"d1": 1.0, "d2": 1 / math.sqrt(2), "d3": 0.0})
 
@@ -34,7 +33,7 @@ def test_the_highest_are_those_of_a_whole_sort(most):
 
 
 def test_scores_of_a_ranking():
-    scores = Ranking({"q1": {"d1": 0.9, "d2": 0.5}, "q2": {"d3": 0.7, "d2": 0.6, "d1": 0.1}}).scores(SET)
+    scores = metrics.score_ranking({"q1": {"d1": 0.9, "d2": 0.5}, "q2": {"d3": 0.7, "d2": 0.6, "d1": 0.1}}, SET)
     second, third = 1 / math.log2(3), 1 / math.log2(4)
     assert scores["ndcg_at_10"] == pytest.approx((second + (2 + third) / (2 + second)) / 2)
     assert scores["mrr_at_10"] == pytest.approx((1 / 2 + 1) / 2)
@@ -43,14 +42,14 @@ def test_scores_of_a_ranking():
 
 def test_what_stands_behind_the_tenth_place_is_no_first_answer():
     near = {f"x{place}": 1.0 - place / 100 for place in range(10)} | {"d2": 0.1}
-    scores = Ranking({"q1": near, "q2": {"d3": 1.0}}).scores(SET)
+    scores = metrics.score_ranking({"q1": near, "q2": {"d3": 1.0}}, SET)
     assert scores["mrr_at_10"] == pytest.approx(1 / 2) and scores["recall_at_100"] == pytest.approx((1 + 1 / 2) / 2)
 
 
 def test_sts_is_a_correlation_of_ranks():
-    pairs = Pairs(["lamp", "lamp", "lamp"], ["lamp", "lamp light", "dog"], [5.0, 4.9, 0.0])
+    pairs = StsSet(["lamp", "lamp", "lamp"], ["lamp", "lamp light", "dog"], [5.0, 4.9, 0.0])
     assert metrics.score_sts(by_words, pairs) == {"spearman": pytest.approx(1.0)}
-    pairs = Pairs(pairs.first, pairs.second, [0.0, 1.0, 2.0])
+    pairs = StsSet(pairs.first, pairs.second, [0.0, 1.0, 2.0])
     assert metrics.score_sts(by_words, pairs) == {"spearman": pytest.approx(-1.0)}
 
 
@@ -59,7 +58,7 @@ def test_accuracy_is_mtebs(monkeypatch):
     rng = np.random.RandomState(0)
     vectors = {f"{label} {number}": rng.randn(4) + label for label in range(3) for number in range(40)}
     texts = list(vectors)
-    split = [Labelled(part, [text.split()[0] for text in part]) for part in (texts[::2], texts[1::2])]
+    split = [LabelledSet(part, [text.split()[0] for text in part]) for part in (texts[::2], texts[1::2])]
 
     def embed(asked, _):
         return np.array([vectors[text] for text in asked], np.float32)

@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.evaluation import datasets, eval_models, loaders, mteb_tasks, results, scoring
+from speed_ray.evaluation import datasets, eval_models, metrics, mteb_tasks, results, score
 from speed_ray.evaluation.eval_models import EvalModel
-from speed_ray.evaluation.loaders import Labelled, Retrieval
+from speed_ray.evaluation.datasets import LabelledSet, RetrievalSet, StsSet
 from speed_ray.evaluation.metrics import score_classification
 from speed_ray.storage.run import Run
 from tests.helpers.paths import SHARED
@@ -38,10 +38,10 @@ def own_cache(tmp_path, monkeypatch):
 
 def halves(path, labels=None):
     """A labelled file as a set to learn from and one to be tested on: every other row."""
-    read = loaders.read_labelled(path)
+    read = datasets.read_labelled(path)
     few = sorted(set(read.labels))[:labels]
     rows = [(text, label) for text, label in zip(read.texts, read.labels, strict=True) if label in few]
-    return [Labelled([text for text, _ in half], [label for _, label in half]) for half in (rows[::2], rows[1::2])]
+    return [LabelledSet([text for text, _ in half], [label for _, label in half]) for half in (rows[::2], rows[1::2])]
 
 
 def banking(trained, tested):
@@ -68,7 +68,7 @@ def few_documents(count):
     whole = datasets.load_dataset("retrieval", (datasets.MINIATURE,))
     documents = dict(list(whole.documents.items())[:count])
     relevant = {query: found for query, found in whole.relevant.items() if set(found) <= set(documents)}
-    return Retrieval(documents, {query: whole.queries[query] for query in relevant}, relevant, 0)
+    return RetrievalSet(documents, {query: whole.queries[query] for query in relevant}, relevant, 0)
 
 
 def retrieval(name="SCIDOCS", count=24):
@@ -88,7 +88,7 @@ def retrieval(name="SCIDOCS", count=24):
 TASKS = {
     "retrieval": retrieval,
     "sts": lambda: sts(
-        loaders.Pairs(["a lamp", "two dogs", "a door"], ["a light", "two cats", "warm milk"], [4, 2, 0])
+        StsSet(["a lamp", "two dogs", "a door"], ["a light", "two cats", "warm milk"], [4, 2, 0])
     ),
     "classification": lambda: banking(*(_words(start) for start in (0, 27))),
 }
@@ -98,7 +98,7 @@ def _words(start):
     rows = [
         (f"{word} number {number}", word) for number in range(start, start + 9) for word in ("lamp", "dog", "milk")
     ]
-    return Labelled([text for text, _ in rows], [label for _, label in rows])
+    return LabelledSet([text for text, _ in rows], [label for _, label in rows])
 
 
 def own(model, task):
@@ -130,7 +130,7 @@ def test_instructions_change_what_is_found(model):
 
 
 def test_our_own_retrieval_scores_are_mtebs(model):
-    scores = datasets.score_dataset(eval_models.embed(model, instructed=False, instruction=""), few_documents(24))
+    scores = metrics.score_dataset(eval_models.embed_with(model, instructed=False, instruction=""), few_documents(24))
     result = own(SentenceTransformer(str(MODEL), device="cpu"), retrieval()).scores["test"][0]
     for name in ("ndcg_at_10", "recall_at_100", "mrr_at_10"):
         assert scores[name] == pytest.approx(result[name], abs=1e-4)
@@ -155,10 +155,10 @@ def test_a_task_that_another_worker_finished_is_not_done_again(model, monkeypatc
 def test_a_task_of_mteb_is_kept_like_any_other(tmp_path, monkeypatch):
     monkeypatch.setattr(mteb_tasks, "find_task", lambda entry, name: TASKS["sts"]())
     run, [task] = Run(str(tmp_path / "run")), mteb_tasks.mteb_tasks(["STSBenchmark"])
-    [missing] = scoring.missing_scores(run, [PLAIN], [task], "cpu")
-    scoring.score_task(missing)
-    assert not scoring.missing_scores(run, [PLAIN], [task], "cpu")
-    kept = results.kept(run, PLAIN, task)
+    [missing] = score.missing_scores(run, [PLAIN], [task], "cpu")
+    score.score_task(missing)
+    assert not score.missing_scores(run, [PLAIN], [task], "cpu")
+    kept = results.read_result(run, PLAIN, task)
     assert kept["scores"]["main_score"] == pytest.approx(kept["mteb"]["scores"]["test"][0]["main_score"])
 
 
@@ -185,8 +185,8 @@ def test_an_entry_that_mteb_does_not_know(entry, told):
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real STS-B lies in ../shared/data, which is not here")
 def test_stsb_is_sentence_transformers_own_figure(model):
-    pairs = loaders.read_pairs(DATA / "stsb-en-dev.csv")
-    ours = datasets.score_dataset(eval_models.embed(model, instructed=False, instruction=""), pairs)["spearman"]
+    pairs = datasets.read_sts(DATA / "stsb-en-dev.csv")
+    ours = metrics.score_dataset(eval_models.embed_with(model, instructed=False, instruction=""), pairs)["spearman"]
     plain = SentenceTransformer(str(MODEL), device="cpu")
     theirs = EmbeddingSimilarityEvaluator(pairs.first, pairs.second, pairs.scores)(plain)["spearman_cosine"]
     assert ours == pytest.approx(theirs, abs=5e-4)
@@ -197,7 +197,7 @@ def test_stsb_is_sentence_transformers_own_figure(model):
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real Banking77 lies in ../shared/data, which is not here")
 def test_banking77_is_mtebs_own_figure(model):
     trained, tested = halves(DATA / "banking77-test.csv")
-    ours = score_classification(eval_models.embed(model, instructed=False, instruction=""), trained, tested)[
+    ours = score_classification(eval_models.embed_with(model, instructed=False, instruction=""), trained, tested)[
         "accuracy"
     ]
     theirs = own(SentenceTransformer(str(MODEL), device="cpu"), banking(trained, tested)).get_score()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from speed_ray.errors import UserError
-from speed_ray.evaluation import margins, quality
+from speed_ray.evaluation import quality
 from speed_ray.records import EXAMPLE
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import TASKS
@@ -50,7 +50,7 @@ def test_yield_and_reasons(published):
 def test_duplicates_differ_in_case_and_spaces_alone(published):
     rows = [example(1), example(2, query="A  Lamp"), example(3, positive="a torch"), example(4, query="a dog")]
     found = quality.measure_quality(published(*rows))
-    assert (found.same, found.same_query) == (1, 2)
+    assert (found.duplicates, found.duplicate_queries) == (1, 2)
 
 
 def test_lengths_are_counted_by_kind_and_side(published):
@@ -64,7 +64,7 @@ def test_languages_as_asked_for_and_as_written(published):
     german = "Die kleine Lampe auf dem Tisch summt die ganze Nacht, und niemand im Haus kann dabei schlafen."
     rows = [example(1), example(2, positive=german), example(3, positive=german, language="German")]
     found = quality.measure_quality(published(*rows))
-    assert found.languages == {"English": 2, "German": 1} and found.mistaken == pytest.approx(1 / 3)
+    assert found.languages == {"English": 2, "German": 1} and found.other_language == pytest.approx(1 / 3)
 
 
 def test_the_sample_is_the_same_in_whatever_order_rows_come(published):
@@ -129,8 +129,8 @@ def test_margins_by_hand():
         example(3, "lamp", "lamp dog", ["milk"]),  # 1 / sqrt(2) - 0
         example(4, "milk", "milk"),
     ]
-    found = margins.measure_margins(by_word, rows, instructed=False)
-    assert (found.examples, found.right) == (3, pytest.approx(2 / 3))
+    found = quality.measure_margins(by_word, rows, instructed=False)
+    assert (found.examples, found.positive_share) == (3, pytest.approx(2 / 3))
     assert found.mean == pytest.approx(math.sqrt(0.5) / 3)
     assert found.diversity == pytest.approx(1 - 1 / 3), "of three pairs of queries one is the same"
 
@@ -142,10 +142,10 @@ def test_margins_read_queries_with_their_instruction():
         seen.extend(texts)
         return by_word(texts, side)
 
-    margins.measure_margins(embed, [example(1, "lamp", "lamp", ["dog"])], instructed=True)
+    quality.measure_margins(embed, [example(1, "lamp", "lamp", ["dog"])], instructed=True)
     assert seen == ["Instruct: Find it\nQuery: lamp", "lamp", "dog"]
 
 
 def test_no_margin_without_negatives():
     with pytest.raises(UserError, match="no margin to measure"):
-        margins.measure_margins(by_word, [example(1)], instructed=False)
+        quality.measure_margins(by_word, [example(1)], instructed=False)

@@ -1,7 +1,6 @@
 """The miniature world's own retrieval set: each question has one answer, which its words do not give away."""
 
-from speed_ray.evaluation import bm25, datasets
-from speed_ray.evaluation.metrics import Ranking
+from speed_ray.evaluation import datasets, metrics
 from speed_ray.miniature import retrieval_set, truth
 
 DOCUMENTS, QUERIES, RELEVANT = retrieval_set.draw_queries()
@@ -37,5 +36,5 @@ def test_who_knows_what_words_mean_finds_every_answer_and_word_overlap_few():
         query: {name: float(len(set(truth.meant(text, topic_of(query))) & meant[name])) for name in DOCUMENTS}
         for query, text in QUERIES.items()
     }
-    assert Ranking(found).scores(LOADED)["ndcg_at_10"] == 1.0
-    assert bm25.bm25_ranking(LOADED).scores(LOADED)["ndcg_at_10"] < 0.2
+    assert metrics.score_ranking(found, LOADED)["ndcg_at_10"] == 1.0
+    assert metrics.score_ranking(metrics.rank_by_bm25(LOADED), LOADED)["ndcg_at_10"] < 0.2

@@ -136,13 +136,13 @@ def test_chance_is_what_a_judge_by_lot_comes_to():
     for seed in range(50):
         rng = random.Random(seed)
         shown = [rng.choice((2, 3, 4, 5)) for _ in range(200)]
-        found = position_bias.counted(shown, [rng.randint(1, n) for n in shown])
+        found = position_bias.count_verdicts(shown, [rng.randint(1, n) for n in shown])
         assert not found.is_biased and found.bias < 0.15
         assert sum(found.chance) == pytest.approx(200) and sum(found.shares) == pytest.approx(1)
 
 
 def test_few_verdicts_accuse_nobody():
-    assert not position_bias.counted([2, 2, 2], [1, 1, 1]).is_biased
+    assert not position_bias.count_verdicts([2, 2, 2], [1, 1, 1]).is_biased
 
 
 def test_a_row_of_one_candidate_asks_nothing(alignment):

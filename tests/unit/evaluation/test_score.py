@@ -9,7 +9,7 @@ from rich.console import Console
 
 from speed_ray import pipeline, recipes
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.evaluation import datasets, eval_models, results, scoring
+from speed_ray.evaluation import datasets, eval_models, results, score
 from speed_ray.evaluation.datasets import EvaluationTask
 from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.recipes.schema import Evaluate
@@ -72,18 +72,18 @@ def recipe_of(base, pooling="mean", **settings):
 
 
 def planned(run, recipe):
-    return eval_models.models_of(run, recipe), scoring.all_tasks(recipe.evaluate)
+    return eval_models.models_of(run, recipe), score.list_tasks(recipe.evaluate)
 
 
 def done(run, recipe):
     """Score everything in this process. Returns each model's main scores by set."""
     scored, tasks = planned(run, recipe)
-    for each in scoring.missing_scores(run, scored, tasks, "cpu"):
-        scoring.score_task(each)
-    assert not scoring.missing_scores(run, scored, tasks, "cpu")
-    kept = {subject.name: [results.kept(run, subject, task) for task in tasks] for subject in scored}
+    for each in score.missing_scores(run, scored, tasks, "cpu"):
+        score.score_task(each)
+    assert not score.missing_scores(run, scored, tasks, "cpu")
+    kept = {subject.name: [results.read_result(run, subject, task) for task in tasks] for subject in scored}
     return {
-        name: {each["name"]: each["scores"][datasets.METRICS[each["kind"]]] for each in of_model if each}
+        name: {each["name"]: each["scores"][datasets.MAIN_SCORES[each["kind"]]] for each in of_model if each}
         for name, of_model in kept.items()
     }
 
@@ -101,7 +101,7 @@ def test_a_set_says_how_large_it_is_and_what_was_left_out(job):
     run, recipe = job
     done(run, recipe)
     scored, tasks = planned(run, recipe)
-    of_set = {task.kind: results.kept(run, scored[0], task)["facts"] for task in tasks}
+    of_set = {task.kind: results.read_result(run, scored[0], task)["facts"] for task in tasks}
     assert of_set["retrieval"] == {"documents": 3, "queries": 1, "queries_without_answer": 1}
     assert of_set["classification"] == {"train": 27, "test": 27, "labels": 3}
 
@@ -115,7 +115,7 @@ def test_what_is_scored_is_not_scored_again(job, wanted):
     assert {path: path.stat().st_mtime_ns for path in files} == files
     changed = Path(wanted["sts"][0])
     changed.write_text(changed.read_text() + "a door,a gate,4\n")
-    assert [str(each) for each in scoring.missing_scores(run, *planned(run, recipe), "cpu")] == [
+    assert [str(each) for each in score.missing_scores(run, *planned(run, recipe), "cpu")] == [
         "alike (base)", "alike (embedder)",
     ]  # fmt: skip
 
@@ -126,13 +126,13 @@ def test_a_damaged_result_is_named(job):
     damaged = next(Path(run.uri, "evaluation").glob("*/beir-*.json"))
     damaged.write_bytes(b"{")
     with pytest.raises(Interrupted, match=f"{damaged.name} is damaged"):
-        scoring.missing_scores(run, *planned(run, recipe), "cpu")
+        score.missing_scores(run, *planned(run, recipe), "cpu")
 
 
 def test_the_instruction_goes_before_queries_alone(base, job):
     run, recipe = job
     model = eval_models.load_model(eval_models.models_of(run, recipe)[1], "cpu")
-    plain, instructed = (eval_models.embed(model, told, "Find it") for told in (False, True))
+    plain, instructed = (eval_models.embed_with(model, told, "Find it") for told in (False, True))
     assert np.array_equal(instructed(["dogs"], "document"), plain(["dogs"], "document"))
     assert np.array_equal(instructed(["dogs"], "query"), plain(["Instruct: Find it\nQuery: dogs"], "query"))
     assert not np.array_equal(instructed(["dogs"], "query"), plain(["dogs"], "query"))
@@ -141,7 +141,7 @@ def test_the_instruction_goes_before_queries_alone(base, job):
 def test_a_base_of_sentence_transformers_is_asked_as_its_folder_says(base, tmp_path):
     model = encoder.load_encoder(base / "embedder")
     model.prompts = {"query": "search: ", "document": ""}
-    embed = eval_models.embed(model, instructed=False, instruction="Find it")
+    embed = eval_models.embed_with(model, instructed=False, instruction="Find it")
     assert np.array_equal(embed(["dogs"], "query"), model.encode(["search: dogs"], prompt=""))
     assert np.array_equal(embed(["dogs"], "document"), model.encode(["dogs"], prompt=""))
 
@@ -154,7 +154,7 @@ def test_a_language_model_is_asked_as_its_embedder_will_be(job):
 def test_a_recipe_names_an_instruction_or_none(base, wanted):
     path = wanted["sts"][0]
     entries = [path, {"path": path, "instruction": "Compare"}, {"path": path, "instruction": ""}]
-    usual, own, none = datasets.recipe_tasks(Evaluate(sts=entries))
+    usual, own, none = datasets.local_tasks(Evaluate(sts=entries))
     told = [usual.instruction, own.instruction, none.instruction]
     assert told == ["Retrieve semantically similar text", "Compare", ""]
     assert len({usual.digest, own.digest, none.digest}) == 3
@@ -205,7 +205,7 @@ def test_the_job_scores_on_actors_and_shows_all_side_by_side(job, capsys):
         assert words in shown
     written = json.loads(run.store.get("evaluation/embedder.json"))
     assert [each["name"] for each in written["results"]] == ["alike", "kinds", "beir"]
-    assert not scoring.missing_scores(run, *planned(run, recipe), "cpu")
+    assert not score.missing_scores(run, *planned(run, recipe), "cpu")
 
 
 def test_the_table_leaves_open_what_is_not_scored(job):
@@ -219,7 +219,7 @@ def test_the_table_ends_an_entry_of_many_tasks_with_their_mean(run):
     model = EvalModel("base", "0" * 32)
     tasks = [EvaluationTask("mteb", name, ("MTEB(eng, v2)",), None, name * 32) for name in "ab"]
     for task, score in zip(tasks, (0.5, 0.75), strict=True):
-        results.keep(run, model, task, {"scores": {"main_score": score}})
+        results.write_result(run, model, task, {"scores": {"main_score": score}})
     assert cells(results.score_table(run, [model], tasks))[-1] == ["MTEB(eng, v2)", "mean of 2", "0.6250"]
     more = [*tasks, EvaluationTask("mteb", "c", ("MTEB(eng, v2)",), None, "c" * 32)]
     assert cells(results.score_table(run, [model], more))[-1] == ["MTEB(eng, v2)", "mean of 3", ""], (
