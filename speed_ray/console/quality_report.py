@@ -40,8 +40,8 @@ def margin_tables(margins: Margins) -> Text:
     """One line on positives and negatives."""
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
-        f"{margins.percentile_10:.3f}, a tenth above {margins.percentile_90:.3f}; {margins.positive_share:.1%} of the positives are nearer; "
-        f"queries' diversity {margins.diversity:.3f}"
+        f"{margins.percentile_10:.3f}, a tenth above {margins.percentile_90:.3f}; "
+        f"{margins.positive_share:.1%} of the positives are nearer; queries' diversity {margins.diversity:.3f}"
     )
 
 

@@ -95,7 +95,7 @@ def measure_quality(run: Run, name: str = EXAMPLES) -> Quality:
 
 
 def count_kept_reasons(revised_examples: Artifact) -> Counter[str]:
-    """Count the first `SAMPLE_ROWS` revised examples or a few more by `kept_because`, which is "" for a revised one."""
+    """Count revised examples by `kept_because` ("": revised): the first `SAMPLE_ROWS`, or a few more."""
     counts: Counter[str] = Counter()
     for commit in revised_examples.commits():
         if RECORDS in commit.files:
@@ -143,7 +143,7 @@ def _bleu(
     lengths: list[int],
 ) -> float:
     """Compute BLEU-4 of one text: n-gram precisions for n = 1 to 4, their geometric mean, the brevity penalty."""
-    length = lengths[place]
+    length = lengths[index]
     logs = []
     for own, highest in zip((of_n[index] for of_n in counts), most, strict=True):
         shared = sum(min(count, _elsewhere(highest[gram], index)) for gram, count in own.items())
@@ -212,7 +212,9 @@ def measure_margins(embed: "Embed", rows: Sequence[Row], instructed: bool) -> Ma
     rows = [row for row in rows if row["negatives"]]
     if not rows:
         raise UserError("None of these examples has a hard negative, so there is no margin to measure.")
-    queries = unit(embed([format_query(row["instruction"] if instructed else "", row["query"]) for row in rows], "query"))
+    queries = unit(
+        embed([format_query(row["instruction"] if instructed else "", row["query"]) for row in rows], "query")
+    )
     positives = unit(embed([row["positive"] for row in rows], "document"))
     negatives = unit(embed([row["negatives"][0] for row in rows], "document"))
     margins = (queries * positives).sum(1) - (queries * negatives).sum(1)

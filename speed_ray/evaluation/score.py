@@ -68,7 +68,9 @@ def _score_local(scoring: Scoring) -> Result:
         scores = metrics.score_ranking(metrics.rank_by_bm25(dataset), dataset)
     else:
         loaded = eval_models.load_model(model, scoring.device)
-        scores = metrics.score_dataset(eval_models.embed_with(loaded, model.instructed, task.instruction or ""), dataset)
+        scores = metrics.score_dataset(
+            eval_models.embed_with(loaded, model.instructed, task.instruction or ""), dataset
+        )
     return {"scores": scores, "facts": datasets.count_rows(dataset)}
 
 

@@ -1,7 +1,7 @@
 """Read text, CSV, TSV, JSON lines and Parquet as rows, each with the number of its line.
 
-Python's csv and json, not pyarrow's: pyarrow.csv refuses a line that has a cell too few, and pyarrow.json guesses types
-from the first block. Parquet is read by pyarrow, on this thread alone (see `storage.parquet`).
+Python's csv and json, not pyarrow's: pyarrow.csv refuses a line that has a cell too few, and pyarrow.json guesses
+types from the first block. Parquet is read by pyarrow, on this thread alone: Arrow's may abort a process that ends.
 """
 
 import csv
@@ -30,7 +30,7 @@ def read_text(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_csv(file: BinaryIO, name: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each CSV row, and the line that the row ends on. Raises UserError with `name` and the line."""
+    """Yield the cells of each CSV row with the line that it ends on. Raises UserError with `name` and the line."""
     rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter)
     try:
         for row in rows:
@@ -64,7 +64,8 @@ def read_parquet(file: BinaryIO, name: str) -> Iterator[tuple[int, Json]]:
     try:
         table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
         for batch in table.iter_batches(use_threads=False):
-            for number, row in enumerate(batch.to_pylist(), start=number + 1):
+            for row in batch.to_pylist():
+                number += 1
                 yield number, row
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name} is not a Parquet file, or is damaged after row {number}: {error}") from None

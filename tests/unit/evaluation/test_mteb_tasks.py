@@ -14,8 +14,8 @@ from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import datasets, eval_models, metrics, mteb_tasks, results, score
-from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.evaluation.datasets import LabelledSet, RetrievalSet, StsSet
+from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.evaluation.metrics import score_classification
 from speed_ray.storage.run import Run
 from tests.helpers.paths import SHARED
@@ -87,9 +87,7 @@ def retrieval(name="SCIDOCS", count=24):
 
 TASKS = {
     "retrieval": retrieval,
-    "sts": lambda: sts(
-        StsSet(["a lamp", "two dogs", "a door"], ["a light", "two cats", "warm milk"], [4, 2, 0])
-    ),
+    "sts": lambda: sts(StsSet(["a lamp", "two dogs", "a door"], ["a light", "two cats", "warm milk"], [4, 2, 0])),
     "classification": lambda: banking(*(_words(start) for start in (0, 27))),
 }
 

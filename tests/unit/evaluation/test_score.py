@@ -218,8 +218,8 @@ def test_the_table_leaves_open_what_is_not_scored(job):
 def test_the_table_ends_an_entry_of_many_tasks_with_their_mean(run):
     model = EvalModel("base", "0" * 32)
     tasks = [EvaluationTask("mteb", name, ("MTEB(eng, v2)",), None, name * 32) for name in "ab"]
-    for task, score in zip(tasks, (0.5, 0.75), strict=True):
-        results.write_result(run, model, task, {"scores": {"main_score": score}})
+    for task, value in zip(tasks, (0.5, 0.75), strict=True):
+        results.write_result(run, model, task, {"scores": {"main_score": value}})
     assert cells(results.score_table(run, [model], tasks))[-1] == ["MTEB(eng, v2)", "mean of 2", "0.6250"]
     more = [*tasks, EvaluationTask("mteb", "c", ("MTEB(eng, v2)",), None, "c" * 32)]
     assert cells(results.score_table(run, [model], more))[-1] == ["MTEB(eng, v2)", "mean of 3", ""], (
