@@ -1,6 +1,7 @@
 """Define the jobs in order, each a paragraph that reads like the paper (SPEED, section 3)."""
 
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
@@ -161,7 +162,7 @@ def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
     return [JOBS[name] for name in jobs[: jobs.index(last) + 1]]
 
 
-def _run_stage(run: Run, stage: Stage) -> None:
+def _run_stage(run: Run, stage: Stage[Any, Any]) -> None:
     """Execute one stage. The recipe is frozen once the stage can be planned: a refusal leaves nothing behind."""
     step = Step(stage.plan(run), stage)
     run.freeze(stage.recipe)

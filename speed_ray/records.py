@@ -1,4 +1,4 @@
-"""The rows that flow through a run, their Arrow schemas, and where their ids and seeds come from.
+"""Define the rows that flow through a run: a TypedDict and the Arrow schema derived from it for each, ids and seeds.
 
 Every row names its parent, so an example walks back to its task and its topic. Ids are content hashes: the same
 recipe gives the same ids on any cluster. Schemas are explicit because an inferred one turns a shard of empty lists
@@ -6,135 +6,183 @@ into `list<null>`, which then cannot be read beside its neighbours.
 """
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
+from types import NoneType
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow as pa
 
-Row = dict[str, Any]
-
-_STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
-
-TOPIC = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("topic", pa.string(), nullable=False),  # the path, at most four parts (SPEED, appendix D.1)
-        pa.field("source", pa.string(), nullable=False),  # the line as the user wrote it
-    ]
-)
-
-TASK = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("row_id", pa.string(), nullable=False),  # the planned prompt that this record answers
-        pa.field("parent_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("topic", pa.string(), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-    ]
-)
-
-EXAMPLE = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("row_id", pa.string(), nullable=False),
-        pa.field("parent_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("topic", pa.string(), nullable=False),
-        pa.field("language", pa.string(), nullable=False),
-        pa.field("instruction", pa.string(), nullable=False),  # what the embedder is told about the query
-        pa.field("query", pa.string(), nullable=False),
-        pa.field("positive", pa.string(), nullable=False),
-        pa.field("negatives", _STRINGS, nullable=False),  # may be empty
-        pa.field("model", pa.string(), nullable=False),
-    ]
-)
-
-MESSAGE = pa.struct(
-    [
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("content", pa.string(), nullable=False),
-    ]
-)
-
-_MESSAGES = pa.field("messages", pa.list_(pa.field("element", MESSAGE, nullable=False)), nullable=False)
+Row = Mapping[str, Any]  # any of the rows below
+Int32 = Annotated[int, pa.int32()]
 
 
-def _trainable(*answers: pa.Field) -> pa.Schema:
-    """Lay out a row that a generator or revisor learns from: a prompt as it will be asked, and one or more answers."""
-    names = ("id", "row_id", "parent_id", "kind", "topic")
-    model = pa.field("model", pa.string(), nullable=False)
-    return pa.schema([*(pa.field(name, pa.string(), nullable=False) for name in names), _MESSAGES, *answers, model])
+class Message(TypedDict):
+    """One turn of a prompt."""
+
+    role: str  # "system", "user" or "assistant"
+    content: str
 
 
-# Answers are an example's fields as JSON text, in the order of their kind: the form that a model is to learn.
-SFT_EXAMPLE = _trainable(pa.field("reply", pa.string(), nullable=False))
+class TopicRow(TypedDict):
+    """A topic from the user's list."""
 
-CANDIDATES = _trainable(
-    pa.field("task", pa.string(), nullable=False),
-    pa.field("language", pa.string(), nullable=False),
-    pa.field("candidates", _STRINGS, nullable=False),  # different from each other, each past its kind's checks
-)
+    id: str
+    topic: str  # the path, at most four parts (SPEED, appendix D.1)
+    source: str  # the line as the user wrote it
 
-PREFERENCE_PAIR = _trainable(
-    pa.field("chosen", pa.string(), nullable=False),
-    pa.field("rejected", pa.string(), nullable=False),
-)
 
-VERDICT = _trainable(
-    *(PREFERENCE_PAIR.field(name) for name in ("chosen", "rejected")),
-    pa.field("order", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),  # as they were shown
-    pa.field("best", pa.int32(), nullable=False),  # place as shown, from 1
-    pa.field("worst", pa.int32(), nullable=False),
-    pa.field("reason", pa.string(), nullable=False),
-)
+class IdColumns(TypedDict):
+    """The columns with which every row that answers a prompt begins."""
 
-REVISION = _trainable(
-    pa.field("example", pa.string(), nullable=False),  # what was criticised
-    pa.field("reply", pa.string(), nullable=False),  # the teacher's revision of it
-    pa.field("relevance", pa.string(), nullable=False),
-    pa.field("completeness", pa.string(), nullable=False),
-    pa.field("accuracy", pa.string(), nullable=False),
-)
+    id: str
+    row_id: str  # the planned prompt that this record answers
+    parent_id: str
+    kind: str
+    topic: str
 
-REVISED = pa.schema(
-    [
-        *EXAMPLE,
-        pa.field("revised", pa.bool_(), nullable=False),  # False: the example as it was
-        pa.field("kept_because", pa.string(), nullable=False),  # why the revision was not taken, "" where it was
-    ]
-)
 
-CURATED = pa.schema([*EXAMPLE, pa.field("split", pa.string(), nullable=False)])  # "train" or "held_out", by task
+class TaskRow(IdColumns):
+    """A task that a teacher proposed for a topic and kind."""
 
-REPLY = pa.schema(
-    [
-        pa.field("row_id", pa.string(), nullable=False),
-        pa.field("trial", pa.int32(), nullable=False),  # 0, then one more for each malformed reply
-        pa.field("sample", pa.int32(), nullable=False),  # 0 .. n-1 of one request
-        _MESSAGES,
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("finish_reason", pa.string(), nullable=False),
-        pa.field("prompt_tokens", pa.int64(), nullable=False),
-        pa.field("output_tokens", pa.int64(), nullable=False),
-        pa.field("seconds", pa.float64(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("adapter", pa.string()),
-    ]
-)
+    task: str
+    model: str
 
-REJECT = pa.schema(
-    [
-        pa.field("row_id", pa.string(), nullable=False),
-        pa.field("parent_id", pa.string(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # one word or two, counted: "not_json", "label_in_text"
-        pa.field("detail", pa.string(), nullable=False),  # a sentence for a person
-        pa.field("text", pa.string(), nullable=False),  # the raw reply, "" when there was none
-    ]
-)
+
+class ExampleRow(IdColumns):
+    """A training example for the embedder."""
+
+    language: str
+    instruction: str  # what the embedder is told about the query
+    query: str
+    positive: str
+    negatives: list[str]  # may be empty
+    model: str
+
+
+class RevisedRow(ExampleRow):
+    """An example that the revisor has been asked to revise."""
+
+    revised: bool  # False: the example as it was
+    kept_because: str  # why the revision was not taken, "" where it was
+
+
+class CuratedRow(ExampleRow):
+    """An example to train on, or one of a held-out task."""
+
+    split: str  # "train" or "held_out", by task
+
+
+class PromptRow(IdColumns):
+    """The columns with which rows for the training of a generator or revisor begin.
+
+    Below, `reply`, `chosen`, `rejected`, `candidates` and `example` are an example's fields as JSON text, in the order
+    of their kind: the form that a model is to learn.
+    """
+
+    messages: list[Message]  # as the model will be asked
+
+
+class SftRow(PromptRow):
+    """A prompt and the reply to learn."""
+
+    reply: str
+    model: str
+
+
+class CandidatesRow(PromptRow):
+    """A prompt and the replies that a junior wrote to it."""
+
+    task: str
+    language: str
+    candidates: list[str]  # different from each other, each past its kind's checks
+    model: str
+
+
+class PreferenceRow(PromptRow):
+    """A prompt, the reply to prefer and the one to avoid."""
+
+    chosen: str
+    rejected: str
+    model: str
+
+
+class VerdictRow(PromptRow):
+    """A preference pair with the judge's verdict from which it was made."""
+
+    chosen: str
+    rejected: str
+    order: list[Int32]  # the candidates' indices as they were shown
+    best: Int32  # position as shown, from 1
+    worst: Int32
+    reason: str
+    model: str
+
+
+class RevisionRow(PromptRow):
+    """A prompt for a revision, and the teacher's revision with its remarks."""
+
+    example: str  # what was criticised
+    reply: str  # the teacher's revision of it
+    relevance: str
+    completeness: str
+    accuracy: str
+    model: str
+
+
+class ReplyRow(TypedDict):
+    """One raw sample of a model's reply."""
+
+    row_id: str
+    trial: Int32  # 0, then one more for each malformed reply
+    sample: Int32  # 0 .. n-1 of one request
+    messages: list[Message]
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float
+    seed: int
+    model: str
+    adapter: str | None
+
+
+class RejectRow(TypedDict):
+    """A planned row that became no record."""
+
+    row_id: str
+    parent_id: str
+    stage: str
+    kind: str
+    reason: str  # one word or two, counted: "not_json", "label_in_text"
+    detail: str  # a sentence for a person
+    text: str  # the raw reply, "" when there was none
+
+
+_ARROW_TYPES = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+
+def arrow_schema(row: type) -> pa.Schema:
+    """Derive the Arrow schema of a TypedDict: columns in its order, not nullable unless annotated `X | None`."""
+    return pa.schema([_arrow_field(name, hint) for name, hint in get_type_hints(row, include_extras=True).items()])
+
+
+def _arrow_field(name: str, hint: Any) -> pa.Field:
+    options = get_args(hint)
+    if NoneType in options:
+        return pa.field(name, _ARROW_TYPES[options[0]])
+    if get_origin(hint) is Annotated:
+        arrow = options[1]
+    elif get_origin(hint) is list:
+        arrow = pa.list_(_arrow_field("element", options[0]))
+    else:
+        arrow = pa.struct(list(arrow_schema(hint))) if is_typeddict(hint) else _ARROW_TYPES[hint]
+    return pa.field(name, arrow, nullable=False)
+
+
+TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
+EXAMPLE, REVISED, CURATED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow))
+SFT_EXAMPLE, CANDIDATES, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
+VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))
 
 
 class Rejected(Exception):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+from speed_ray.records import Message
 
 
 class PromptContext(TypedDict, total=False):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speed_ray.errors import UserError
-from speed_ray.records import Row
+from speed_ray.records import ExampleRow
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Counts
 from speed_ray.text.language import other_language
@@ -105,7 +105,7 @@ def count_kept_reasons(revised_examples: Artifact) -> Counter[str]:
     return counts
 
 
-def example_rows(artifact: Artifact) -> Iterator[Row]:
+def example_rows(artifact: Artifact) -> Iterator[ExampleRow]:
     """Yield all committed examples, reading a shard at a time. Raises UserError for an artifact of something else."""
     for commit in artifact.commits():
         if RECORDS in commit.files:
@@ -115,7 +115,7 @@ def example_rows(artifact: Artifact) -> Iterator[Row]:
             yield from table.select(COLUMNS).to_pylist()
 
 
-def sample_rows(artifact: Artifact, size: int = SAMPLE_ROWS) -> list[Row]:
+def sample_rows(artifact: Artifact, size: int = SAMPLE_ROWS) -> list[ExampleRow]:
     """Return the examples with the lowest ids, in the order of their ids."""
     return heapq.nsmallest(size, example_rows(artifact), key=lambda row: str(row["id"]))
 
@@ -173,7 +173,7 @@ def _grams(text: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(islice(text, start, None) for start in range(n)), strict=False)
 
 
-def _sides(row: Row) -> Iterator[tuple[str, str]]:
+def _sides(row: ExampleRow) -> Iterator[tuple[str, str]]:
     yield "query", row["query"]
     yield "positive", row["positive"]
     yield from (("negative", text) for text in row["negatives"])
@@ -201,7 +201,7 @@ class Margins:
     diversity: float  # one minus the mean cosine of two different queries
 
 
-def measure_margins(embed: "Embed", rows: Sequence[Row], instructed: bool) -> Margins:
+def measure_margins(embed: "Embed", rows: Sequence[ExampleRow], instructed: bool) -> Margins:
     """Embed examples and measure their margins; `embed` puts no prompt before a query.
 
     Raises UserError where no example has a negative.

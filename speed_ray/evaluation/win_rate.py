@@ -19,7 +19,7 @@ from speed_ray.executor.usage import usage_of
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import Rejected, Row, content_id, seed_of
+from speed_ray.records import ExampleRow, Rejected, content_id, seed_of
 from speed_ray.stages.example_request import SYNTHESIZE, from_columns, prompt_context, sample_slots, to_json
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.run import Run
@@ -76,7 +76,7 @@ def measure_win_rate(run: Run, against: Run, name: str) -> Wins:
     return found
 
 
-def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[Row, Row]]:
+def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[ExampleRow, ExampleRow]]:
     first = {row["id"]: row for row in quality.sample_rows(run.artifact(name))}
     others = {row["id"]: row for row in quality.example_rows(against.artifact(name)) if row["id"] in first}
     for row_id, row in first.items():
@@ -84,11 +84,11 @@ def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[Row, Row]]:
             yield row, others[row_id]
 
 
-def _texts(row: Row) -> list[str]:
+def _texts(row: ExampleRow) -> list[str]:
     return [row["query"], row["positive"], *row["negatives"]]
 
 
-def _request(recipe: Recipe, pair: tuple[Row, Row]) -> Request:
+def _request(recipe: Recipe, pair: tuple[ExampleRow, ExampleRow]) -> Request:
     row = pair[0]
     kind, topic = kinds.load_kind(row["kind"]), row["topic"]
     task = topic if kind.instruction else row["instruction"]

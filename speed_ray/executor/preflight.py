@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from speed_ray.engines import model_folder, openai, vllm_arguments
 from speed_ray.engines.base import Request
@@ -32,7 +33,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
                     _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
 
 
-def check_engine(stage: Stage, rows: Sequence[PlannedRow]) -> None:
+def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> None:
     """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the prompts of `rows`."""
     config, pool = stage.engine, stage.settings.pool
     if isinstance(config, OpenAIEngine) and pool.max > 1:

@@ -4,12 +4,13 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from speed_ray.engines.base import Engine, PromptTooLong, Reply, Request
 from speed_ray.executor.reply_journal import Answer, Journal, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.schema import VllmEngine
-from speed_ray.records import REJECT, REPLY, Rejected, Row, seed_of
+from speed_ray.records import REJECT, REPLY, Rejected, RejectRow, ReplyRow, Row, seed_of
 from speed_ray.storage.fingerprint import model_label, without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
@@ -19,16 +20,16 @@ from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attemp
 class Outcome:
     """What became of one planned row: all its replies, and either its records or its reject."""
 
-    replies: list[Row] = field(default_factory=list)
+    replies: list[ReplyRow] = field(default_factory=list)
     records: list[Row] = field(default_factory=list)
-    reject: Row | None = None
+    reject: RejectRow | None = None
 
 
 class Worker:
     """Works on any number of shards at once with one engine; the engine decides how many requests run."""
 
     def __init__(
-        self, stage: Stage, artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs, engine: Engine
+        self, stage: Stage[Any, Any], artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs, engine: Engine
     ) -> None:
         self.stage = stage
         self.artifact = artifact
@@ -58,11 +59,11 @@ class Worker:
             raise next(end for end in ends if isinstance(end, BaseException))
         return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
 
-    async def _turn(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+    async def _turn(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
         async with self.room:
             return await self._answer(row, journal, known)
 
-    async def _answer(self, row: PlannedRow, journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+    async def _answer(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
         request = self.stage.request(row)
         if request is None:
             return self._finish_without_model(row)
@@ -87,20 +88,20 @@ class Worker:
                 self._finish_without_reply(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
         return outcome
 
-    def _finish_without_model(self, row: PlannedRow) -> Outcome:
+    def _finish_without_model(self, row: PlannedRow[Any]) -> Outcome:
         try:
             return Outcome(records=self.stage.without_model(row))
         except Rejected as rejected:
             return Outcome(reject=self._reject(row, rejected, ""))
 
-    def _finish_without_reply(self, outcome: Outcome, row: PlannedRow, rejected: Rejected, text: str) -> None:
+    def _finish_without_reply(self, outcome: Outcome, row: PlannedRow[Any], rejected: Rejected, text: str) -> None:
         """Set the outcome of a row whose replies so far are unfit: the stage's fallback records, or a reject."""
         try:
             outcome.records = self.stage.fallback(row, rejected)
         except Rejected:
             outcome.reject = self._reject(row, rejected, text)
 
-    def _replies(self, request: Request, reply: Reply, trial: int) -> list[Row]:
+    def _replies(self, request: Request, reply: Reply, trial: int) -> list[ReplyRow]:
         return [
             {
                 "row_id": request.row_id,
@@ -119,7 +120,7 @@ class Worker:
             for number, sample in enumerate(reply.samples)
         ]
 
-    def _reject(self, row: PlannedRow, rejected: Rejected, text: str) -> Row:
+    def _reject(self, row: PlannedRow[Any], rejected: Rejected, text: str) -> RejectRow:
         return {
             "row_id": row.row_id,
             "parent_id": row.parent["id"],
@@ -130,7 +131,7 @@ class Worker:
             "text": _storable(text),
         }
 
-    def _commit(self, attempt: Attempt, rows: list[PlannedRow], outcomes: list[Outcome]) -> Counts | None:
+    def _commit(self, attempt: Attempt, rows: list[PlannedRow[Any]], outcomes: list[Outcome]) -> Counts | None:
         replies = [reply for outcome in outcomes for reply in outcome.replies]
         records = [record for outcome in outcomes for record in outcome.records]
         rejects = [outcome.reject for outcome in outcomes if outcome.reject]

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
 
@@ -15,12 +15,14 @@ from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import EngineConfig, Recipe, StageSettings, VllmEngine
 from speed_ray.records import Rejected, Row
 from speed_ray.storage.fingerprint import identity_fields
-from speed_ray.storage.planned_rows import PlannedRow
+from speed_ray.storage.planned_rows import Parent, PlannedRow
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Plan
 
+Record = TypeVar("Record", bound=Row)
 
-class Stage(ABC):
+
+class Stage(ABC, Generic[Parent, Record]):
     """Render a request for each planned row and parse the reply into records; shard_worker.py runs both.
 
     A subclass sets the class variables and implements `plan`, `request` and `parse`. Stages travel to Ray actors as
@@ -47,18 +49,18 @@ class Stage(ABC):
         """Return the planned rows. Raises UserError where the stage's input is missing or holds nothing."""
 
     @abstractmethod
-    def request(self, row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow[Parent]) -> Request | None:
         """Render the request for a planned row, or return None where no model is needed (see `without_model`)."""
 
     @abstractmethod
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[Parent], request: Request, reply: Reply) -> list[Record]:
         """Parse a reply into one or more records. Raises `records.Rejected` for a malformed or unfit one."""
 
-    def without_model(self, row: PlannedRow) -> list[Row]:
+    def without_model(self, row: PlannedRow[Parent]) -> list[Record]:
         """Return the records of a row that `request` returned None for, or raise `records.Rejected`."""
         raise NotImplementedError(f"{self.name}: every row has a request")
 
-    def fallback(self, row: PlannedRow, rejected: Rejected) -> list[Row]:
+    def fallback(self, row: PlannedRow[Parent], rejected: Rejected) -> list[Record]:
         """Return the records of a row whose replies were all rejected; by default raise the last rejection."""
         raise rejected
 

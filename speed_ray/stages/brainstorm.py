@@ -6,13 +6,13 @@ from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage, artifact_identity
 from speed_ray.prompts.parse import parse_tasks, tasks_schema
-from speed_ray.records import TASK, Row, seed_of
+from speed_ray.records import TASK, TaskRow, TopicRow, seed_of
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shards import Plan
 
 
-class Brainstorm(Stage):
+class Brainstorm(Stage[TopicRow, TaskRow]):
     """Topic x kind -> about `brainstorm.ask` proposed tasks."""
 
     name, key, record_schema = PROPOSED_TASKS, "brainstorm", TASK
@@ -27,7 +27,7 @@ class Brainstorm(Stage):
         rows = manifest["counts"]["records"] * len(variants)
         return Plan(self.name, rows, settings.shard_rows, TOPICS, variants, identity=identity)
 
-    def request(self, row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow[TopicRow]) -> Request | None:
         """Render the brainstorm prompt; none for a kind whose instruction is fixed."""
         kind, topic, ask = kinds.load_kind(row.variant), row.parent["topic"], self.recipe.brainstorm.ask
         if kind.instruction is not None:
@@ -42,17 +42,17 @@ class Brainstorm(Stage):
             {"stage": self.key, "kind": kind.name, "topic": topic, "ask": ask, "language": language},
         )
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[TopicRow], request: Request, reply: Reply) -> list[TaskRow]:
         """Parse the reply's list of tasks."""
         tasks = parse_tasks(reply.samples[0].text, self.recipe.brainstorm.ask)
         return [_task(row, i, task, self.engine.model) for i, task in enumerate(tasks)]
 
-    def without_model(self, row: PlannedRow) -> list[Row]:
+    def without_model(self, row: PlannedRow[TopicRow]) -> list[TaskRow]:
         """Return the kind's fixed instruction as the one task."""
         return [_task(row, 0, str(kinds.load_kind(row.variant).instruction), "none")]
 
 
-def _task(row: PlannedRow, index: int, task: str, model: str) -> Row:
+def _task(row: PlannedRow[TopicRow], index: int, task: str, model: str) -> TaskRow:
     return {
         "id": f"{row.row_id}-{index}",
         "row_id": row.row_id,

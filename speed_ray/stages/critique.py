@@ -6,14 +6,14 @@ from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.parse import critique_schema, parse_critique
-from speed_ray.records import REVISION, Rejected, Row, seed_of
+from speed_ray.records import REVISION, CandidatesRow, Rejected, RevisionRow, seed_of
 from speed_ray.stages.example_request import PROPOSE, from_json, id_columns, prompt_context, sample_slots, to_json
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, REVISIONS, Run
 from speed_ray.storage.shards import Plan
 
 
-class Critique(Stage):
+class Critique(Stage[CandidatesRow, RevisionRow]):
     """Candidates -> remarks on one of them and its revision, with the prompt that the revisor will be asked."""
 
     name, key, record_schema = REVISIONS, "critique", REVISION
@@ -23,7 +23,7 @@ class Critique(Stage):
         variants = [f"critique {number}" for number in range(self.recipe.critique.candidates)]
         return self.plan_per_record(run.artifact(CANDIDATES), variants)
 
-    def request(self, row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow[CandidatesRow]) -> Request | None:
         """Render the critique prompt for a random candidate, each variant another; none where the list is shorter."""
         candidates, number = row.parent["candidates"], int(row.variant.split()[-1])
         if number >= len(candidates):
@@ -38,7 +38,7 @@ class Critique(Stage):
         context |= {"example": example, "fields": from_json(example)}
         return self.make_request(row.row_id, messages, critique_schema(kind), context)
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[CandidatesRow], request: Request, reply: Reply) -> list[RevisionRow]:
         """Parse remarks and revision, and pair the revision with the revisor's prompt."""
         context, kind = request.context, kinds.load_kind(row.parent["kind"])
         remarks, revision = parse_critique(reply.samples[0].text, kind, context["slots"], context["language"])
@@ -49,11 +49,13 @@ class Critique(Stage):
                 "messages": self.prompts.revise(kind, topic, task, context["language"], example),
                 "example": example,
                 "reply": to_json(revision),
-                **remarks,
+                "relevance": remarks["relevance"],
+                "completeness": remarks["completeness"],
+                "accuracy": remarks["accuracy"],
                 "model": self.engine.model,
             }
         ]
 
-    def without_model(self, row: PlannedRow) -> list[Row]:
+    def without_model(self, row: PlannedRow[CandidatesRow]) -> list[RevisionRow]:
         """Reject the variant of a list that has fewer candidates."""
         raise Rejected("no_candidate", "the list has fewer candidates than are to be criticised")

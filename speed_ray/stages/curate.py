@@ -21,7 +21,7 @@ from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Curate, Recipe
-from speed_ray.records import CURATED, EXAMPLE, Row
+from speed_ray.records import CURATED, EXAMPLE, ExampleRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import CURATED_EXAMPLES, Run, finished_examples
 from speed_ray.storage.shards import Artifact, Plan
@@ -117,12 +117,11 @@ def _decided(source: Artifact, rules: Rules, known: FirstPass) -> Iterator[drive
             elif not held_out and (broken := taken.refusal(row, label)):
                 yield _reject(row, *broken)
             else:
-                row["split"] = HELD_OUT if held_out else TRAIN
-                yield driver_stage.RowResult(row["id"], row, None)
+                yield driver_stage.RowResult(row["id"], {**row, "split": HELD_OUT if held_out else TRAIN}, None)
         begin += len(rows)
 
 
-def _refusals(rows: list[Row], rules: Rules, known: FirstPass, shard: slice) -> dict[int, tuple[str, str]]:
+def _refusals(rows: list[ExampleRow], rules: Rules, known: FirstPass, shard: slice) -> dict[int, tuple[str, str]]:
     """Why the rows of a shard that are not fit are not, said anew: the first pass kept a bit of each."""
     places = np.flatnonzero(~known.fit[shard]).tolist()
     by_gates = rules.refusals([rows[place] for place in places])
@@ -196,11 +195,11 @@ def _common(known: FirstPass, settings: Curate) -> dict[int, int]:
     return dict.fromkeys(labels[counts > most].tolist(), most)
 
 
-def _shards(source: Artifact) -> Iterator[list[Row]]:
+def _shards(source: Artifact) -> Iterator[list[ExampleRow]]:
     for file in source.record_files().values():
         yield source.read(file.path).select(EXAMPLE.names).to_pylist()
 
 
-def _reject(row: Row, reason: str, detail: str) -> driver_stage.RowResult:
+def _reject(row: ExampleRow, reason: str, detail: str) -> driver_stage.RowResult:
     text = f"{row['query']}\n{row['positive']}"
     return driver_stage.reject(row["id"], row["parent_id"], CURATED_EXAMPLES, reason, detail, text, row["kind"])

@@ -1,4 +1,4 @@
-"""Stages that ask no model: each input row is passed on or rejected, in order, by the driver alone."""
+"""Commit the rows of stages that ask no model: the driver alone passes on or rejects each input row, in order."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,22 +9,30 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from speed_ray.errors import Interrupted
-from speed_ray.records import REJECT, Row
+from speed_ray.records import REJECT, RejectRow, Row
 from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts, Plan
 
 
 class RowResult(NamedTuple):
-    """What became of one planned row: a record, or a reject."""
+    """The result of one planned row: a record, or a reject."""
 
     row_id: str
     record: Row | None
-    reject: Row | None
+    reject: RejectRow | None
 
 
 def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, text: str, kind: str = "") -> RowResult:
-    """Turn a row away, with its reason for the funnel and its text kept."""
-    row = {"row_id": row_id, "parent_id": parent_id, "stage": stage, "kind": kind}
-    return RowResult(row_id, None, {**row, "reason": reason, "detail": detail, "text": text})
+    """Return a reject, with its reason to be counted and its text kept."""
+    row: RejectRow = {
+        "row_id": row_id,
+        "parent_id": parent_id,
+        "stage": stage,
+        "kind": kind,
+        "reason": reason,
+        "detail": detail,
+        "text": text,
+    }
+    return RowResult(row_id, None, row)
 
 
 def publish_rows(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterator[RowResult]) -> None:

@@ -6,16 +6,16 @@ revision, or to tell a judge what was asked for.
 
 import json
 import random
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 from speed_ray import kinds
 from speed_ray.engines.base import PromptContext, Request
 from speed_ray.errors import UserError
-from speed_ray.executor.stage import Stage, artifact_identity
+from speed_ray.executor.stage import Record, Stage, artifact_identity
 from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.prompts.parse import parse_example
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import Row, seed_of
+from speed_ray.records import ExampleRow, IdColumns, TaskRow, seed_of
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import TASKS, Run
 from speed_ray.storage.shards import Plan
@@ -32,7 +32,7 @@ class SampledSlots(NamedTuple):
     rng: random.Random
 
 
-class ExampleStage(Stage):
+class ExampleStage(Stage[TaskRow, Record]):
     """Base class of the stages that ask for examples of tasks; a subclass parses the replies."""
 
     seed_purpose: ClassVar[str]  # DRAFT, PROPOSE or SYNTHESIZE
@@ -42,7 +42,7 @@ class ExampleStage(Stage):
         """Samples of each prompt."""
         return 1
 
-    def request(self, row: PlannedRow) -> Request:
+    def request(self, row: PlannedRow[TaskRow]) -> Request:
         """Render the prompt for an example of the task `row.parent`."""
         kind, topic, task = kinds.load_kind(row.parent["kind"]), row.parent["topic"], row.parent["task"]
         slots, language, rng = sample_slots(self.recipe, kind, row.row_id, self.seed_purpose)
@@ -100,7 +100,15 @@ def from_json(text: str) -> Fields:
     return fields
 
 
-def to_columns(kind: Kind, fields: Fields) -> dict[str, Any]:
+class TextColumns(TypedDict):
+    """The columns that an example's fields become."""
+
+    query: str
+    positive: str
+    negatives: list[str]
+
+
+def to_columns(kind: Kind, fields: Fields) -> TextColumns:
     """Convert an example's fields to the columns `query`, `positive` and `negatives`."""
     return {
         "query": fields[kind.query],
@@ -109,7 +117,7 @@ def to_columns(kind: Kind, fields: Fields) -> dict[str, Any]:
     }
 
 
-def from_columns(kind: Kind, example: Row) -> Fields:
+def from_columns(kind: Kind, example: ExampleRow) -> Fields:
     """Convert an example's columns back to its fields, in the order of their kind."""
     texts = {kind.query: example["query"], kind.positive: example["positive"]}
     if kind.negative:
@@ -117,7 +125,7 @@ def from_columns(kind: Kind, example: Row) -> Fields:
     return {field.name: texts[field.name] for field in kind.fields}
 
 
-def id_columns(row: PlannedRow) -> dict[str, Any]:
+def id_columns(row: PlannedRow[Any]) -> IdColumns:
     """Return the columns that every record about one example begins with; there is one for each planned row."""
     return {
         "id": row.row_id,

@@ -10,14 +10,14 @@ from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
-from speed_ray.records import VERDICT, Rejected, Row, seed_of
+from speed_ray.records import VERDICT, CandidatesRow, Rejected, VerdictRow, seed_of
 from speed_ray.stages.example_request import PROPOSE, from_json, id_columns, prompt_context, sample_slots
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, VERDICTS, Run
 from speed_ray.storage.shards import Plan
 
 
-class Judge(Stage):
+class Judge(Stage[CandidatesRow, VerdictRow]):
     """Candidates -> verdict: the generator's prompt, with the reply to prefer and the one to avoid."""
 
     name, key, record_schema = VERDICTS, "judge", VERDICT
@@ -26,7 +26,7 @@ class Judge(Stage):
         """Plan one verdict for each list of candidates."""
         return self.plan_per_record(run.artifact(CANDIDATES), ("judge",))
 
-    def request(self, row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow[CandidatesRow]) -> Request | None:
         """Render the judge prompt with the candidates in a random order; none for a single candidate."""
         candidates = row.parent["candidates"]
         if len(candidates) < 2:
@@ -41,7 +41,7 @@ class Judge(Stage):
         context |= {"candidates": [from_json(text) for text in shown], "order": order}
         return self.make_request(row.row_id, messages, verdict_schema(len(shown)), context)
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[CandidatesRow], request: Request, reply: Reply) -> list[VerdictRow]:
         """Parse the verdict and look its two candidates up."""
         candidates, order = row.parent["candidates"], request.context["order"]
         best, worst, reason = parse_verdict(reply.samples[0].text, len(order))
@@ -59,7 +59,7 @@ class Judge(Stage):
             }
         ]
 
-    def without_model(self, row: PlannedRow) -> list[Row]:
+    def without_model(self, row: PlannedRow[CandidatesRow]) -> list[VerdictRow]:
         """Reject a list that holds nothing to compare."""
         number = len(row.parent["candidates"])
         raise Rejected("too_few_candidates", f"{number} fit candidate: there is nothing to compare")

@@ -5,7 +5,7 @@ Where its own revision was not fit, or is the teacher's word for word, the examp
 
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import PREFERENCE_PAIR, Row
+from speed_ray.records import PREFERENCE_PAIR, PreferenceRow, RevisionRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import OWN_REVISIONS, REVISION_PAIRS, REVISIONS, Run
 from speed_ray.storage.shards import Artifact, Plan
@@ -27,13 +27,23 @@ def pair_revisions(run: Run, recipe: Recipe) -> Artifact:
     return artifact
 
 
-def _pair(revision: Row, own: str | None) -> driver_stage.RowResult:
-    weaker = [text for text in (own, revision["example"]) if text not in (None, revision["reply"])]
+def _pair(revision: RevisionRow, own: str | None) -> driver_stage.RowResult:
+    weaker = [text for text in (own, revision["example"]) if text is not None and text != revision["reply"]]
     if not weaker:
         detail = "the teacher left the example as it was, and so did the revisor"
         row_id, parent_id, kind = revision["id"], revision["parent_id"], revision["kind"]
         return driver_stage.reject(
             row_id, parent_id, REVISION_PAIRS, "nothing_to_prefer", detail, revision["reply"], kind
         )
-    kept = {name: revision[name] for name in PREFERENCE_PAIR.names if name in revision}
-    return driver_stage.RowResult(revision["id"], {**kept, "chosen": revision["reply"], "rejected": weaker[0]}, None)
+    pair: PreferenceRow = {
+        "id": revision["id"],
+        "row_id": revision["row_id"],
+        "parent_id": revision["parent_id"],
+        "kind": revision["kind"],
+        "topic": revision["topic"],
+        "messages": revision["messages"],
+        "chosen": revision["reply"],
+        "rejected": weaker[0],
+        "model": revision["model"],
+    }
+    return driver_stage.RowResult(revision["id"], pair, None)

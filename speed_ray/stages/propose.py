@@ -2,7 +2,7 @@
 
 from speed_ray.engines.base import Reply, Request
 from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
-from speed_ray.records import Rejected, Row
+from speed_ray.records import CandidatesRow, Rejected, TaskRow
 from speed_ray.stages.example_request import PROPOSE, ExampleStage, id_columns, parse_by_context, to_json
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
@@ -10,7 +10,7 @@ from speed_ray.storage.run import CANDIDATES, Run
 from speed_ray.storage.shards import Plan
 
 
-class Propose(ExampleStage):
+class Propose(ExampleStage[CandidatesRow]):
     """Task -> a list of different candidates; all raw replies are kept, whatever becomes of them."""
 
     name, key, record_schema, role = CANDIDATES, "propose", CANDIDATES_SCHEMA, "generator"
@@ -25,7 +25,7 @@ class Propose(ExampleStage):
         """Plan `propose.lists` prompts."""
         return self.plan_prompts(run, self.recipe.propose.lists, candidates=self.samples)
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[TaskRow], request: Request, reply: Reply) -> list[CandidatesRow]:
         """Parse each sample; keep those that pass the checks, each text once, in the order in which they came.
 
         Raises the first sample's Rejected where none passes.

@@ -7,7 +7,7 @@ that revising begins while they are still being written.
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage, plan_identity
-from speed_ray.records import REVISED, Rejected, Row
+from speed_ray.records import REVISED, ExampleRow, Rejected, RevisedRow
 from speed_ray.stages.example_request import (
     SYNTHESIZE,
     from_columns,
@@ -23,7 +23,7 @@ from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 
 
-class Revise(Stage):
+class Revise(Stage[ExampleRow, RevisedRow]):
     """Example -> the same example, improved, or as it was."""
 
     name, key, record_schema, role = REVISED_EXAMPLES, "revise", REVISED, "generator"
@@ -36,7 +36,7 @@ class Revise(Stage):
             self.name, source.rows, source.shard_rows, source.stage, identity=self.identity(plan_identity(source))
         )
 
-    def request(self, row: PlannedRow) -> Request | None:
+    def request(self, row: PlannedRow[ExampleRow]) -> Request | None:
         """Render the revision prompt; none where the example was rejected."""
         if row.variant == UPSTREAM_REJECTED:
             return None
@@ -48,7 +48,7 @@ class Revise(Stage):
         context["fields"] = fields
         return self.make_request(row.row_id, messages, kind.schema, context)
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[ExampleRow], request: Request, reply: Reply) -> list[RevisedRow]:
         """Parse the revision. Raises Rejected for one that is the example as it was."""
         fields = parse_by_context(request, reply.samples[0].text)
         if fields == request.context["fields"]:
@@ -57,10 +57,10 @@ class Revise(Stage):
         model = model_label(self.engine)
         return [{**row.parent, **columns, "model": model, "revised": True, "kept_because": ""}]
 
-    def without_model(self, row: PlannedRow) -> list[Row]:
+    def without_model(self, row: PlannedRow[ExampleRow]) -> list[RevisedRow]:
         """Reject the row of an example that was rejected."""
         raise Rejected(UPSTREAM_REJECTED, "the example that was to be revised was rejected itself")
 
-    def fallback(self, row: PlannedRow, rejected: Rejected) -> list[Row]:
+    def fallback(self, row: PlannedRow[ExampleRow], rejected: Rejected) -> list[RevisedRow]:
         """Return the example as it was, with the reason why its revision was not taken."""
         return [{**row.parent, "revised": False, "kept_because": rejected.reason}]

@@ -11,7 +11,7 @@ from rensa import RMinHash, RMinHashLSH
 
 from speed_ray import kinds
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import TASK, Row
+from speed_ray.records import TASK, TaskRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
 from speed_ray.storage.shards import Artifact, Plan
@@ -45,7 +45,7 @@ def select_tasks(run: Run, recipe: Recipe) -> Artifact:
     return artifact
 
 
-def _chosen(proposals: Iterator[Row], keep: int, similarity: float) -> Iterator[driver_stage.RowResult]:
+def _chosen(proposals: Iterator[TaskRow], keep: int, similarity: float) -> Iterator[driver_stage.RowResult]:
     kept: Counter[tuple[str, str]] = Counter()
     seen: dict[str, TaskDeduplicator] = {}
     for row in proposals:
@@ -62,7 +62,7 @@ def _chosen(proposals: Iterator[Row], keep: int, similarity: float) -> Iterator[
             yield driver_stage.RowResult(row["id"], row, None)
 
 
-def _reject(row: Row, reason: str, detail: str) -> driver_stage.RowResult:
+def _reject(row: TaskRow, reason: str, detail: str) -> driver_stage.RowResult:
     return driver_stage.reject(row["id"], row["parent_id"], TASKS, reason, detail, row["task"], row["kind"])
 
 

@@ -3,7 +3,7 @@
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.executor.stage import Stage
-from speed_ray.records import SFT_EXAMPLE, Row
+from speed_ray.records import SFT_EXAMPLE, RevisionRow, SftRow
 from speed_ray.stages.example_request import (
     PROPOSE,
     from_json,
@@ -19,7 +19,7 @@ from speed_ray.storage.run import OWN_REVISIONS, REVISIONS, Run
 from speed_ray.storage.shards import Plan
 
 
-class SelfRevise(Stage):
+class SelfRevise(Stage[RevisionRow, SftRow]):
     """The teacher's revision -> the revisor's own, asked with the very prompt that it was trained on."""
 
     name, key, record_schema, role = OWN_REVISIONS, "revise", SFT_EXAMPLE, "generator"
@@ -28,7 +28,7 @@ class SelfRevise(Stage):
         """Plan one revision for each of the teacher's."""
         return self.plan_per_record(run.artifact(REVISIONS), ("own",))
 
-    def request(self, row: PlannedRow) -> Request:
+    def request(self, row: PlannedRow[RevisionRow]) -> Request:
         """Return the prompt that is stored with the teacher's revision."""
         kind = kinds.load_kind(row.parent["kind"])
         # The candidate that was revised has the id of the list it is from, and that of the prompt it answers.
@@ -37,7 +37,7 @@ class SelfRevise(Stage):
         context["fields"] = from_json(row.parent["example"])
         return self.make_request(row.row_id, row.parent["messages"], kind.schema, context)
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[RevisionRow], request: Request, reply: Reply) -> list[SftRow]:
         """Parse the reply into an example and pair it with its prompt."""
         answer = to_json(parse_by_context(request, reply.samples[0].text))
         return [{**id_columns(row), "messages": request.messages, "reply": answer, "model": model_label(self.engine)}]

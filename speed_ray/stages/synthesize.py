@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
-from speed_ray.records import EXAMPLE, Row
+from speed_ray.records import EXAMPLE, ExampleRow, TaskRow
 from speed_ray.stages.example_request import SYNTHESIZE, ExampleStage, id_columns, parse_by_context, to_columns
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
@@ -12,7 +12,7 @@ from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 
 
-class Synthesize(ExampleStage):
+class Synthesize(ExampleStage[ExampleRow]):
     """Task -> example."""
 
     name, key, record_schema, role = EXAMPLES, "synthesize", EXAMPLE, "generator"
@@ -22,7 +22,7 @@ class Synthesize(ExampleStage):
         """Plan `synthesize.examples` prompts."""
         return self.plan_prompts(run, self.recipe.synthesize.examples)
 
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+    def parse(self, row: PlannedRow[TaskRow], request: Request, reply: Reply) -> list[ExampleRow]:
         """Parse the reply into an example."""
         kind, fields = kinds.load_kind(row.parent["kind"]), parse_by_context(request, reply.samples[0].text)
         return [
@@ -37,6 +37,15 @@ class Synthesize(ExampleStage):
 
     def shortest_requests(self) -> Iterator[Request]:
         """Render eight prompts of each kind about a task of two words: those about real tasks are longer."""
+        task: TaskRow = {
+            "id": "",
+            "row_id": "",
+            "parent_id": "",
+            "kind": "",
+            "topic": "a topic",
+            "task": "a task",
+            "model": "",
+        }
         for kind, weight in self.recipe.mix.items():
-            parent = {"kind": kind, "topic": "a topic", "task": "a task"}
-            yield from (self.request(PlannedRow(str(number), parent, "")) for number in range(8 if weight else 0))
+            for number in range(8 if weight else 0):
+                yield self.request(PlannedRow(str(number), {**task, "kind": kind}, ""))

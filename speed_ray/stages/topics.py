@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 from speed_ray.errors import UserError
-from speed_ray.records import TOPIC, Row, content_id
+from speed_ray.records import TOPIC, TopicRow, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shards import Artifact, Plan
@@ -70,7 +70,7 @@ def _topic(number: int, line: str, seen: set[str]) -> driver_stage.RowResult:
     if topic.casefold() in seen:
         return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
     seen.add(topic.casefold())
-    row: Row = {"id": content_id(topic), "topic": topic, "source": line}
+    row: TopicRow = {"id": content_id(topic), "topic": topic, "source": line}
     return driver_stage.RowResult(row["id"], row, None)
 
 

@@ -12,7 +12,7 @@ import bisect
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row, content_id
@@ -22,12 +22,15 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Plan
 UPSTREAM_REJECTED = "not_written"  # the variant of a row that has no record, because the stage before rejected it
 
 
+Parent = TypeVar("Parent", bound=Row)
+
+
 @dataclass(frozen=True)
-class PlannedRow:
+class PlannedRow(Generic[Parent]):
     """One prompt to be answered: the input row it is about, and which of several prompts about it this is."""
 
     row_id: str
-    parent: Row
+    parent: Parent
     variant: str
 
 
@@ -45,11 +48,11 @@ class Inputs:
         # Where each file's rows begin, over all rows (key "") and among the rows of one kind.
         self.starts = {kind: self._starts(kind) for kind in ("", *plan.mix)}
 
-    def of_shard(self, shard: int) -> list[PlannedRow]:
+    def of_shard(self, shard: int) -> list[PlannedRow[Any]]:
         """The planned rows of one shard, in order."""
         return [self._row(i) for i in self.plan.rows_of(shard)]
 
-    def _row(self, i: int) -> PlannedRow:
+    def _row(self, i: int) -> PlannedRow[Any]:
         if self.plan.mix:
             kind, turn = kind_and_turn(self.plan.mix, i)
             index, variant = turn % self.starts[kind][-1], str(turn // self.starts[kind][-1])
@@ -78,7 +81,7 @@ class FollowedInputs:
     def __init__(self, source: Artifact) -> None:
         self.source = source
 
-    def of_shard(self, shard: int) -> list[PlannedRow]:
+    def of_shard(self, shard: int) -> list[PlannedRow[Any]]:
         """Each record, then each reject of the shard as a row of variant `UPSTREAM_REJECTED` with id and kind only.
 
         Raises Interrupted where the shard has no commit yet.

@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -160,7 +160,7 @@ class Attempt:
         self.files: dict[str, File] = {}
         self.row_ids: dict[str, set[str]] = {role: set() for role in ROLES}
 
-    def write(self, role: str, rows: list[Row], schema: pa.Schema) -> None:
+    def write(self, role: str, rows: Sequence[Row], schema: pa.Schema) -> None:
         """Write one role's rows, read them back and check them. An empty role leaves no file."""
         if not rows:
             return
@@ -327,7 +327,7 @@ class Artifact:
                 "See what else is damaged, and have it made anew, with: speed-ray verify <run> --repair"
             ) from error
 
-    def records(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Any]:
         """All published records, in the order of their plan; a shard at a time in memory."""
         for file in self.record_files().values():
             yield from self.read(file.path).to_pylist()

@@ -12,9 +12,9 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from speed_ray.recipes.schema import Dpo
-from speed_ray.records import Row
 from speed_ray.training import load_model, reference_logps
 from speed_ray.training.plan import TrainingPlan
+from speed_ray.training.tokenize import TokenizedRow
 from speed_ray.training.trainer_mixin import TrainerInputs, TrainerMixin
 
 
@@ -73,18 +73,20 @@ def make_trainer(inputs: TrainerInputs) -> DpoTrainer:
     return trainer
 
 
-def _dataset(rows: list[Row]) -> Dataset:
+def _dataset(rows: list[TokenizedRow]) -> Dataset:
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     return Dataset.from_dict({name: [row[name] for row in rows] for name in columns})
 
 
-def _add_reference(dataset: Dataset, rows: list[Row], log_probs: dict[str, reference_logps.LogProbPair]) -> Dataset:
+def _add_reference(
+    dataset: Dataset, rows: list[TokenizedRow], log_probs: dict[str, reference_logps.LogProbPair]
+) -> Dataset:
     for half, name in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
         dataset = dataset.add_column(name, [log_probs[row["row_id"]][half] for row in rows])
     return dataset
 
 
-def _check_masks(trainer: DpoTrainer, rows: list[Row], end: int) -> None:
+def _check_masks(trainer: DpoTrainer, rows: list[TokenizedRow], end: int) -> None:
     """Assert on a collated batch that the loss is on whole replies with their end token, and on nothing else."""
     batch: dict[str, Any] = trainer.data_collator(rows)
     for half, name in enumerate(("chosen_ids", "rejected_ids")):

@@ -15,17 +15,19 @@ import torch
 from trl.models import prepare_deepspeed
 
 from speed_ray.errors import Interrupted
-from speed_ray.records import Row
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import Store, read_if_exists
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
+from speed_ray.training.tokenize import TokenizedRow
 
 CHUNK_ROWS = 64
 LogProbPair = list[float]  # log p(chosen), log p(rejected), in nats
 
 
-def reference_log_probabilities(training: TrainingPlan, trainer: Any, rows: list[Row]) -> dict[str, LogProbPair]:
+def reference_log_probabilities(
+    training: TrainingPlan, trainer: Any, rows: list[TokenizedRow]
+) -> dict[str, LogProbPair]:
     """Return each row's log-probabilities under the reference policy, by row id, on every worker.
 
     The reference policy is the model that training begins with; `trainer` is TRL's DPOTrainer before its first step.
@@ -61,7 +63,7 @@ def _missing_chunks(store: Store, folder: str, chunks: int) -> list[int]:
     return [number for number in range(chunks) if _chunk_name(number) not in stored]
 
 
-def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, list[Row]]]) -> None:
+def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, list[TokenizedRow]]]) -> None:
     """Divide the chunks among workers; all run the network equally often, because ZeRO-3 needs all for a forward."""
     network = _prepare_network(trainer)
     for first in range(0, len(missing), distributed.world_size()):
@@ -80,7 +82,7 @@ def _prepare_network(trainer: Any) -> Any:
     return trainer.model.to(trainer.accelerator.device)
 
 
-def _chunk_log_probs(trainer: Any, network: Any, rows: list[Row]) -> dict[str, LogProbPair]:
+def _chunk_log_probs(trainer: Any, network: Any, rows: list[TokenizedRow]) -> dict[str, LogProbPair]:
     size = trainer.args.per_device_eval_batch_size
     pairs: dict[str, LogProbPair] = {}
     for start in range(0, CHUNK_ROWS, size):

@@ -12,8 +12,8 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from speed_ray.recipes.schema import Sft
-from speed_ray.records import Row
 from speed_ray.training import load_model
+from speed_ray.training.tokenize import TokenizedRow
 from speed_ray.training.trainer_mixin import TrainerInputs, TrainerMixin
 
 IGNORED = -100  # the label of a token without a loss, as in torch.nn.CrossEntropyLoss
@@ -41,7 +41,7 @@ def make_trainer(inputs: TrainerInputs) -> SftTrainer:
     return trainer
 
 
-def _dataset(rows: list[Row]) -> Dataset:
+def _dataset(rows: list[TokenizedRow]) -> Dataset:
     return Dataset.from_dict(
         {
             "input_ids": [row["prompt_ids"] + row["reply_ids"] for row in rows],
@@ -50,7 +50,7 @@ def _dataset(rows: list[Row]) -> Dataset:
     )
 
 
-def _check_labels(trainer: SftTrainer, rows: list[Row], end: int) -> None:
+def _check_labels(trainer: SftTrainer, rows: list[TokenizedRow], end: int) -> None:
     """Assert on a collated batch that the loss is on whole replies with their end token, and on nothing else."""
     batch: dict[str, Any] = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(batch["labels"]).bool()

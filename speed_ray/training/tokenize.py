@@ -6,7 +6,7 @@ too long is excluded and counted, never truncated.
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import TemplateError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 REPLY_COLUMNS = {"sft": {"reply": "reply_ids"}, "dpo": {"chosen": "chosen_ids", "rejected": "rejected_ids"}}
 
+TokenizedRow = dict[str, Any]  # a row's id and token ids, by the trainer's column names
+
 
 @dataclass(frozen=True)
 class TokenizedRows:
@@ -30,8 +32,8 @@ class TokenizedRows:
     `held_out` is for evaluation alone. `excluded` counts rows that are in neither, by reason.
     """
 
-    train: list[Row]
-    held_out: list[Row]
+    train: list[TokenizedRow]
+    held_out: list[TokenizedRow]
     excluded: dict[str, int]
 
     def counts(self) -> dict[str, int]:
@@ -77,7 +79,7 @@ def shuffled_order(rows: int, length: int, seed: int) -> list[int]:
     return order
 
 
-def sort_by_length_within_batch(order: list[int], rows: list[Row], batch_size: int) -> list[int]:
+def sort_by_length_within_batch(order: list[int], rows: list[TokenizedRow], batch_size: int) -> list[int]:
     """Sort the indices of each global batch by the rows' numbers of tokens, so that micro-batches need less padding.
 
     A step's loss is a mean over its global batch, so this changes the speed and nothing else (padding of the
@@ -164,10 +166,10 @@ class ChatTokenizer:
         return ids
 
 
-def _tokenize_row(row: Row, chat: ChatTokenizer, columns: dict[str, str]) -> Row:
+def _tokenize_row(row: Row, chat: ChatTokenizer, columns: dict[str, str]) -> TokenizedRow:
     if len({row[name] for name in columns}) < len(columns):
         raise RowExcluded("chosen_is_rejected")
-    tokenized: Row = {"row_id": row["row_id"]}
+    tokenized: TokenizedRow = {"row_id": row["row_id"]}
     for name, ids in columns.items():
         tokenized["prompt_ids"], tokenized[ids] = chat.encode(row["messages"], row[name])
     return tokenized
