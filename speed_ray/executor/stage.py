@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from speed_ray import __version__, kinds
 from speed_ray.engines import model_folder
-from speed_ray.engines.base import Message, PromptContext, Reply, Request
+from speed_ray.engines.base import PromptContext, Reply, Request
 from speed_ray.errors import UserError
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import EngineConfig, Recipe, StageSettings, VllmEngine
-from speed_ray.records import Rejected, Row
+from speed_ray.records import Message, Rejected, Row
 from speed_ray.storage.fingerprint import identity_fields
 from speed_ray.storage.planned_rows import Parent, PlannedRow
 from speed_ray.storage.run import PRODUCED_BY, Run

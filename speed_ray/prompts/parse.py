@@ -152,12 +152,14 @@ def _after_thoughts(text: str, thought_then_opening: re.Pattern[str]) -> str:
 
 
 def _decode(text: str, start: int) -> dict[str, Any]:
+    found: dict[str, Any]
     try:
         try:
-            return _DECODER.raw_decode(text, start)[0]
+            found, _ = _DECODER.raw_decode(text, start)
         except json.JSONDecodeError:
             plain = _TOKEN.sub(_as_json, text[start:])
-            return _DECODER.raw_decode(plain)[0]
+            found, _ = _DECODER.raw_decode(plain)
+        return found
     except json.JSONDecodeError as error:
         raise Rejected("truncated" if _at_end(error, plain) else "not_json", error.msg) from None
     except RecursionError:

@@ -19,9 +19,9 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from speed_ray import kinds
-from speed_ray.engines.base import Message
 from speed_ray.errors import UserError, nearest
 from speed_ray.kinds.kind import Kind, Slots
+from speed_ray.records import Message
 
 OURS = Path(__file__).parent
 MINIATURE = OURS.parent / "miniature" / "prompts"  # a fifth of our tokens: its model is trained on them, on a CPU

@@ -77,10 +77,11 @@ class TaskDeduplicator:
     def find(self, task: str) -> str | None:
         """Return a kept task that this one nearly repeats."""
         pairs = _word_pairs(task)
-        for key in self.index.query(_sketch(pairs)):
-            other = _word_pairs(self.tasks[key])
+        for index in self.index.query(_sketch(pairs)):
+            kept: str = self.tasks[index]
+            other = _word_pairs(kept)
             if len(pairs & other) >= self.similarity * len(pairs | other):
-                return self.tasks[key]
+                return kept
         return None
 
     def add(self, task: str) -> None:

@@ -1,11 +1,12 @@
 """A user's list of topics becomes the `topics` artifact: truncated, without repeats, every line accounted for."""
 
 import hashlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 from speed_ray.errors import UserError
-from speed_ray.records import TOPIC, TopicRow, content_id
+from speed_ray.records import TOPIC, Row, TopicRow, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shards import Artifact, Plan
@@ -96,7 +97,7 @@ def _lines(source: str) -> list[str]:
     return [line for _, [text] in tables.read_text(file, name) for line in text.splitlines()]
 
 
-def _column(source: str, columns: list[str], rows: list[Row]) -> list[str]:
+def _column(source: str, columns: list[str], rows: Sequence[Row]) -> list[str]:
     if "topic" not in columns:
         raise UserError(f"topics.source: {source} has no column `topic` (it has: {', '.join(columns) or 'none'}).")
     return [str(row.get("topic") or "") for row in rows]

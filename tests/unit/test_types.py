@@ -50,7 +50,11 @@ def refusals(folder: Path, program: str) -> str:
     ("right", "wrong", "refusal"),
     [
         ('row.parent["topic"]', 'row.parent["typo"]', 'TypedDict "TopicRow" has no key "typo"'),
-        ("def parse(", "def parse_reply(", 'Cannot instantiate abstract class "Summarize" with abstract attribute "parse"'),
+        (
+            "def parse(",
+            "def parse_reply(",
+            'Cannot instantiate abstract class "Summarize" with abstract attribute "parse"',
+        ),
     ],
 )
 def test_a_mistake_in_a_stage_is_refused(tmp_path: Path, right: str, wrong: str, refusal: str) -> None:
