@@ -1,4 +1,4 @@
-"""The only rooms that know Ray."""
+"""Run jobs on Ray. Beside `serving`, no other package imports it."""
 
 import os
 

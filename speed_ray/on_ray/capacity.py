@@ -59,7 +59,7 @@ class ResourceNeed:
 def check_capacity(need: ResourceNeed) -> None:
     """Raise UserError when the cluster cannot hold this; return at once where it can, or when it is growing.
 
-    A cluster with an autoscaler is asked for one such place meanwhile, because it grows by what is asked for.
+    A task requests one such place meanwhile, because an autoscaler adds nodes only for pending requests.
     """
     if _holds(need):
         return

@@ -127,7 +127,10 @@ def _run_node(options: list[str], describe: Callable[[str], str]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Have Ray ask for a token, send no statistics, serve by HAProxy, unless told otherwise; `python` is this one."""
+    """Return the environment: Ray asks for a token, sends no statistics, serves by HAProxy, and `python` is this one.
+
+    What the user has set stays.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     ours = {MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", **serve_env.environment(), **serve_env.ports()}
     return {**ours, **os.environ, "PATH": path}

@@ -282,7 +282,7 @@ class EngineActor:
         try:
             await asyncio.shield(self.starting)
         except EngineDead as error:
-            # Another actor would fail alike, every minute until the watchdog; a person can read this one's reason.
+            # Another actor would fail as well, every minute until the watchdog; a person can read this one's reason.
             raise Interrupted(f"{self.name}: the engine did not start. {error}") from error
 
     async def _work(self, row: dict[str, Any]) -> dict[str, str]:

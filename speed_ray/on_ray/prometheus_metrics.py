@@ -25,7 +25,7 @@ COUNTERS = {
     "speed_ray_rows": ("Planned rows that came to their end.", ("run", "stage", "outcome")),
     "speed_ray_tokens": ("Tokens of committed rows: prompts (in) and replies (out).", ("run", "stage", "direction")),
     "speed_ray_commits": ("Shards committed (won), or by another first (lost).", ("run", "stage", "outcome")),
-    "speed_ray_retries": ("Malformed replies that were asked for again.", ("run", "stage")),
+    "speed_ray_retries": ("Requests repeated after a malformed reply.", ("run", "stage")),
     "speed_ray_teacher_dollars": ("What committed rows cost at the recipe's price.", ("run", "stage")),
     "speed_ray_prefix_cache_tokens": ("Prompt tokens that were cached (hit) or not.", ("run", "stage", "outcome")),
     "speed_ray_gpu_seconds": ("GPU-seconds that engines have held.", ("run", "stage")),

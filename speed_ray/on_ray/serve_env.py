@@ -3,7 +3,7 @@
 With 64 clients of one text a request, MiniLM's endpoint embedded 0.88 of a bare encode's texts a second behind HAProxy
 and 0.60 behind Ray's own proxy, which takes 5.5 ms of CPU a request where the model takes 6 (benchmarks/serving.py).
 Ray 2.60 brings HAProxy and writes its configuration; replicas answer HTTP themselves then. A request whose replica is
-lost is asked of another one, as long as it fits HAProxy's buffer: an embedding that is asked for twice does no harm.
+lost goes to another one, as long as it fits HAProxy's buffer: an embedding that is computed twice does no harm.
 """
 
 import os

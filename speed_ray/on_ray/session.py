@@ -17,8 +17,8 @@ from speed_ray.errors import Interrupted
 def session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names (as `ray job submit` does), or start a private one for this process.
 
-    A private cluster is asked for by address="local", so that a stray cluster on the machine is never joined. It is
-    told of more CPUs than there are: they are only Ray's bookkeeping, and an actor pool on two cores would starve.
+    A private cluster has address="local", so that a stray cluster on the machine is never joined, and at least eight
+    CPUs, however few there are: they are only Ray's bookkeeping, and an actor pool on two cores would starve.
 
     When the job raises, Ray is left as it is: it ends with this process (see cli.py), or serves its next session.
     """

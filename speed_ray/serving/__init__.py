@@ -1,1 +1,1 @@
-"""A trained embedder behind OpenAI's /v1/embeddings, on Ray Serve."""
+"""Serve a trained embedder behind OpenAI's /v1/embeddings, on Ray Serve."""

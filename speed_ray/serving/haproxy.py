@@ -2,7 +2,7 @@
 
 Tests hold the promises that HAProxy breaks as Ray 2.60 starts it (test_replica_killed.py, test_serving.py):
 - A server that is killed leaves nothing behind: HAProxy outlives its Ray, and answers every request with 500.
-- A request that is lost with its replica is a 503 in OpenAI's form, to be asked again; Ray's page is a plain 500.
+- A request that is lost with its replica is a 503 in OpenAI's form, which clients repeat; Ray's page is a plain 500.
 - No port is open but the one that is served: metrics and statistics are, to every address. Ray reads neither.
 
 Nothing but Python's own library is imported: Serve waits for its start, also at each change of the replicas.

@@ -40,7 +40,7 @@ def names(folder):
 
 
 @pytest.mark.slow
-def test_every_piece_is_done(touch, tmp_path):
+def test_every_task_is_done(touch, tmp_path):
     results = dict(map_tasks("test", ["a", "b", "c"], lambda: touch, Workers(count=2)))
     assert results == {0: "A", 1: "B", 2: "C"}
     assert names(tmp_path) == ["a", "b", "c"]
@@ -48,14 +48,14 @@ def test_every_piece_is_done(touch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bad", "error"), [(["wrong", "away"], UserError), (["away"], Interrupted)])
-def test_what_one_piece_lacks_ends_no_other(touch, tmp_path, bad, error):
+def test_a_task_that_fails_ends_no_other(touch, tmp_path, bad, error):
     with pytest.raises(error, match="the network is away"):
         list(map_tasks("test", [*bad, "a", "b"], lambda: touch, Workers()))
     assert names(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_made_up_for(touch, tmp_path):
+def test_a_lost_worker_is_replaced(touch, tmp_path):
     list(map_tasks("test", ["a", "deadly", "b"], lambda: touch, Workers(retries=1)))
     assert names(tmp_path) == ["a", "b", "deadly", "died"]
 

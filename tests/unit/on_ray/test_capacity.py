@@ -1,4 +1,4 @@
-"""What is found out about nodes before anything is paid: room for an engine, the run's folder, packages, clocks."""
+"""Nodes are checked before work begins: capacity for an engine, the run's folder, packages, clocks."""
 
 import time
 
@@ -40,7 +40,7 @@ def test_how_many_a_node_holds(takes, fit):
         ({"labels": {"zone": "b"}}, "synthesize.pool asks for CPU 1, zone=b on one node"),
     ],
 )
-def test_a_cluster_without_room_is_told_before_work_begins(make_job, drive, pool, said):
+def test_a_cluster_without_capacity_is_refused_before_work_begins(make_job, drive, pool, said):
     job = make_job(synthesize__pool=pool).begin()
     driver = drive(job)
     assert driver.ended() == 2, driver.said()
@@ -50,7 +50,7 @@ def test_a_cluster_without_room_is_told_before_work_begins(make_job, drive, pool
 
 
 @pytest.mark.slow
-def test_nodes_of_a_cluster_are_looked_at(make_job, drive):
+def test_nodes_of_a_cluster_are_checked(make_job, drive):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=2, labels={"zone": "a"})
@@ -91,7 +91,7 @@ def test_a_node_that_does_not_see_the_run_is_named(tmp_path, changed, said):
     assert said in str(error.value)
 
 
-def test_a_clock_that_is_off_is_told_and_harms_nothing(tmp_path, caplog):
+def test_a_clock_that_is_off_is_a_warning(tmp_path, caplog):
     run = Run(str(tmp_path))
     capacity._compare_node(run, "10.0.0.7", b"token", answer(time=time.time() - 3600))
     assert "clock of node 10.0.0.7 is -3600 s off" in caplog.text
@@ -99,6 +99,6 @@ def test_a_clock_that_is_off_is_told_and_harms_nothing(tmp_path, caplog):
     assert "10.0.0.8" not in caplog.text
 
 
-def test_workers_that_come_and_go_need_room_for_the_fewest():
+def test_workers_that_come_and_go_need_capacity_for_the_fewest():
     workers = TrainingWorkers(count=4, least=2, gpus=1)
     assert ResourceNeed("junior.workers", workers, workers.counts[0]).count == 2

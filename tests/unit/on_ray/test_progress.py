@@ -1,4 +1,4 @@
-"""What a job says while it runs."""
+"""The progress line of a stage."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,11 @@ def test_a_job_without_a_shard_yet_says_what_it_waits_for(tally):
     assert "engines load" not in tally.text()
 
 
-def test_shards_and_rows_are_told(tally):
+def test_shards_and_rows_are_counted(tally):
     tally.add(Counts(accepted=1, rejected=1))
     assert tally.text().startswith("1 of 2 shards · 2 of 4 rows · accepted 1 · rejected 1")
 
 
-def test_the_reasons_of_rejects_are_told_the_most_frequent_first(tally):
+def test_the_most_frequent_reasons_of_rejects_come_first(tally):
     tally.counts += replace(Counts(), rejected=3, reasons={"language": 1, "too_short": 2})
     assert "rejected 3 (too_short 2, language 1)" in tally.text()

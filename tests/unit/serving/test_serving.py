@@ -1,4 +1,4 @@
-"""The endpoint answers as the model's own encode does, in OpenAI's words, and refuses what is not right by name."""
+"""The endpoint answers as the model's own encode does, in OpenAI's form, and refuses a wrong request by name."""
 
 import asyncio
 import base64
@@ -224,7 +224,7 @@ async def test_what_ray_serve_could_not_answer_may_be_asked_again(ending):
     assert answer.json()["error"]["type"] == "server_error"
 
 
-def test_haproxy_is_told_to_say_what_the_proxy_says_of_a_lost_replica():
+def test_haproxy_answers_for_a_lost_replica_as_the_middleware_does():
     head, _, body = haproxy.error_page().partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     expected = http_errors.APIError(503, haproxy.NO_REPLICA).response()
@@ -317,7 +317,7 @@ async def test_a_model_that_only_fails_is_reported_to_ray_serve(replica, http, m
     replica.check_health()
 
 
-async def test_who_went_away_is_not_embedded():
+async def test_a_cancelled_request_is_not_embedded():
     counted = Counted()
     batcher = DynamicBatcher(counted.encode, forward_tokens=2)
     first = asyncio.create_task(batcher.embed(["first"] * 5, [2] * 5, None))
