@@ -72,7 +72,10 @@ class ModelSource:
 
 def build_app(arguments: ServeArguments) -> Application:
     """Return the Serve application of a model. Raises UserError, which a Serve config's status shows."""
-    source = resolve_source(arguments.model)
+    return _application(resolve_source(arguments.model, arguments.name), arguments)
+
+
+def _application(source: ModelSource, arguments: ServeArguments) -> Application:
     fewest, most = arguments.replica_range
     scaling: dict[str, Any] = {"num_replicas": fewest}
     if fewest < most:
@@ -88,15 +91,15 @@ def build_app(arguments: ServeArguments) -> Application:
         health_check_period_s=5,
         **scaling,
     )
-    return deployment.bind(source.fetch, arguments.name or source.name, max(1, int(arguments.cpus)))
+    return deployment.bind(source.fetch, source.name, max(1, int(arguments.cpus)))
 
 
-def resolve_source(model: str) -> ModelSource:
+def resolve_source(model: str, name: str | None = None) -> ModelSource:
     """Tell a run, a model folder and a name of the Hub apart. Raises UserError where there is nothing to serve."""
     folder = Path(model)
     if (folder / "modules.json").is_file():
         path = str(folder.resolve())
-        return ModelSource(folder.resolve().name, lambda: path)
+        return ModelSource(name or folder.resolve().name, lambda: path)
     if folder.is_dir() and not (folder / "recipe.yaml").is_file():
         raise UserError(
             f"{model} is neither a run (it has no recipe.yaml) nor a sentence-transformers model (it has no "
@@ -105,7 +108,7 @@ def resolve_source(model: str) -> ModelSource:
     if folder.is_dir() or "://" in model:
         trained = Model(Run(str(folder.resolve()) if folder.is_dir() else model), EMBEDDER)
         trained.published()
-        return ModelSource(EMBEDDER, lambda: str(trained.fetch()))
+        return ModelSource(name or EMBEDDER, lambda: str(trained.fetch()))
     if folder.is_absolute() or model.startswith("."):
         raise UserError(f"{model}: there is no such folder.")
     try:
@@ -115,25 +118,26 @@ def resolve_source(model: str) -> ModelSource:
             f"{model} is no folder here, and as a sentence-transformers model of the Hugging Face Hub it was not "
             f"found:\n{str(error).strip().splitlines()[0]}"
         ) from None
-    return ModelSource(model, lambda: model)
+    return ModelSource(name or model, lambda: model)
 
 
 def run_server(arguments: ServeArguments, host: str, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM, which end the application and, where it was started here, Ray."""
-    app = build_app(arguments)
+    source = resolve_source(arguments.model, arguments.name)
+    app = _application(source, arguments)
     if not uses_shared_cluster():
         serve_env.check_port_free(f"--host {host} --port", host, port)
     print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
     with _haproxy_environment(), session():
         _check_resources(arguments)
-        print(f"speed-ray: loading {arguments.model}", file=sys.stderr, flush=True)
+        print(f"speed-ray: loading {source.name}", file=sys.stderr, flush=True)
         _start_serve(host, port)
         try:
             try:
                 serve.run(app, name=APPLICATION, route_prefix="/", logging_config=QUIET)
             except RuntimeError as error:
                 raise UserError(f"The model could not be served: {error}") from None
-            print(f"{arguments.model} is served at http://{host}:{port}/v1/embeddings. Ctrl-C ends it.", flush=True)
+            print(f"{source.name} is served at http://{host}:{port}/v1/embeddings. Ctrl-C ends it.", flush=True)
             _watch_application()
         except KeyboardInterrupt:
             print("speed-ray: ending", file=sys.stderr)

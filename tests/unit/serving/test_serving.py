@@ -363,6 +363,7 @@ def test_the_embedder_of_a_run_is_served(tmp_path, folder, monkeypatch):
     found = resolve_source("run")
     monkeypatch.chdir("/")  # a replica has a working directory of its own
     fetch = cloudpickle.loads(cloudpickle.dumps(found.fetch))
+    assert resolve_source(str(run), "mine").name == "mine"
     assert found.name == "embedder" and (Path(fetch()) / "modules.json").is_file()
 
 
