@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _add_job(name: str, text: str) -> None:
     @app.command(name.replace("_", "-"), help=text)
     def job(recipe: RecipeName, run: RunUri, set_: Overrides = None) -> None:
-        _do(name, recipe, run, set_)
+        _run_jobs(name, recipe, run, set_)
 
 
 for _name, _text in JOBS.items():
@@ -82,8 +82,8 @@ def run(
     until: Annotated[str | None, typer.Option("--until", help="The last job to do.", metavar="JOB")] = None,
     set_: Overrides = None,
 ) -> None:
-    """Do every job that the recipe is for, in order, skipping what is finished."""
-    _do(until and until.replace("-", "_"), recipe, run, set_, with_all_before=True)
+    """Run every job that the recipe needs, in order, skipping what is finished."""
+    _run_jobs(until and until.replace("-", "_"), recipe, run, set_, with_all_before=True)
 
 
 @app.command()
@@ -91,7 +91,7 @@ def status(
     run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Again every 5 s, with rows a second, until Ctrl-C.")] = False,
 ) -> None:
-    """Say where a run stands, while it runs or after a crash: read from storage alone."""
+    """Print a run's progress, while it runs or after a crash: read from storage alone."""
     if watch:
         with contextlib.suppress(KeyboardInterrupt):
             watch_status(Run(run), Console())
@@ -146,7 +146,7 @@ def quality(
         str | None, typer.Option("--embedder", help="A folder of sentence-transformers, or RUN/models/embedder.")
     ] = None,
 ) -> None:
-    """Say how good a run's examples are: yield, repetition, diversity, lengths, languages; margins; win rate."""
+    """Measure a run's examples: yield, repetition, diversity, lengths, languages; margins; win rate."""
     from speed_ray.console.quality_report import margin_tables, quality_tables, win_rate_tables
     from speed_ray.evaluation.quality import measure_margins, measure_quality, sample_rows
 
@@ -199,7 +199,7 @@ def head(
     temp_dir: TempDir = None,
     options: RayOptions = None,
 ) -> None:
-    """Begin a Ray cluster on this machine, behind a token, until Ctrl-C."""
+    """Start a Ray cluster on this machine, behind a token, until Ctrl-C."""
     from speed_ray.on_ray import cluster
 
     cluster.head(port, dashboard_port, cluster.node_options(cpus, gpus, labels, temp_dir, options))
@@ -214,7 +214,7 @@ def join(
     temp_dir: TempDir = None,
     options: RayOptions = None,
 ) -> None:
-    """Bring this machine into a Ray cluster until Ctrl-C."""
+    """Add this machine to a Ray cluster until Ctrl-C."""
     from speed_ray.on_ray import cluster
 
     cluster.join(address, cluster.node_options(cpus, gpus, labels, temp_dir, options))
@@ -222,17 +222,17 @@ def join(
 
 @app.command()
 def sweep(run: RunArgument) -> None:
-    """Delete what attempts that did not count left behind, an hour after an artifact was published."""
+    """Delete the files of losing attempts, an hour after an artifact was published."""
     opened = Run(run)
     opened.recipe()  # says so, when the folder is no run
     for name in ARTIFACTS:
         print(f"{name}: {opened.artifact(name).sweep()} orphaned files deleted")
 
 
-def _do(
+def _run_jobs(
     name: str | None, recipe_name: str, uri: str, overrides: list[str] | None, with_all_before: bool = False
 ) -> None:
-    """Do one job, or all that a recipe needs up to it, its last by default; say what it made and what comes next."""
+    """Run one job, or all that a recipe needs up to it, its last by default; print the result and the next command."""
     from speed_ray import pipeline
 
     recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
@@ -250,8 +250,8 @@ def _do(
         print(f"next: {_command()} serve {shlex.quote(uri)}")  # its table is said already
         return
     made = _made(name, recipe)
-    _say_what_was_made(run, made)
-    where, following = shlex.quote(uri), _following(run, recipe, name)
+    _print_made(run, made)
+    where, following = shlex.quote(uri), _next_job(run, recipe, name)
     if made in ARTIFACTS and not run.artifact(made).record_files():
         print(f"next: {_command()} show {where} {made} --rejects")
     elif following is None:
@@ -266,8 +266,8 @@ def _made(job: str, recipe: Recipe) -> str:
     return finished_examples(recipe) if job == "synthesize" else MADE[job.replace("_", "-")]
 
 
-def _following(run: Run, recipe: Recipe, job: str) -> str | None:
-    """The next job of those that the recipe is for, past those that are done."""
+def _next_job(run: Run, recipe: Recipe, job: str) -> str | None:
+    """Return the next job that the recipe needs and that is not done, or None."""
     from speed_ray import pipeline
 
     needed = pipeline.needed(recipe)
@@ -281,11 +281,11 @@ def _is_done(run: Run, made: str) -> bool:
 
 
 def _command() -> str:
-    """How this program was called: perhaps `.venv/bin/speed-ray`."""
+    """Return the command as the user typed it: perhaps `.venv/bin/speed-ray`."""
     return sys.argv[0] if sys.argv[0].endswith("speed-ray") else "speed-ray"
 
 
-def _say_what_was_made(run: Run, made: str) -> None:
+def _print_made(run: Run, made: str) -> None:
     if made not in ARTIFACTS:
         print(f"\n{made}: trained, in {Model(run, made).where}")
     for part in artifact_statuses(run):

@@ -1,4 +1,4 @@
-"""What can end a job early, and the exit code each ending has. Every message says what happened, where, what to do."""
+"""Define the errors that end a job early, with their exit codes. A message says what happened, where, what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class Stalled(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Say which valid name was probably meant: ` (did you mean 'x'?)` or the list of them."""
+    """Format the closest valid name, ` (did you mean 'x'?)`, or the list of all."""
     valid = sorted(valid)
     close = difflib.get_close_matches(name, valid, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f" (valid: {', '.join(valid)})"

@@ -1,4 +1,4 @@
-"""What can be known to fail is said before anything is started: templates, engines, the length of prompts."""
+"""Check templates, engines and prompt lengths before anything is started or spent."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from speed_ray.recipes.schema import OpenAIEngine, Recipe, StageSettings, VllmEn
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES
 
-SAMPLE = 32  # prompts that are measured
+SAMPLE_PROMPTS = 32  # whose tokens are counted
 
 
 def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
-    """Raise UserError for a template or an engine that could never work, before the recipe is frozen into a run.
+    """Check a recipe's templates and engines. Raises UserError before the recipe is frozen into a run.
 
     The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`.
     """
@@ -34,7 +34,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
 
 
 def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> None:
-    """Raise UserError when a stage's local model cannot be loaded, or its window cannot hold the prompts of `rows`."""
+    """Check that a stage's local model loads and that its window holds the prompts of `rows`, else raise UserError."""
     config, pool = stage.engine, stage.settings.pool
     if isinstance(config, OpenAIEngine) and pool.max > 1:
         raise UserError(
@@ -46,7 +46,7 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
     folder = _checked_folder(config, stage.role)
     if folder is None:
         return
-    requests = [request for row in rows[:SAMPLE] if (request := stage.request(row))]
+    requests = [request for row in rows[:SAMPLE_PROMPTS] if (request := stage.request(row))]
     _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
 
 

@@ -1,4 +1,4 @@
-"""Replies of a paid engine, stored as they come, so that a crash never pays twice for an answer that arrived.
+"""Store the replies of a paid engine as they come, so that a crash never pays twice for a reply that arrived.
 
 A shard's attempt is written when all its rows are answered. With an endpoint that costs money, what was answered
 before a crash must not be asked again: every few replies go into a small file beside the attempt, and the next attempt
@@ -23,7 +23,7 @@ Answer = tuple[str, int]  # row_id, trial
 
 
 class Journal:
-    """The replies of one attempt at one shard."""
+    """Write the replies of one attempt at one shard, a few to a file."""
 
     def __init__(self, artifact: Artifact, shard: int, attempt: str) -> None:
         self.artifact = artifact
@@ -32,13 +32,13 @@ class Journal:
         self.files = 0
 
     async def add(self, row_id: str, trial: int, reply: Reply) -> None:
-        """Take a reply in; returns when it, or the batch that it completes, is stored."""
+        """Add a reply; where it completes a batch, return once that is stored."""
         self.waiting.append({"row_id": row_id, "trial": trial, "reply": reply})
         if len(self.waiting) >= EVERY:
             await self.flush()
 
     async def flush(self) -> None:
-        """Store what waits."""
+        """Store the replies that are not stored yet."""
         batch, self.waiting = self.waiting, []
         if batch:
             self.files += 1
@@ -57,7 +57,7 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 
 def replay(artifact: Artifact, shard: int) -> dict[Answer, Reply]:
-    """Return every reply that earlier attempts at a shard left behind. A damaged file counts as not there."""
+    """Read every reply that earlier attempts at a shard stored. A damaged file is skipped."""
     found: dict[Answer, Reply] = {}
     folder = f"attempts/{shard:08d}"
     for name in artifact.names(folder):

@@ -1,4 +1,4 @@
-"""What one engine does with one shard: ask about every row, understand the replies, write the attempt, commit it."""
+"""Run one shard through one engine: render, generate, parse, then write and commit the results."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attemp
 
 @dataclass
 class Outcome:
-    """What became of one planned row: all its replies, and either its records or its reject."""
+    """Hold all replies to one planned row, and either its records or its reject."""
 
     replies: list[ReplyRow] = field(default_factory=list)
     records: list[Row] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Outcome:
 
 
 class Worker:
-    """Works on any number of shards at once with one engine; the engine decides how many requests run."""
+    """Run any number of shards at once through one engine, which decides how many requests run."""
 
     def __init__(
         self, stage: Stage[Any, Any], artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs, engine: Engine
@@ -38,12 +38,12 @@ class Worker:
         self.engine = engine
         self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
-        # Rows are begun as others end, twice what the engine answers at once: rendering a whole shard's prompts in one
-        # go would hold up the answers that come in meanwhile (an endpoint with 64 in flight lost a fifth to that).
-        self.room = asyncio.Semaphore(2 * engine.in_flight)
+        # At most twice the rows that the engine answers at once: rendering a whole shard's prompts in one go blocks
+        # the event loop and the replies that come in meanwhile (an endpoint with 64 in flight lost a fifth).
+        self._row_slots = asyncio.Semaphore(2 * engine.in_flight)
 
     async def work(self, shard: int, generation: int) -> Counts | None:
-        """Finish one shard. Returns None when somebody else had committed it before or during this attempt."""
+        """Run and commit one shard. Returns None where another driver committed it before or during this attempt."""
         if await asyncio.to_thread(self.artifact.is_committed, shard, generation):
             return None
         attempt = Attempt(self.artifact, self.plan, shard, generation)
@@ -51,7 +51,7 @@ class Worker:
         journal = Journal(self.artifact, shard, attempt.id) if self.engine.paid else None
         known = await asyncio.to_thread(replay, self.artifact, shard) if journal else {}
         # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
-        ends = await asyncio.gather(*(self._turn(row, journal, known) for row in rows), return_exceptions=True)
+        ends = await asyncio.gather(*(self._in_turn(row, journal, known) for row in rows), return_exceptions=True)
         outcomes = [end for end in ends if isinstance(end, Outcome)]
         if len(outcomes) < len(rows):
             if journal:
@@ -59,8 +59,8 @@ class Worker:
             raise next(end for end in ends if isinstance(end, BaseException))
         return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
 
-    async def _turn(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
-        async with self.room:
+    async def _in_turn(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+        async with self._row_slots:
             return await self._answer(row, journal, known)
 
     async def _answer(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:

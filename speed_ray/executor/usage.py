@@ -1,4 +1,4 @@
-"""What was asked of an engine so far, over all stages and all drives of a run, read from storage alone."""
+"""Add up a run's calls and tokens by role, over all its stages and drivers, from storage alone."""
 
 from speed_ray.engines.budget import Usage
 from speed_ray.executor.reply_journal import replay
@@ -31,7 +31,7 @@ def usage_of(run: Run, role: str) -> Usage:
 
 
 def usage_by_artifact(run: Run, role: str) -> dict[str, Usage]:
-    """The same, artifact by artifact, those included that were not begun."""
+    """Add up the calls and tokens of each artifact of a role, including those not begun."""
     return {name: _of(run.artifact(name)) for name in ARTIFACTS_OF[role]}
 
 

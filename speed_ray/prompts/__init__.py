@@ -1,1 +1,1 @@
-"""What we say to a model: Jinja templates, and the one module that renders them."""
+"""Render the prompts from Jinja templates and parse the replies."""

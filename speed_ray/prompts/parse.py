@@ -1,7 +1,7 @@
-"""What we hear: a reply's text becomes fields, tasks or a verdict, or is rejected with a reason that can be counted.
+"""Parse a model's reply into an example, tasks, a verdict or a critique, or reject it with a reason to count.
 
 Models wrap their JSON in talk, fences and thoughts, leave commas trailing, break lines inside strings and write Python
-instead. All of that is read, by rules that cannot touch a word of the content: nothing is completed, guessed,
+instead. All of that is parsed, by rules that cannot touch a word of the content: nothing is completed, guessed,
 evaluated or repaired. What JSON's own grammar does not then accept is rejected.
 """
 
@@ -14,7 +14,7 @@ from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.records import Rejected
 from speed_ray.text import language as languages
 
-LONGEST_TASK = 400  # characters; a longer one is no sentence
+MAX_TASK_CHARS = 400  # characters; a longer one is no sentence
 VERDICT_FIELDS = ("reason", "best", "worst")
 REMARKS = ("relevance", "completeness", "accuracy")  # on an example (SPEED, section 3.2)
 
@@ -30,12 +30,12 @@ _NUMBERING = re.compile(r"\A(?:\d{1,3}[.)]|[-*•])\s+")
 
 
 def parse_example(text: str, kind: Kind, slots: Slots, language: str) -> Fields:
-    """Read one example of a kind, its fields stripped of surrounding space and checked. Raises Rejected."""
+    """Parse one example of a kind, its fields stripped of surrounding space and checked. Raises Rejected."""
     return _checked(unchecked_fields(text, kind), kind, slots, language)
 
 
 def unchecked_fields(text: str, kind: Kind) -> Fields:
-    """Read one example by its form alone, whatever its fields say. Raises Rejected."""
+    """Parse one example without checking what its fields say. Raises Rejected."""
     return _fields(_object(text, tuple(field.name for field in kind.fields)), kind)
 
 
@@ -54,7 +54,7 @@ def _checked(fields: Fields, kind: Kind, slots: Slots, language: str) -> Fields:
 
 
 def parse_tasks(text: str, ask: int) -> list[str]:
-    """Read a brainstormed list: at most `ask` different sentences, their numbering dropped. Raises Rejected."""
+    """Parse a brainstormed list: at most `ask` different sentences, their numbering dropped. Raises Rejected."""
     found = _object(text, ("tasks",))
     if "tasks" not in found:
         raise Rejected("missing_field", 'the reply has no "tasks"')
@@ -71,9 +71,9 @@ def parse_tasks(text: str, ask: int) -> list[str]:
 
 
 def parse_verdict(text: str, shown: int) -> tuple[int, int, str]:
-    """Read the places of the best and of the worst of `shown` examples, from 1, and why. Raises Rejected.
+    """Parse a verdict: the numbers, from 1, of the best and worst of `shown` examples, and why. Raises Rejected.
 
-    A place is a JSON number without a fraction: 2 and 2.0 are one, "2", true and 2.5 are none.
+    A number is a JSON number without a fraction: 2 and 2.0 are one, "2", true and 2.5 are none.
     """
     found = _object(text, VERDICT_FIELDS)
     best, worst, reason = _place(found, "best", shown), _place(found, "worst", shown), _string(found, "reason")
@@ -90,7 +90,7 @@ def verdict_schema(shown: int) -> dict[str, Any]:
 
 
 def parse_critique(text: str, kind: Kind, slots: Slots, language: str) -> tuple[dict[str, str], Fields]:
-    """Read the three remarks on an example, and its revision, checked like any example. Raises Rejected."""
+    """Parse the three remarks on an example, and its revision, which is checked like any example. Raises Rejected."""
     found = _object(text, (*REMARKS, "revision"))
     remarks = {name: _string(found, name) for name in REMARKS}
     if "revision" not in found:
@@ -123,7 +123,7 @@ def tasks_schema(ask: int) -> dict[str, Any]:
 
 
 def _object(text: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Read the object that opens with one of `names`, else the first of any, never one inside another that failed."""
+    """Decode the object that opens with one of `names`, else the first; never one inside another that failed."""
     opening, thought_then_opening = _openings(names)
     answer = _after_thoughts(text, thought_then_opening)
     start = opening.search(answer) or _ANY_OPENING.search(answer)
@@ -185,7 +185,7 @@ def _requoted(found: re.Match[str]) -> str:
 
 
 def _at_end(error: json.JSONDecodeError, text: str) -> bool:
-    """Whether the decoder ran out of text, also in the middle of a string or of an escape's four digits."""
+    """Check whether the decoder ran out of text, also in the middle of a string or of an escape's four digits."""
     left = len(text.rstrip("` \t\r\n")) - error.pos
     return left <= 0 or error.msg.startswith("Unterminated string") or (left < 6 and "escape" in error.msg)
 
@@ -247,4 +247,4 @@ def _refuse_language(name: str, text: str, wanted: str | None) -> None:
 
 def _is_task(sentence: str) -> bool:
     unfit = "\n" in sentence or _CONTROL.search(sentence) or _SURROGATE.search(sentence)
-    return len(sentence) <= LONGEST_TASK and not unfit
+    return len(sentence) <= MAX_TASK_CHARS and not unfit

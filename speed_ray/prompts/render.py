@@ -1,4 +1,4 @@
-"""Turns a row into the messages that a model is sent: templates here or in a recipe's own folder, filled with values.
+"""Render the messages that a model is sent, from the templates here or in a recipe's own folder.
 
 Topics and tasks come from anywhere, so they are values and never templates, and the environment is a sandbox. A
 template's constant text comes first and what varies comes last, because an engine with a prefix cache computes the
@@ -28,12 +28,12 @@ MINIATURE = OURS.parent / "miniature" / "prompts"  # a fifth of our tokens: its 
 
 
 class Prompts:
-    """All prompts of one recipe. Making it finds every mistake in a template, so that none is met after spending.
+    """Render the prompts of one recipe. The constructor tries every template: no mistake is met after spending.
 
-    `folder` is the recipe's own: a `synthesize-sts.jinja` there says it for one kind, a `synthesize.jinja` for all,
-    and where it has neither ours speaks; likewise for every other template's name. Raises UserError for a file that
-    is no template's name, wrong syntax or an unknown variable. `digests` holds the sha256 of every template in use,
-    for the plan's identity; the words of a kind itself are in `kinds.digest`.
+    `folder` is the recipe's own: a `synthesize-sts.jinja` there is for one kind, a `synthesize.jinja` for all, and
+    where it has neither the package's is used; likewise for every other template's name. Raises UserError for a file
+    that is no template's name, wrong syntax or an unknown variable. `digests` holds the sha256 of every template in
+    use, for the plan's identity; a kind's own sentences are in its digest.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -52,19 +52,19 @@ class Prompts:
         )
         self._templates: dict[tuple[str, str], Template] = {}
         self._sentences: dict[str, Template] = {}
-        self._said = lru_cache(maxsize=4096)(self._sentences_of)
+        self._cached_sentences = lru_cache(maxsize=4096)(self._sentences_of)
         self.digests: dict[str, str] = {}
         for kind in map(kinds.load_kind, kinds.kind_names()):
             self._try_out(kind)
 
     def brainstorm(self, kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> list[Message]:
-        """Ask for about `ask` one-sentence tasks that people who deal with `topic` would have."""
+        """Render the prompt for about `ask` one-sentence tasks that people who deal with `topic` would have."""
         return self._render("brainstorm", kind, _brainstorm_values(kind, topic, ask, language, rng))
 
     def synthesize(
         self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
     ) -> list[Message]:
-        """Ask for one example of a task, or of a topic where the kind has an instruction of its own."""
+        """Render the prompt for one example of a task, or of a topic where the kind has an instruction of its own."""
         return self._render("synthesize", kind, self._synthesize_values(kind, slots, topic, task, language, rng))
 
     def judge(
@@ -77,26 +77,26 @@ class Prompts:
         candidates: list[str],
         rng: random.Random,
     ) -> list[Message]:
-        """Ask which of several examples of one request, JSON texts in the order shown, are the best and the worst."""
+        """Render the prompt for the best and the worst of several examples of one request, JSON texts in order."""
         values = self._synthesize_values(kind, slots, topic, task, language, rng)
         return self._render("judge", kind, {**values, "candidates": candidates})
 
     def critique(
         self, kind: Kind, slots: Slots, topic: str, task: str, language: str, example: str, rng: random.Random
     ) -> list[Message]:
-        """Ask for remarks on an example, a JSON text, and for a revision of it."""
+        """Render the prompt for remarks on an example, a JSON text, and a revision of it."""
         values = self._synthesize_values(kind, slots, topic, task, language, rng)
         return self._render("critique", kind, {**values, "example": example})
 
     def revise(self, kind: Kind, topic: str, task: str, language: str, example: str) -> list[Message]:
-        """Ask for an example, a JSON text, once more and better: short, without slots, for a small model to learn."""
+        """Render the prompt for a better version of an example, a JSON text: short, for a small model to learn."""
         task = task if kind.instruction is None else ""
         return self._render("revise", kind, {"topic": topic, "task": task, "language": language, "example": example})
 
     def _synthesize_values(
         self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
     ) -> dict[str, Any]:
-        fields, guidelines = self._said(kind.name, tuple(slots.items()))
+        fields, guidelines = self._cached_sentences(kind.name, tuple(slots.items()))
         return {
             "brief": kind.brief,
             "fields": fields,
@@ -162,7 +162,7 @@ class Prompts:
         return template
 
     def _refuse_unknown_variables(self, text: str, path: Path, values: dict[str, Any]) -> None:
-        """Find them in every branch, also in those that no row may take for hours."""
+        """Raise UserError for an unknown variable in any branch, also in one that no row may take for hours."""
         tree = self._environment.parse(text)
         unknown = find_undeclared_variables(tree) - set(values)
         for used in tree.find_all(nodes.Name):
@@ -207,7 +207,7 @@ def _refuse_unknown_files(folder: Path) -> None:
 
 
 def _place(template: Template, error: Exception) -> str:
-    """Say in which line of the template an error arose; Jinja puts it into the traceback."""
+    """Return the template's name and the line in which an error arose; Jinja puts it into the traceback."""
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == template.filename
     ]

@@ -1,1 +1,1 @@
-"""What happens to rows: each stage says what to ask for a row and what to make of the answer."""
+"""Define the stages, one a file: eight that ask a model (executor/stage.py) and four of the driver alone."""

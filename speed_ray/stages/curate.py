@@ -1,8 +1,8 @@
-"""Examples become `curated_examples`: what is worth learning from, split by task; every other row says why not.
+"""Filter and deduplicate examples into `curated_examples`, split by task; each other row is a reject with its reason.
 
-Two passes over the input, a shard at a time: the first notes a few bytes of each row (curation/scan.py), the second
-passes rows on or turns them away, in order. A row is turned away for what it is, then for what it repeats, then
-because there are enough like it. What is turned away for what it is repeats nothing and is repeated by nothing.
+Two passes over the input, a shard at a time: the first computes a few bytes of features per row (curation/scan.py),
+the second accepts or rejects rows in order: first by the filters, then as duplicates, then by quotas. A row that a
+filter rejects is no duplicate, and no other row is a duplicate of it.
 """
 
 import tempfile
@@ -28,18 +28,14 @@ from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.text.token_hashes import Hashes, Places
 
 TRAIN, HELD_OUT = "train", "held_out"
-REPEATS = ("duplicate", "near_duplicate", "semantic_duplicate")  # letter for letter, in its words, in its meaning
-PLACES = {
-    "decontaminate",
-    "reference",
-    "shard_rows",
-    "workers",
-}  # of the settings: what they name is in the plan by its digest
+DUPLICATE_REASONS = ("duplicate", "near_duplicate", "semantic_duplicate")
+# Settings outside the plan's identity: what the first two name is in it by its digest.
+RUNTIME_SETTINGS = {"decontaminate", "reference", "shard_rows", "workers"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is to be curated, and how: nothing is written yet."""
+    """Hold a planned curation, of which nothing is written yet."""
 
     source: Artifact
     rules: Rules
@@ -47,20 +43,20 @@ class Prepared:
 
 
 def prepare_curation(run: Run, recipe: Recipe) -> Prepared:
-    """Raise UserError where the input is not finished or holds nothing, or a rule names what is not there."""
+    """Plan the curation. Raises UserError where the input is unfinished or empty, or a rule's file is missing."""
     source, decided = run.artifact(finished_examples(recipe)), rules(recipe)
     return Prepared(source, decided, plan(source, decided))
 
 
 def publish_curated(run: Run, prepared: Prepared) -> Artifact:
-    """Publish the examples that are learnt from."""
+    """Filter, deduplicate and publish the examples."""
     artifact = run.artifact(CURATED_EXAMPLES)
-    driver_stage.publish_rows(artifact, prepared.plan, CURATED, passed(prepared.source, prepared.rules))
+    driver_stage.publish_rows(artifact, prepared.plan, CURATED, curate_rows(prepared.source, prepared.rules))
     return artifact
 
 
 def rules(recipe: Recipe) -> Rules:
-    """Read what the rules need. Raises UserError for evaluation sets that cannot be read."""
+    """Load the filters' settings and evaluation texts. Raises UserError for evaluation sets that cannot be read."""
     return Rules(recipe.curate, contamination.read_evaluation_texts(recipe.curate.decontaminate))
 
 
@@ -70,7 +66,7 @@ def plan(source: Artifact, rules: Rules) -> Plan:
     identity = {
         "code": __version__,
         "input": artifact_identity(source),
-        "settings": settings.model_dump(mode="json", exclude=PLACES),
+        "settings": settings.model_dump(mode="json", exclude=RUNTIME_SETTINGS),
         "decontaminate": rules.seen.digest,
         "reference": settings.reference and reference_model.reference_identity(settings.reference),
     }
@@ -79,41 +75,41 @@ def plan(source: Artifact, rules: Rules) -> Plan:
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What the first pass found out about all rows."""
+    """Hold the features of all rows that the second pass needs, one array element per row."""
 
-    fit: Flags  # the gates, a reference's among them
+    fit: Flags  # passed the filters, the reference model's among them
     held_out: Flags
     labels: Hashes
     margins: Numbers | None
     vectors: Vectors | None  # on disk
-    first: Places  # the row that each repeats; itself where it repeats none
-    how: np.ndarray[Any, np.dtype[np.int8]]  # it does so: a place in REPEATS
+    first: Places  # index of the row that each duplicates; its own where it is no duplicate
+    how: np.ndarray[Any, np.dtype[np.int8]]  # index into DUPLICATE_REASONS
 
 
-def passed(source: Artifact, rules: Rules) -> Iterator[driver_stage.RowResult]:
-    """What becomes of each example, in order."""
+def curate_rows(source: Artifact, rules: Rules) -> Iterator[driver_stage.RowResult]:
+    """Yield the record or reject of each example, in order."""
     with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as folder:
-        known = _look(source, rules, Path(folder))
-        decided = _decided(source, rules, known)
+        features = _first_pass(source, rules, Path(folder))
+        decided = _decided(source, rules, features)
         wanted = rules.settings.mine_negatives
-        yield from _mined(decided, wanted, known.vectors) if wanted else decided
+        yield from _mined(decided, wanted, features.vectors) if wanted else decided
 
 
-def _decided(source: Artifact, rules: Rules, known: FirstPass) -> Iterator[driver_stage.RowResult]:
-    taken = quotas.Quotas(rules.settings, _common(known, rules.settings))
-    repeated = set(known.first[known.first != np.arange(len(known.first))].tolist())
+def _decided(source: Artifact, rules: Rules, features: FirstPass) -> Iterator[driver_stage.RowResult]:
+    taken = quotas.Quotas(rules.settings, _common(features, rules.settings))
+    repeated = set(features.first[features.first != np.arange(len(features.first))].tolist())
     names: dict[int, str] = {}  # the ids of rows that others repeat
     begin = 0
     for rows in _shards(source):
         shard = slice(begin, begin + len(rows))
-        names |= {place: row["id"] for place, row in enumerate(rows, begin) if place in repeated}
-        refusals = _refusals(rows, rules, known, shard)
-        facts = (each[shard].tolist() for each in (known.held_out, known.labels, known.first, known.how))
-        for place, (row, held_out, label, first, how) in enumerate(zip(rows, *facts, strict=True), begin):
-            if place - begin in refusals:
-                yield _reject(row, *refusals[place - begin])
-            elif first != place:
-                yield _reject(row, REPEATS[how], f"repeats {names[first]}")
+        names |= {row_index: row["id"] for row_index, row in enumerate(rows, begin) if row_index in repeated}
+        refusals = _refusals(rows, rules, features, shard)
+        columns = (each[shard].tolist() for each in (features.held_out, features.labels, features.first, features.how))
+        for row_index, (row, held_out, label, first, how) in enumerate(zip(rows, *columns, strict=True), begin):
+            if row_index - begin in refusals:
+                yield _reject(row, *refusals[row_index - begin])
+            elif first != row_index:
+                yield _reject(row, DUPLICATE_REASONS[how], f"repeats {names[first]}")
             elif not held_out and (broken := taken.refusal(row, label)):
                 yield _reject(row, *broken)
             else:
@@ -121,16 +117,16 @@ def _decided(source: Artifact, rules: Rules, known: FirstPass) -> Iterator[drive
         begin += len(rows)
 
 
-def _refusals(rows: list[ExampleRow], rules: Rules, known: FirstPass, shard: slice) -> dict[int, tuple[str, str]]:
-    """Why the rows of a shard that are not fit are not, said anew: the first pass kept a bit of each."""
-    places = np.flatnonzero(~known.fit[shard]).tolist()
-    by_gates = rules.refusals([rows[place] for place in places])
-    found = {place: by_gates[number] for number, place in enumerate(places) if number in by_gates}
-    if known.margins is not None and rules.settings.margin:
-        for place in places:
-            broken = reference_model.refusal(float(known.margins[shard][place]), rules.settings.margin)
+def _refusals(rows: list[ExampleRow], rules: Rules, features: FirstPass, shard: slice) -> dict[int, tuple[str, str]]:
+    """Recompute the rejection reasons of a shard by row index: the first pass stored only pass or fail."""
+    indices = np.flatnonzero(~features.fit[shard]).tolist()
+    by_filters = rules.refusals([rows[row_index] for row_index in indices])
+    found = {row_index: by_filters[number] for number, row_index in enumerate(indices) if number in by_filters}
+    if features.margins is not None and rules.settings.margin:
+        for row_index in indices:
+            broken = reference_model.refusal(float(features.margins[shard][row_index]), rules.settings.margin)
             if broken:
-                found.setdefault(place, broken)
+                found.setdefault(row_index, broken)
     return found
 
 
@@ -139,20 +135,20 @@ def _mined(
 ) -> Iterator[driver_stage.RowResult]:
     begin = 0
     while window := list(islice(decided, negatives.WINDOW)):
-        places = [place for place, each in enumerate(window) if each.record]
-        records = [each.record for each in window if each.record]
-        negatives.mine(records, wanted, None if vectors is None else vectors[[begin + place for place in places]])
+        records = [result.record for result in window if result.record]
+        indices = [index for index, result in enumerate(window, begin) if result.record]
+        negatives.mine(records, wanted, None if vectors is None else vectors[indices])
         yield from window
         begin += len(window)
 
 
-def _look(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
+def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
     settings = rules.settings
-    pile = MinHashIndex(folder)
+    index = MinHashIndex(folder)
     parts = []
-    for look in scan.scan_rows(source, rules):
-        pile.add(look.sketches)
-        parts.append((look.passed, look.held_out, look.texts, look.labels))
+    for row_features in scan.scan_rows(source, rules):
+        index.add(row_features.sketches)
+        parts.append((row_features.passed, row_features.held_out, row_features.texts, row_features.labels))
     fit, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     margins, vectors = judgement.judge_margins(source, settings, folder) if settings.reference else (None, None)
     if margins is not None and settings.margin:
@@ -161,36 +157,36 @@ def _look(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
     first = _firsts(texts, fit)
     how = np.zeros(len(first), np.int8)
     if settings.duplicate_similarity is not None:
-        near = pile.repeated(fit & (first == np.arange(len(first))), settings.duplicate_similarity)
+        near = index.repeated(fit & (first == np.arange(len(first))), settings.duplicate_similarity)
         first = _after(first, near, how, 1)
     if vectors is not None and settings.semantic_similarity is not None:
         stays = fit & (first == np.arange(len(first)))
         first = _after(first, semantic.repeated(vectors[:, 0], stays, settings.semantic_similarity), how, 2)
-    pile.close()
+    index.close()
     return FirstPass(fit, held_out, labels, margins, vectors, first, how)
 
 
 def _after(first: Places, then: Places, how: np.ndarray[Any, np.dtype[np.int8]], what: int) -> Places:
-    """Put a further rule behind those before it: what repeats a row that now repeats another repeats that."""
+    """Compose two duplicate maps, arrays of row indices, so that every chain ends at one row; mark `what` in `how`."""
     how[then != np.arange(len(then))] = what
     return then[first]
 
 
 def _firsts(texts: Hashes, passed: Flags) -> Places:
-    """For each row the first that passed with the same text, else itself."""
+    """Map each row index to that of the first row that passed with the same text hash, else to itself."""
     first = np.arange(len(texts))
-    places = np.flatnonzero(passed)
-    _, begins, inverse = np.unique(texts[places], return_index=True, return_inverse=True)
-    first[places] = places[begins[inverse]]
+    indices = np.flatnonzero(passed)
+    _, begins, inverse = np.unique(texts[indices], return_index=True, return_inverse=True)
+    first[indices] = indices[begins[inverse]]
     return first
 
 
-def _common(known: FirstPass, settings: Curate) -> dict[int, int]:
-    """The labels that too many examples have, and how many may."""
+def _common(features: FirstPass, settings: Curate) -> dict[int, int]:
+    """Return the label hashes that more than `label_share` of the examples have, each with its maximum count."""
     if settings.label_share is None:
         return {}
-    kept = known.fit & (known.first == np.arange(len(known.first))) & (known.labels != 0)
-    labels, counts = np.unique(known.labels[kept], return_counts=True)
+    kept = features.fit & (features.first == np.arange(len(features.first))) & (features.labels != 0)
+    labels, counts = np.unique(features.labels[kept], return_counts=True)
     most = max(1, int(settings.label_share * kept.sum()))
     return dict.fromkeys(labels[counts > most].tolist(), most)
 

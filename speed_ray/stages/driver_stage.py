@@ -14,7 +14,7 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts
 
 
 class RowResult(NamedTuple):
-    """The result of one planned row: a record, or a reject."""
+    """Hold the result of one planned row: a record, or a reject."""
 
     row_id: str
     record: Row | None
@@ -47,12 +47,12 @@ def publish_rows(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterat
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, "write") as writer:  # one shard is written, and stored, while the next is made
         for shard in range(plan.shards):
-            passed = list(islice(rows, len(plan.rows_of(shard))))
+            results = list(islice(rows, len(plan.rows_of(shard))))
             if writing is not None:
                 writing.result()
                 writing = None
             if shard in pending:
-                writing = writer.submit(_commit, artifact, plan, shard, pending[shard], record, passed)
+                writing = writer.submit(_commit, artifact, plan, shard, pending[shard], record, results)
         if writing is not None:
             writing.result()
     if not artifact.publish(plan):
@@ -63,10 +63,10 @@ def publish_rows(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterat
 
 
 def _commit(
-    artifact: Artifact, plan: Plan, shard: int, generation: int, record: pa.Schema, passed: list[RowResult]
+    artifact: Artifact, plan: Plan, shard: int, generation: int, record: pa.Schema, results: list[RowResult]
 ) -> None:
-    records = [row.record for row in passed if row.record]
-    rejects = [row.reject for row in passed if row.reject]
+    records = [row.record for row in results if row.record]
+    rejects = [row.reject for row in results if row.reject]
     attempt = Attempt(artifact, plan, shard, generation)
     attempt.write(RECORDS, records, record)
     attempt.write(REJECTS, rejects, REJECT)
@@ -77,4 +77,4 @@ def _commit(
         kinds=dict(Counter(row["kind"] for row in records if "kind" in row)),
         reasons=dict(Counter(row["reason"] for row in rejects)),
     )
-    attempt.commit([row.row_id for row in passed], counts)
+    attempt.commit([row.row_id for row in results], counts)

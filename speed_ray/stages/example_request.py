@@ -25,7 +25,7 @@ DRAFT, PROPOSE, SYNTHESIZE = "slots of draft", "slots of propose", "slots"
 
 
 class SampledSlots(NamedTuple):
-    """What varies in one prompt, and the random generator in the state in which the guidelines are shuffled."""
+    """Hold what varies in one prompt, and the random generator in the state in which the guidelines are shuffled."""
 
     slots: Slots
     language: str
@@ -39,7 +39,7 @@ class ExampleStage(Stage[TaskRow, Record]):
 
     @property
     def samples(self) -> int:
-        """Samples of each prompt."""
+        """Return how many samples each prompt gets."""
         return 1
 
     def request(self, row: PlannedRow[TaskRow]) -> Request:
@@ -79,7 +79,7 @@ def sample_slots(recipe: Recipe, kind: Kind, row_id: str, purpose: str) -> Sampl
 
 
 def prompt_context(stage: str, kind: Kind, topic: str, task: str, slots: Slots, language: str) -> PromptContext:
-    """Return what every prompt about one example has in its context."""
+    """Return the context that a prompt about one example is rendered from."""
     return {"stage": stage, "kind": kind.name, "topic": topic, "task": task, "slots": slots, "language": language}
 
 

@@ -1,4 +1,4 @@
-"""Teacher's revisions become pairs for the revisor's DPO: chosen is the teacher's, rejected what the revisor would do.
+"""Pair revisions for the revisor's DPO: chosen is the teacher's revision, rejected the revisor's own.
 
 Where its own revision was not fit, or is the teacher's word for word, the example as it was before is rejected.
 """
@@ -12,7 +12,7 @@ from speed_ray.storage.shards import Artifact, Plan
 
 
 def pair_revisions(run: Run, recipe: Recipe) -> Artifact:
-    """Publish one pair for each of the teacher's revisions that differs from what it is held against."""
+    """Publish a preference pair for each of the teacher's revisions that differs from the text to reject."""
     revisions, own, artifact = (run.artifact(name) for name in (REVISIONS, OWN_REVISIONS, REVISION_PAIRS))
     identity = {"input": artifact_identity(revisions), "own": artifact_identity(own)}
     manifest = revisions.manifest()

@@ -18,7 +18,7 @@ class Propose(ExampleStage[CandidatesRow]):
 
     @property
     def samples(self) -> int:
-        """Candidates of each list."""
+        """Return how many samples each prompt gets: the candidates of a list."""
         return self.recipe.propose.candidates
 
     def plan(self, run: Run) -> Plan:

@@ -1,4 +1,4 @@
-"""Proposed tasks become `tasks`: a few for each topic and kind (one by default), none that nearly repeats another.
+"""Select `tasks` from the proposed ones: a few for each topic and kind (one by default), without near duplicates.
 
 SPEED, table 3: one task a topic gives 62.6 MTEB, three 61.6, five 60.9. Diversity is what counts.
 """
@@ -22,7 +22,7 @@ BANDS = 32  # of 4 rows: finds a pair of Jaccard 0.5 with 87%; the exact Jaccard
 
 
 def select_tasks(run: Run, recipe: Recipe) -> Artifact:
-    """Publish the tasks that examples are written for; every other proposal is a reject with its reason."""
+    """Publish the selected tasks; every other proposal is a reject with its reason."""
     source = run.artifact(PROPOSED_TASKS)
     manifest = source.manifest()
     assert manifest is not None, "select follows the proposals"
@@ -40,12 +40,12 @@ def select_tasks(run: Run, recipe: Recipe) -> Artifact:
     )
     artifact = run.artifact(TASKS)
     driver_stage.publish_rows(
-        artifact, plan, TASK, _chosen(source.records(), settings.keep, settings.duplicate_similarity)
+        artifact, plan, TASK, _select(source.records(), settings.keep, settings.duplicate_similarity)
     )
     return artifact
 
 
-def _chosen(proposals: Iterator[TaskRow], keep: int, similarity: float) -> Iterator[driver_stage.RowResult]:
+def _select(proposals: Iterator[TaskRow], keep: int, similarity: float) -> Iterator[driver_stage.RowResult]:
     kept: Counter[tuple[str, str]] = Counter()
     seen: dict[str, TaskDeduplicator] = {}
     for row in proposals:
@@ -67,7 +67,7 @@ def _reject(row: TaskRow, reason: str, detail: str) -> driver_stage.RowResult:
 
 
 class TaskDeduplicator:
-    """The tasks kept so far of one kind: MinHash finds candidates, the exact Jaccard of word pairs decides."""
+    """Find near duplicates among one kind's tasks: candidates by MinHash, then the exact Jaccard of word pairs."""
 
     def __init__(self, similarity: float) -> None:
         self.similarity = similarity
@@ -75,7 +75,7 @@ class TaskDeduplicator:
         self.tasks: list[str] = []
 
     def find(self, task: str) -> str | None:
-        """Return a kept task that this one nearly repeats."""
+        """Return a task added before that this one nearly duplicates, or None."""
         pairs = _word_pairs(task)
         for index in self.index.query(_sketch(pairs)):
             kept: str = self.tasks[index]
@@ -85,7 +85,7 @@ class TaskDeduplicator:
         return None
 
     def add(self, task: str) -> None:
-        """Remember a task."""
+        """Add a task to the index."""
         self.index.insert(len(self.tasks), _sketch(_word_pairs(task)))
         self.tasks.append(task)
 

@@ -1,4 +1,4 @@
-"""A user's list of topics becomes the `topics` artifact: truncated, without repeats, every line accounted for."""
+"""Read a user's list of topics into the `topics` artifact: truncated, deduplicated, every line a record or reject."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.storage.store import open_store
 from speed_ray.text import tables
 
-LONGEST = 300  # characters; a longer line is no category path but text that was pasted by mistake
+MAX_TOPIC_CHARS = 300  # characters; a longer line is no category path but text that was pasted by mistake
 SHARD_ROWS = 4096
 
 
 def collect_topics(run: Run, lines: list[str]) -> Artifact:
-    """Publish one record a topic; repeats and over-long lines are rejects with a reason."""
+    """Publish one record per topic; duplicates and over-long lines are rejects with a reason."""
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"topics.source, by its lines": digest})
     artifact = run.artifact(TOPICS)
@@ -48,7 +48,7 @@ def read_topics(source: str, limit: int | None = None) -> list[str]:
     if not any(map(_is_topic, topics)):
         raise UserError(
             f"topics.source: {source} holds no topic: each of its {len(topics):,} lines is longer than "
-            f"{LONGEST} characters, or only separators. Write one category path a line, such as Arts/Music."
+            f"{MAX_TOPIC_CHARS} characters, or only separators. Write one category path a line, such as Arts/Music."
         )
     return topics
 
@@ -60,7 +60,7 @@ def truncate(path: str) -> str:
 
 
 def _is_topic(line: str) -> bool:
-    return len(line) <= LONGEST and truncate(line) != ""
+    return len(line) <= MAX_TOPIC_CHARS and truncate(line) != ""
 
 
 def _topic(number: int, line: str, seen: set[str]) -> driver_stage.RowResult:

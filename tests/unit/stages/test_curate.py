@@ -316,7 +316,7 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
     plan = curate.plan(run.artifact(EXAMPLES), rules)
 
     def cut():
-        for number, passed in enumerate(curate.passed(run.artifact(EXAMPLES), rules)):
+        for number, passed in enumerate(curate.curate_rows(run.artifact(EXAMPLES), rules)):
             if number == 40:
                 raise Stopped
             yield passed
