@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,12 +163,23 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def latest_checkpoint(training: TrainingPlan, checkpoints: Checkpoints) -> Iterator[str | None]:
-    """Download the newest undamaged checkpoint to a folder that a node's workers share; yield its path, or None."""
+def resume_training(
+    training: TrainingPlan, plan_digest: str, scratch: str
+) -> Iterator[tuple["MetricsLog", Checkpoints, str | None]]:
+    """Open a training's metrics and checkpoints; yield them and the path of its newest undamaged checkpoint, or None.
+
+    The checkpoint is downloaded once for all workers of a node. Within the context torch.load takes no pickles.
+    """
+    attempt, zero_stage = distributed.broadcast(uuid.uuid4().hex[:12]), training.settings.zero
     # Two nodes may share a temp dir, as Ray nodes on one machine do: each has its own copy.
-    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{checkpoints.attempt}-{distributed.first_of_node()}"
+    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{attempt}-{distributed.first_of_node()}"
     try:
-        yield _download_newest(training, checkpoints, node)
+        with (
+            MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
+            Checkpoints(training.model, plan_digest, zero_stage, attempt) as checkpoints,
+            weights_only_loading(zero_stage),
+        ):
+            yield metrics, checkpoints, _download_newest(training, checkpoints, node)
     finally:
         if distributed.is_first_of_node():
             shutil.rmtree(node, ignore_errors=True)

@@ -1,6 +1,7 @@
-"""Model cards: what a model was trained from, on what, how, and with what metrics; no times and no machines."""
+"""Publish a model with its card: what it was trained from, on what, how, with what metrics; no times, no machines."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,17 +16,21 @@ METHODS = {
 }
 
 
-def published_facts(training: TrainingPlan, rows: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the facts of a model's manifest: its identity, its row counts, and the last value of each metric."""
-    last: dict[str, Any] = {}
-    for logged in history:
-        last |= logged
+def publish_with_card(
+    training: TrainingPlan, folder: Path, rows: dict[str, Any], history: list[dict[str, Any]]
+) -> None:
+    """Write a model card into a folder of weights, and publish it with the card's facts in its manifest.
+
+    The facts are the training's identity, its row counts, and the last value of each metric in `history`.
+    """
+    last = {name: value for logged in history for name, value in logged.items()}
     timeless = {name: value for name, value in sorted(last.items()) if not re.search("runtime|per_second", name)}
-    return {**plan.training_identity(training), "base_model": training.base, "rows": rows, "metrics": timeless}
+    facts = {**plan.training_identity(training), "base_model": training.base, "rows": rows, "metrics": timeless}
+    (folder / "README.md").write_text(_render(training, facts), encoding="utf-8")
+    training.model.publish(folder, facts)
 
 
-def render_model_card(training: TrainingPlan, facts: dict[str, Any]) -> str:
-    """Render a model card as Markdown."""
+def _render(training: TrainingPlan, facts: dict[str, Any]) -> str:
     lora = training.settings.lora
     weights = f"A LoRA adapter (rank {lora.rank}) on" if lora else "All weights of"
     start = training.base_weights if lora else None

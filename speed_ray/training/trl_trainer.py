@@ -7,7 +7,6 @@ on they are DeepSpeed's.
 
 import json
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.recipes.schema import Dpo, Embedder, Sft
 from speed_ray.training import distributed, dpo, load_model, model_card, plan, sft, tokenize
-from speed_ray.training.checkpoints import (
-    LOGGED_STEPS,
-    Checkpoints,
-    MetricsLog,
-    latest_checkpoint,
-    weights_only_loading,
-)
+from speed_ray.training.checkpoints import LOGGED_STEPS, resume_training
 from speed_ray.training.plan import Report, TrainingPlan
 from speed_ray.training.tokenize import TokenizedRows
 from speed_ray.training.trainer_mixin import TrainerInputs, TrainerMixin
@@ -58,13 +51,7 @@ def train_with_trl(training: TrainingPlan, report: Report) -> None:
         trainer = (sft if training.method == "sft" else dpo).make_trainer(inputs)
         trainer.trainer_inputs, trainer.report = inputs, report
         trainer.remove_callback(PrinterCallback)  # `report` prints the metrics
-        attempt = distributed.broadcast(uuid.uuid4().hex[:12])
-        with (
-            MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as trainer.metrics,
-            Checkpoints(training.model, digest, settings.zero, attempt) as trainer.checkpoints,
-            latest_checkpoint(training, trainer.checkpoints) as checkpoint,
-            weights_only_loading(settings.zero),
-        ):
+        with resume_training(training, digest, scratch) as (trainer.metrics, trainer.checkpoints, checkpoint):
             report({"step": 0, "steps": steps, **rows.counts()})
             trainer.args.eval_on_start = bool(rows.held_out) and checkpoint is None
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -126,9 +113,7 @@ def _publish(trainer: TrainerMixin, folder: Path) -> None:
         if training.settings.lora is not None:
             _normalize_adapter_config(training, folder / "adapter_config.json")
         trainer.metrics.upload(trainer.state.log_history)
-        facts = model_card.published_facts(training, trainer.trainer_inputs.rows.counts(), trainer.state.log_history)
-        (folder / "README.md").write_text(model_card.render_model_card(training, facts), encoding="utf-8")
-        training.model.publish(folder, facts)
+        model_card.publish_with_card(training, folder, trainer.trainer_inputs.rows.counts(), trainer.state.log_history)
 
 
 def _normalize_adapter_config(training: TrainingPlan, file: Path) -> None:

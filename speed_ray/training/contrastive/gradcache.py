@@ -24,21 +24,25 @@ class RandomState:
     """The states of the random generators that dropout draws from: the CPU's, and this worker's GPU's."""
 
     cpu: Tensor
-    gpu: Tensor | None
+    gpu: Tensor | None = None
 
     @staticmethod
     def capture() -> "RandomState":
         """Return the current states."""
         return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
 
+    def restore(self) -> None:
+        """Set the generators to these states."""
+        torch.set_rng_state(self.cpu)
+        if self.gpu is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.gpu)
+
     @contextlib.contextmanager
     def replay(self) -> Iterator[None]:
         """Draw the same random numbers again; restore the generators afterwards."""
         devices = [] if self.gpu is None else [torch.cuda.current_device()]
         with torch.random.fork_rng(devices):
-            torch.set_rng_state(self.cpu)
-            if self.gpu is not None:
-                torch.cuda.set_rng_state(self.gpu)
+            self.restore()
             yield
 
 

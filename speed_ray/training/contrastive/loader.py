@@ -6,7 +6,7 @@ Memory holds one window of shards as Arrow tables and a few batches of token ids
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,11 +46,17 @@ class Corpus:
 
     artifact: Artifact
     no_in_batch_negatives: Sequence[str]  # kinds
-    path_of: Callable[[int], str | None]  # the file of a shard's records, None where it has none
+    files: Sequence[str] | None  # of a published artifact, those with rows; None while shards are being committed
+
+    def _path(self, shard: int) -> str | None:
+        if self.files is not None:
+            return self.files[shard]
+        commit = self.artifact.commit_of(shard)
+        return commit.files[RECORDS].path if commit and RECORDS in commit.files else None
 
     def table(self, shard: int) -> pa.Table:
         """Read the rows of a shard, without held-out ones."""
-        path = self.path_of(shard)
+        path = self._path(shard)
         if path is None:
             return pa.table({name: [] for name in COLUMNS})
         table = self.artifact.read(path)
@@ -72,22 +78,6 @@ class Corpus:
             if count or not group.no_in_batch_negatives:
                 groups[group] = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
         return groups
-
-
-def published_corpus(artifact: Artifact, no_in_batch_negatives: Sequence[str]) -> tuple[Corpus, int]:
-    """Open a published artifact; return its corpus and the number of shards that have rows, numbered from 0."""
-    paths = [file.path for file in artifact.record_files().values()]
-    return Corpus(artifact, no_in_batch_negatives, paths.__getitem__), len(paths)
-
-
-def streaming_corpus(artifact: Artifact, no_in_batch_negatives: Sequence[str]) -> Corpus:
-    """Open an unfinished artifact, of which single shards are committed."""
-
-    def path_of(shard: int) -> str | None:
-        commit = artifact.commit_of(shard)
-        return commit.files[RECORDS].path if commit and RECORDS in commit.files else None
-
-    return Corpus(artifact, no_in_batch_negatives, path_of)
 
 
 @dataclass
@@ -166,13 +156,13 @@ class BatchReader:
         return rows, cut
 
 
+@dataclass(frozen=True)
 class RowCache:
     """Keeps the rows of one window, and those left over by earlier windows, sorted by row index, int64 (rows,)."""
 
-    def __init__(self, corpus: Corpus, indices: np.ndarray | None = None, table: pa.Table | None = None) -> None:
-        self.corpus = corpus
-        self.indices = np.array([], dtype=np.int64) if indices is None else indices
-        self.table = table
+    corpus: Corpus
+    indices: np.ndarray = field(default_factory=lambda: np.array([], dtype=np.int64))
+    table: pa.Table | None = None
 
     def advance(self, wanted: np.ndarray) -> "RowCache":
         """Return a cache of the rows with indices `wanted` (rows,): keep those here, read the shards of the others."""

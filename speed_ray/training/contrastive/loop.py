@@ -6,7 +6,6 @@ step takes the gradient of the whole global batch (train_step.py), for any numbe
 
 import json
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +20,12 @@ from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Embedder
 from speed_ray.training import distributed, model_card, plan
-from speed_ray.training.checkpoints import (
-    LOGGED_STEPS,
-    Checkpoints,
-    MetricsLog,
-    divergence_error,
-    latest_checkpoint,
-    weights_only_loading,
-)
+from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
 from speed_ray.training.contrastive import batches, encoder, loader
 from speed_ray.training.contrastive.batches import RowsByGroup, WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.loader import BatchReader, LocalBatch
+from speed_ray.training.contrastive.gradcache import RandomState
+from speed_ray.training.contrastive.loader import BatchReader, Corpus, LocalBatch
 from speed_ray.training.contrastive.parallel import DdpStrategy, DeepSpeedStrategy
 from speed_ray.training.contrastive.train_step import ContrastiveConfig, train_step
 from speed_ray.training.plan import Report, TrainingPlan
@@ -69,13 +62,9 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     model = _load_embedder(training)
     reader, windows, steps = make_reader(training, model)
     strategy = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
-    attempt = distributed.broadcast(uuid.uuid4().hex[:12])
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
-        MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
-        Checkpoints(training.model, digest, settings.zero, attempt) as checkpoints,
-        latest_checkpoint(training, checkpoints) as checkpoint,
-        weights_only_loading(settings.zero),
+        resume_training(training, digest, scratch) as (metrics, checkpoints, checkpoint),
     ):
         state = _load_state(Path(checkpoint), strategy) if checkpoint else LoopState()
         report({"step": state.step, "steps": steps})
@@ -128,14 +117,15 @@ def make_reader(
     size, seed = settings.batch, training.seed
     if settings.follow:
         artifact, streamed = plan.training_data(training), plan.streamed_plan(training)
-        corpus = loader.streaming_corpus(artifact, settings.own_negatives_only)
+        corpus = Corpus(artifact, settings.own_negatives_only, files=None)
         windows = batches.streamed_windows(training.model, artifact, streamed, STREAMED_WINDOW_BATCHES * size)
         drawn = batches.draw_window_batches(windows, corpus.groups, size, seed)
         steps = max(1, streamed.rows // size)
     else:
         artifact = plan.finished_training_data(training)
-        corpus, shards = loader.published_corpus(artifact, settings.own_negatives_only)
-        groups = [corpus.groups(shard) for shard in range(shards)] if distributed.rank() == 0 else []
+        files = [file.path for file in artifact.record_files().values()]
+        corpus = Corpus(artifact, settings.own_negatives_only, files)
+        groups = [corpus.groups(shard) for shard in range(len(files))] if distributed.rank() == 0 else []
         groups = distributed.broadcast(groups)
         counts = [sum(map(len, rows.values())) for rows in groups]
         steps = plan.count_steps(
@@ -228,16 +218,11 @@ class TrainingLoop:
         folder = self.scratch / f"checkpoint-{self.state.step}"
         folder.mkdir()
         self.strategy.save(folder)
-        torch.save(_random_states(), _random_file(folder))
+        torch.save(vars(RandomState.capture()), _random_file(folder))
         if distributed.rank() == 0:
             (folder / STATE_FILE).write_text(json.dumps(vars(self.state)))
         self.metrics.upload(self.state.history)
         self.checkpoints.save(self.state.step, folder)
-
-
-def _random_states() -> dict[str, torch.Tensor]:
-    gpu = {"gpu": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
-    return {"cpu": torch.get_rng_state(), **gpu}
 
 
 def _random_file(folder: Path) -> Path:
@@ -248,10 +233,7 @@ def _load_state(folder: Path, strategy: DdpStrategy | DeepSpeedStrategy) -> Loop
     """Restore a checkpoint. A rank that is new since it was written keeps the random states of its own seed."""
     strategy.load(folder)
     if _random_file(folder).is_file():
-        states = torch.load(_random_file(folder), weights_only=True)
-        torch.set_rng_state(states["cpu"])
-        if "gpu" in states and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states["gpu"])
+        RandomState(**torch.load(_random_file(folder), weights_only=True)).restore()
     return LoopState(**json.loads((folder / STATE_FILE).read_text()))
 
 
@@ -267,6 +249,4 @@ def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> No
     loop.metrics.upload(loop.state.history)
     state = loop.state
     rows = {"batches": state.batches, "steps": state.step, "cut": state.cut, "instructed": state.instructed}
-    facts = model_card.published_facts(loop.training, rows, state.history)
-    (folder / "README.md").write_text(model_card.render_model_card(loop.training, facts), encoding="utf-8")
-    loop.training.model.publish(folder, facts)
+    model_card.publish_with_card(loop.training, folder, rows, state.history)
