@@ -42,12 +42,9 @@ def main(
 
 
 def _plan(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
-    if model == plan.JUNIOR:
-        return plan.plan_junior(run, recipe)
-    if model == plan.SENIOR:
-        return plan.plan_senior(run, recipe)
-    if model == plan.EMBEDDER:
-        return plan.plan_embedder(run, recipe)
+    planners = {plan.JUNIOR: plan.plan_junior, plan.SENIOR: plan.plan_senior, plan.EMBEDDER: plan.plan_embedder}
+    if model in planners:
+        return planners[model](run, recipe)
     revisors = {training.name: training for training in plan.plan_revisor(run, recipe)}
     if model not in revisors:
         valid = [plan.JUNIOR, plan.SENIOR, *revisors, plan.EMBEDDER]

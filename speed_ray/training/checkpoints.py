@@ -42,7 +42,6 @@ class Checkpoint:
     step: int
     world_size: int
     zero_stage: int
-    plan_digest: str
     files: tuple[tuple[int, dict[str, Any]], ...]  # (rank, {path, bytes, sha256})
 
 
@@ -157,7 +156,6 @@ class Checkpoints:
             step=first["step"],
             world_size=first["world"],
             zero_stage=first["zero"],
-            plan_digest=first["plan"],
             files=tuple((rank, entry) for rank, listed in lists.items() for entry in listed["files"]),
         )
 

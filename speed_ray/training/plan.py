@@ -282,7 +282,7 @@ def _trainable_generator(recipe: Recipe) -> VllmEngine:
 
 
 def _check_same_adapter(first: Sft, first_key: str, then: Sft | Dpo, then_key: str) -> None:
-    """Raise UserError where a training would change the shape of the adapter that it begins with."""
+    """Raise UserError where a training has other LoRA settings than the adapter that it begins with."""
     if first.lora and first.lora != then.lora:
         raise UserError(
             f"{then_key}.lora must equal {first_key}.lora, because the same adapter is trained further:\n"

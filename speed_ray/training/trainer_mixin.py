@@ -1,4 +1,4 @@
-"""What TRL's trainers take from us: the order of rows, checkpoints, reports, and an error where a loss diverges."""
+"""Extend TRL's trainers: our order of rows, checkpoints and reports, and an error where a loss diverges."""
 
 from dataclasses import dataclass
 from pathlib import Path

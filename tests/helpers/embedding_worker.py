@@ -1,4 +1,4 @@
-"""A worker of test_train_step.py: its share of a batch on a real encoder, and the gradient all workers come to."""
+"""Run as a torchrun worker of test_train_step.py: take one step on its rows of a batch, and save the gradient."""
 
 import contextlib
 import sys
@@ -19,7 +19,7 @@ CONFIG = ContrastiveConfig(temperature=0.05, micro_batch_size=5)
 
 
 def rows(tokenizer) -> list[TokenizedExample]:
-    """Rows whose texts differ in length; the last two have one answer, and one query is another's negative."""
+    """Make rows of unequal lengths; the last two have the same positive, and one query is another's negative."""
     made = []
     for number in range(ROWS):
         answer = f"it is {number * number}" if number < ROWS - 1 else f"it is {(ROWS - 2) ** 2}"
@@ -32,7 +32,7 @@ def rows(tokenizer) -> list[TokenizedExample]:
 
 
 def gradient(base: Path, micro_batch_size: int) -> dict[str, Tensor]:
-    """The gradient on this worker, after all have done their share."""
+    """Return the gradient of the global batch, as this worker has it after the step."""
     model = encoder.load_encoder(base, "last", max_length=64)
     tokenizer = model.tokenizer
     network = Encoder(model)

@@ -1,4 +1,4 @@
-"""What tests of training share: a model small enough to train in seconds, rows for it, and a recipe."""
+"""Make models small enough to train in seconds, rows for them, and recipes."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ SCHEMAS = {DRAFTS: SFT_EXAMPLE, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION
 def tiny_model(
     folder: Path, template: str | None = TEMPLATE, end: str | None = "<|end|>", window: int = 256, heads: int = 4
 ) -> Path:
-    """A Llama of two layers, 64 wide, of random weights, and a byte-level tokenizer. `window` is in its tokens.
+    """Save a Llama with random weights (2 layers, width 64, context of `window` tokens) and a byte-level tokenizer.
 
     vLLM has no attention on a CPU for heads that are 16 wide: it serves a model of one head.
     """
@@ -53,7 +53,7 @@ def tiny_model(
 
 
 def tiny_rows(count: int) -> list[Row]:
-    """Rows that hold every column of lessons, revisions and verdicts: sums to be written out."""
+    """Make rows with every column of SFT examples, revisions and verdicts; each asks for a sum."""
     return [_row(number) for number in range(count)]
 
 
@@ -80,7 +80,7 @@ def _row(number: int) -> Row:
 
 
 def write_rows(run: Run, artifact: str, rows: list[Row]) -> None:
-    """Publish rows as one of the artifacts that models learn from."""
+    """Publish rows as one of the artifacts that models are trained on."""
     schema = SCHEMAS[artifact]
     passed = (RowResult(row["row_id"], {name: row[name] for name in schema.names}, None) for row in rows)
     plan = Plan(stage=artifact, rows=len(rows), shard_rows=16, variants=("",))
@@ -88,7 +88,7 @@ def write_rows(run: Run, artifact: str, rows: list[Row]) -> None:
 
 
 def tiny_recipe(model: Path, **settings: Any) -> Recipe:
-    """A recipe whose every training takes these settings, those that it knows."""
+    """Make a recipe whose trainings all have these settings, as far as their method has them."""
     common = {
         "batch": 8, "micro_batch": 4, "learning_rate": 1e-3, "precision": "fp32", "lora": None, "max_length": 200,
         "evaluation": 0.1, "checkpoint_every": 1000, "most_steps": 4, **settings,
@@ -109,14 +109,14 @@ def tiny_recipe(model: Path, **settings: Any) -> Recipe:
 def torchrun(
     recipe: Recipe, run: Run, model: str, workers: int, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Train one model as a user would without Ray, on CPUs."""
+    """Train one model with torchrun on CPUs, as a user without Ray does."""
     return subprocess.run(
         command(recipe, run, model, workers), env=cpus(**environment), capture_output=True, text=True
     )
 
 
 def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:
-    """The command line of a training on several processes of this machine."""
+    """Return the command line of a training on several processes of this machine."""
     path = Path(run.uri).with_name(f"{Path(run.uri).name}-{model}.yaml")
     path.write_text(recipes.dump_yaml(recipe))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
@@ -124,9 +124,9 @@ def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:
 
 
 def cpus(**environment: str) -> dict[str, str]:
-    """The environment of a training on few cores."""
+    """Return the environment of a training on few cores."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "CI": "1", **environment}
 
 
-def ignore(metrics):
-    """Take a report and forget it."""
+def ignore(metrics: dict[str, Any]) -> None:
+    """Ignore a report."""

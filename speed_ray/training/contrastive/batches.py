@@ -129,11 +129,6 @@ def draw_window_batches(
         yield WindowBatches(window, drawn, leftover)
 
 
-def shard_and_row(index: int) -> tuple[int, int]:
-    """Split a row index into its shard and the row in the shard."""
-    return index >> ROW_BITS, index & ((1 << ROW_BITS) - 1)
-
-
 def streamed_windows(model: Model, artifact: Artifact, plan: Plan, min_rows: int) -> Iterator[Window]:
     """Yield windows of newly committed shards, about `min_rows` rows each, until the plan's last shard is committed.
 

@@ -65,7 +65,7 @@ def format_query(instruction: str, text: str) -> str:
 
 
 class Encoder(nn.Module):
-    """Embeds padded token ids with a sentence-transformers model; `bf16` computes by autocast over fp32 weights."""
+    """Embeds padded token ids with a sentence-transformers model; `bf16` computes in it by autocast."""
 
     def __init__(self, model: SentenceTransformer, bf16: bool = False) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
         self.bf16 = bf16
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed int64 token ids and mask (texts, longest) as L2-normalized vectors (texts, width)."""
+        """Embed int64 token ids and mask (texts, longest) as vectors (texts, width)."""
         texts = {"input_ids": input_ids, "attention_mask": attention_mask}
         with torch.autocast(input_ids.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
             vectors: Tensor = self.model(texts)["sentence_embedding"]

@@ -85,7 +85,7 @@ def test_an_epoch_takes_every_row_once_but_for_less_than_a_batch(min_rows):
     taken = Counter(epoch_indices(epoch(0, min_rows=min_rows)))
     assert set(taken.values()) == {1}
     assert SHARDS * SHARD_ROWS - len(taken) < 4
-    assert {batches.shard_and_row(index) for index in taken} <= {
+    assert {divmod(index, 1 << batches.ROW_BITS) for index in taken} <= {
         (shard, row) for shard in range(SHARDS) for row in range(SHARD_ROWS)
     }
 
@@ -105,5 +105,5 @@ def test_batches_need_only_the_window_and_what_was_left_over():
     for each in epoch(0):
         for batch in each.batches:
             for index in batch.rows.tolist():
-                assert index in leftover or batches.shard_and_row(index)[0] in each.window.shards
+                assert index in leftover or index >> batches.ROW_BITS in each.window.shards
         leftover = {index for rows in each.leftover.values() for index in rows.tolist()}
