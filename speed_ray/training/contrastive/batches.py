@@ -73,7 +73,7 @@ def draw_batches(
 ) -> tuple[list[Batch], dict[BatchGroup, np.ndarray]]:
     """Shuffle rows into batches of `size` rows; return the batches in random order, and the rows left over.
 
-    `groups` holds the row indices of each group, (rows,); batches hold them as (size,).
+    `groups` holds the row indices of each group, integers (rows,); a batch holds them as (size,).
     """
     batches: list[Batch] = []
     rests: dict[tuple[int, bool], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
@@ -115,7 +115,7 @@ def shuffle_windows(shard_rows: Sequence[int], min_rows: int, seed: int) -> Iter
 def draw_window_batches(
     windows: Iterable[Window], groups_of: Callable[[int], RowsByGroup], size: int, seed: int
 ) -> Iterator[WindowBatches]:
-    """Yield the batches of each window, of `size` rows; `groups_of` returns the rows in a shard by group."""
+    """Yield the batches of each window, of `size` rows; `groups_of` maps a shard to its rows, int32, by group."""
     leftover: dict[BatchGroup, np.ndarray] = {}
     for window in windows:
         if window.number == 0:

@@ -106,7 +106,7 @@ class _AllGather(torch.autograd.Function):
 
 
 def all_gather_with_gradient(rows: Tensor) -> Tensor:
-    """Concatenate all workers' rows, (n, ...) on each, by rank: (n * workers, ...). Gradients flow back to each."""
+    """Concatenate all workers' rows by rank: (n, ...) -> (n * workers, ...), any dtype. Gradients flow back."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     result: Tensor = _AllGather.apply(rows)

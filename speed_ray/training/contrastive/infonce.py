@@ -38,7 +38,7 @@ class TextHashes:
 def infonce_loss(
     queries: Tensor, documents: Tensor, hashes: TextHashes, temperature: float, no_in_batch_negatives: bool
 ) -> Tensor:
-    """Return the sum of the queries' losses, an fp32 scalar; divided by all workers' queries it is a mean's part.
+    """Return the sum of this worker's queries' losses, an fp32 scalar: the caller divides by all workers' queries.
 
     `queries` (n, width) are this worker's embeddings, `documents` (m, width) all workers', of any length and float
     type. With `no_in_batch_negatives` a query is compared with its own positive and negatives alone: the labels of
