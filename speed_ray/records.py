@@ -204,6 +204,11 @@ def content_id(*parts: str) -> str:
     return digest.hexdigest()
 
 
+def is_in_share(item_id: str, salt: str, share: float) -> bool:
+    """Select a `share` of all ids by a hash of the id and a salt: the same ones whatever other ids there are."""
+    return int(content_id(item_id, salt)[:8], 16) < share * 2**32
+
+
 def seed_of(recipe_seed: int, row_id: str, purpose: str) -> int:
     """Return the 31-bit seed of one row for one purpose ("slots", "trial 0", ...): never a global random state."""
     return int(content_id(str(recipe_seed), row_id, purpose)[:8], 16) & 0x7FFFFFFF

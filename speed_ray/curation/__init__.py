@@ -1,1 +1,1 @@
-"""What makes a set of examples worth learning from: nothing twice, nothing seen before, nothing trivial or false."""
+"""Select training examples: filters, deduplication, decontamination, margins, quotas and mined hard negatives."""

@@ -1,4 +1,4 @@
-"""Evaluation sets that examples must not give away: a run of 13 words in common, or a whole shorter text.
+"""Decontaminate: find examples that share a run of 13 words, or a whole shorter text, with an evaluation set.
 
 Sets come as BEIR folders, or as files of text, CSV, TSV, JSON lines or Parquet, alone or in a folder. Of a BEIR folder
 the queries count and the documents that its qrels name: the rest of a corpus is no answer to anything.
@@ -16,57 +16,57 @@ from speed_ray.errors import UserError
 from speed_ray.text import rules, tables, token_hashes
 from speed_ray.text.token_hashes import Hashes, Places, Words
 
-RUN = 13  # words (GPT-3's rule, arXiv 2005.14165, appendix C)
-AT_ONCE = 4_096  # texts
+NGRAM = 13  # words (GPT-3's rule, arXiv 2005.14165, appendix C)
+BATCH = 4_096  # texts
 
 
 class EvaluationNgrams:
-    """The word runs of evaluation sets, by the name of the set, sorted."""
+    """Hold the hashed word n-grams of evaluation sets, by the name of the set, sorted."""
 
     def __init__(self, sets: dict[str, Hashes]) -> None:
         self.sets = sets
 
     @property
     def digest(self) -> str:
-        """What decides, wherever the sets lie."""
+        """Hash the n-grams of all sets, wherever their files lie."""
         digest = hashlib.blake2b(digest_size=16)
         for runs in sorted(runs.tobytes() for runs in self.sets.values()):
             digest.update(hashlib.blake2b(runs).digest())
         return digest.hexdigest()
 
     def find(self, read: Words) -> dict[int, str]:
-        """The texts that stand in a set, by place, and in which."""
+        """Map the index of each text that shares an n-gram with a set to that set's name."""
         if not self.sets:
             return {}
-        runs, owners = _runs(read)
+        runs, owners = _ngrams(read)
         found: dict[int, str] = {}
         for name, known in self.sets.items():
-            places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
-            found |= {int(owner): name for owner in np.unique(owners[known[places] == runs])}
+            indices = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+            found |= {int(owner): name for owner in np.unique(owners[known[indices] == runs])}
         return found
 
 
 def read_evaluation_texts(paths: Iterable[str]) -> EvaluationNgrams:
-    """Read evaluation sets. Raises UserError for what is missing or cannot be read, and where it has no text."""
+    """Read and hash evaluation sets. Raises UserError for one that is missing, unreadable or without text."""
     return EvaluationNgrams({path: _known(path) for path in paths})
 
 
 def _known(path: str) -> Hashes:
     texts = _texts(Path(path).expanduser())
     known = [np.empty(0, np.uint64)]
-    while some := list(islice(texts, AT_ONCE)):
-        known.append(np.unique(_runs(token_hashes.hash_tokens(some))[0]))
+    while some := list(islice(texts, BATCH)):
+        known.append(np.unique(_ngrams(token_hashes.hash_tokens(some))[0]))
     found = np.unique(np.concatenate(known))
     if not len(found):
         raise UserError(f"curate.decontaminate: {path} holds no text of {rules.FEWEST_TO_COPY} words or more.")
     return found
 
 
-def _runs(read: Words) -> tuple[Hashes, Places]:
-    """Every run of 13 words, and every whole text of fewer, unless it is too short to say anything."""
+def _ngrams(read: Words) -> tuple[Hashes, Places]:
+    """Hash every run of 13 words, and every whole text of 4 to 12. -> hashes (n,), the text of each (n,)"""
     counts = read.counts()
-    found = [read.grams(RUN)]
-    for length in range(rules.FEWEST_TO_COPY, RUN):
+    found = [read.grams(NGRAM)]
+    for length in range(rules.FEWEST_TO_COPY, NGRAM):
         mine = counts[read.owners] == length
         found.append(Words(read.hashes[mine], read.owners[mine], read.texts).grams(length))
     return np.concatenate([each.hashes for each in found]), np.concatenate([each.owners for each in found])

@@ -1,4 +1,4 @@
-"""What one example must be, whatever the others are: long enough, in its language, no copy, no test set's text."""
+"""Filter examples one by one: by length, overlap of query and positive, evaluation n-grams, and language."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,30 +15,30 @@ from speed_ray.text.token_hashes import Words
 
 
 @cache
-def labelled() -> frozenset[str]:
-    """The kinds whose positive is a label."""
+def kinds_with_labels() -> frozenset[str]:
+    """List the kinds whose positive is a label."""
     return frozenset(name for name in kinds.kind_names() if kinds.load_kind(name).positive_is_label)
 
 
 @cache
-def alike() -> frozenset[str]:
-    """The kinds whose query and positive are to share words."""
+def kinds_sharing_words() -> frozenset[str]:
+    """List the kinds whose query and positive should share words."""
     return frozenset(name for name in kinds.kind_names() if kinds.load_kind(name).shares_words)
 
 
-def refusals(
-    rows: Sequence[Row], texts: Words, settings: Curate, seen: EvaluationNgrams
+def reject_reasons(
+    rows: Sequence[Row], texts: Words, settings: Curate, evaluation: EvaluationNgrams
 ) -> dict[int, tuple[str, str]]:
-    """The rows that break a rule, by place, each with (reason, detail) of the first.
+    """Map the index of each row that breaks a rule to (reason, detail) of the first rule that it breaks.
 
-    `texts` holds the words of each row's query and positive, in turn.
+    `texts` holds the words of 2 x rows texts: of each row its query, then its positive.
     """
     found = _lengths(texts, settings)
     for place, share in _copied(rows, texts, settings):
         found.setdefault(place, ("copied_query", f"query and positive share {share:.0%} of one's word triples"))
-    for text, name in sorted(seen.find(texts).items()):
+    for text, name in sorted(evaluation.find(texts).items()):
         place, side = divmod(text, 2)
-        if not (side and rows[place]["kind"] in labelled()):
+        if not (side and rows[place]["kind"] in kinds_with_labels()):
             what = ("query", "positive")[side]
             found.setdefault(place, ("contaminated", f"the {what}, or 13 words of it, stands in {name}"))
     if settings.check_language:
@@ -63,7 +63,7 @@ def _lengths(texts: Words, settings: Curate) -> dict[int, tuple[str, str]]:
 
 
 def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[int, float]]:
-    """Rows of which one text holds the other, all or most of it, and how much."""
+    """Find rows whose query and positive share most of one's word triples, and the share: [(index, share)]."""
     if settings.copied is None:
         return []
     triples = texts.grams(3)
@@ -75,7 +75,7 @@ def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[i
     long_enough = texts.counts().reshape(-1, 2) >= FEWEST_TO_COPY
     shares = np.where(long_enough, shared[:, None] / np.maximum(sizes, 1), 0).max(1)
     places = np.flatnonzero(shares >= settings.copied).tolist()
-    return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in alike()]
+    return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in kinds_sharing_words()]
 
 
 def _language(row: Row) -> Broken:

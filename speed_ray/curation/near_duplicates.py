@@ -1,4 +1,4 @@
-"""Near-duplicates among any number of short texts: MinHash finds candidates, the exact Jaccard of word pairs decides.
+"""Find near-duplicates among any number of short texts: MinHash candidates, then the exact Jaccard of word pairs.
 
 Word pairs, because of a text of 60 words with three of them changed 82% of the pairs stay in common, but 62% of the
 runs of five. 20 bands of 3 rows find a pair of Jaccard 0.6 with 99%, and one of 0.3 with 42%: what is too many is
@@ -29,7 +29,7 @@ _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np
 
 @dataclass(frozen=True)
 class Sketches:
-    """Some texts as they are compared: a hash for each band, (BANDS, texts), and all word pairs in order."""
+    """Hold the LSH bands of some texts, (BANDS, texts), their word pairs in order, and the number of each's."""
 
     bands: Hashes
     pairs: np.ndarray[Any, np.dtype[np.uint32]]
@@ -58,7 +58,7 @@ def _banded(digests: list[list[int]]) -> Hashes:
 
 
 class MinHashIndex:
-    """The sketches of all texts, in files of a folder, added in the order of the texts."""
+    """Index the sketches of all texts in files of a folder, in the order of the texts."""
 
     def __init__(self, folder: Path) -> None:
         self._bands = [(folder / f"band-{number}").open("w+b") for number in range(BANDS)]
@@ -74,11 +74,10 @@ class MinHashIndex:
         self._counts.write(sketches.counts.astype(np.int64).tobytes())
         self.texts += len(sketches.counts)
 
-    def repeated(self, wanted: Flags, similarity: float) -> Places:
-        """For each text the first that it repeats nearly, over any number of steps; itself where there is none.
+    def find_duplicates(self, wanted: Flags, similarity: float) -> Places:
+        """Find for each text the first text of its cluster, itself where it is alone. -> indices (texts,)
 
-        Only texts that are `wanted` are compared. Two are near when the Jaccard of their word pairs is at least
-        `similarity`.
+        A cluster joins `wanted` texts of a word-pair Jaccard >= `similarity`, over any number of steps.
         """
         starts = np.concatenate([[0], np.cumsum(_read(self._counts, np.int64))])
         compared = np.flatnonzero(wanted & (starts[1:] > starts[:-1]))
@@ -98,7 +97,7 @@ class MinHashIndex:
 
 
 def _candidates(texts: Places, band: Hashes, first: Places) -> Pairs:
-    """Pairs of texts with the same hash: each with the one before it, and with the first of all that share it."""
+    """Pair texts with the same hash: each with the one before it and with the first of all that share it."""
     order = np.argsort(band, kind="stable")
     texts, band = texts[order], band[order]
     same = np.flatnonzero(band[1:] == band[:-1]) + 1
@@ -115,7 +114,7 @@ def _in_parts(pairs: Pairs) -> Iterator[Pairs]:
 
 
 def _jaccard(pairs: Pairs, file: BinaryIO, starts: Places) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The Jaccard of both texts' word pairs, for each pair of texts."""
+    """Compute the Jaccard of the word pairs of each pair of texts. (pairs, 2) -> (pairs,)"""
     tagged = [_tagged(texts, file, starts) << 1 | side for side, texts in enumerate(pairs.T)]
     both = np.concatenate(tagged)
     both.sort()
@@ -126,7 +125,7 @@ def _jaccard(pairs: Pairs, file: BinaryIO, starts: Places) -> np.ndarray[Any, np
 
 
 def _tagged(texts: Places, file: BinaryIO, starts: Places) -> Places:
-    """All hashes of some texts, with the text's place among them in the bits above.
+    """Read all hashes of some texts, with the index of the text in the bits above.
 
     Read and not mapped: the pages of a mapped file count as the process's own memory.
     """
@@ -138,7 +137,7 @@ def _tagged(texts: Places, file: BinaryIO, starts: Places) -> Places:
 
 
 def _join(first: Places, pairs: Pairs) -> None:
-    """Have both sides of each pair, and all that were joined to them before, point to the earliest of them."""
+    """Merge the clusters of each pair (union-find); the earliest text is the root."""
     for one, other in pairs.tolist():
         a, b = _root(first, one), _root(first, other)
         first[max(a, b)] = min(a, b)

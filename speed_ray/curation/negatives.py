@@ -1,4 +1,4 @@
-"""Hard negatives for examples that have none, from the positives of others of their kind.
+"""Mine hard negatives for examples that have none, from the positives of other examples of their kind.
 
 By the reference embedder where the recipe has one, else by words (BM25). Never a text of the same task, nor one that
 answers the same query elsewhere in the set; nor the nearest few that remain, which are the likeliest to be right
@@ -18,13 +18,13 @@ from speed_ray.text.rules import is_plain
 from speed_ray.text.token_hashes import Places
 
 WINDOW = 16_384  # rows
-SPARED = 5  # the nearest of another's positives that are not taken
-DEPTH = 50  # of a ranking
-OF_POSITIVE = 0.95  # of its cosine, which a negative's may not be above
+SKIP_NEAREST = 5  # of the ranked positives: the likeliest to be right answers
+DEPTH = 50  # ranked positives of a query
+MAX_OF_POSITIVE = 0.95  # of the positive's cosine: a nearer text may be right as well
 
 
-def mine(rows: Sequence[Row], count: int, vectors: Vectors | None) -> None:
-    """Give each row without negatives up to `count`. `vectors` are of query and positive: (rows, 2, width)."""
+def mine_negatives(rows: Sequence[Row], count: int, vectors: Vectors | None) -> None:
+    """Give each row without negatives up to `count` of them. `vectors`: of query and positive, (rows, 2, width)."""
     groups = defaultdict(list)
     for place, row in enumerate(rows):
         groups[row["kind"], row["split"]].append(place)
@@ -45,11 +45,13 @@ def _mine(rows: list[Row], count: int, vectors: Vectors | None) -> None:
         found = (rows[other] for other in candidates if rows[other]["parent_id"] != row["parent_id"])
         texts = {is_plain(other["positive"]): other["positive"] for other in found}  # nearest first, each text once
         known = answers[query] | {query}
-        row["negatives"] = [text for same, text in texts.items() if same not in known][SPARED : SPARED + count]
+        row["negatives"] = [text for same, text in texts.items() if same not in known][
+            SKIP_NEAREST : SKIP_NEAREST + count
+        ]
 
 
 def _by_words(rows: list[Row], wanting: Places) -> Iterator[list[int]]:
-    """For each of some rows the others, best first, by BM25 of its query in their positives."""
+    """Rank, for each wanting row, the rows whose positives share words with its query, best first, by BM25."""
     from speed_ray.text import bm25  # takes a second to load
 
     index = bm25.index_texts([row["positive"] for row in rows])
@@ -61,9 +63,9 @@ def _by_words(rows: list[Row], wanting: Places) -> Iterator[list[int]]:
 
 
 def _by_vectors(vectors: Vectors, wanting: Places) -> Iterator[list[int]]:
-    """For each of some rows the others, nearest first, but for those that are nearly as near as its positive."""
+    """Rank, for each wanting row, the rows by cosine, nearest first, but for those nearly as near as its positive."""
     positives = np.asarray(vectors[:, 1], np.float32)
     for place in wanting.tolist():
         cosines: Numbers = positives @ np.asarray(vectors[place, 0], np.float32)
         nearest = np.argsort(-cosines, kind="stable")[: DEPTH + 1]
-        yield nearest[cosines[nearest] <= OF_POSITIVE * cosines[place]].tolist()
+        yield nearest[cosines[nearest] <= MAX_OF_POSITIVE * cosines[place]].tolist()

@@ -1,21 +1,21 @@
-"""How many of what: a part of the tasks is held out, and of the rest no kind, language or label has too many."""
+"""Split tasks into train and held out, and limit the examples of each kind, language and label."""
 
 from collections import Counter
 
 from speed_ray.recipes.schema import Curate
-from speed_ray.records import Row, content_id
+from speed_ray.records import Row, is_in_share
 from speed_ray.text.rules import Broken
 
 
 def held_out(task: str, share: float) -> bool:
-    """Whether a task is held out with all its examples: by its id alone, whatever other tasks there are."""
-    return int(content_id(task, "held_out")[:8], 16) < share * 2**32
+    """Select a `share` of all tasks, with all their examples, by a hash of the task's id alone."""
+    return is_in_share(task, "held_out", share)
 
 
 class Quotas:
-    """What was let through so far. Rows come in their order; those that are held out count for nothing.
+    """Count the rows taken so far, in their order, against the limits; held-out rows are not counted.
 
-    `labels` says how many examples each common label may have.
+    `labels` limits the examples of each common label, by the label's hash.
     """
 
     def __init__(self, settings: Curate, labels: dict[int, int]) -> None:
@@ -25,7 +25,7 @@ class Quotas:
         self._taken: Counter[object] = Counter()
 
     def refusal(self, row: Row, label: int) -> Broken:
-        """Take one more row, or say why not."""
+        """Count one more row, and return None; or (reason, detail) where a limit is reached."""
         if not self.limited:
             return None
         settings, kind, language = self.settings, row["kind"], row["language"]

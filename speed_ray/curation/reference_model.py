@@ -1,11 +1,14 @@
-"""What a reference embedder says of an example: how far its positive is before its negatives, and where it lies.
+"""Embed examples with a reference model: margins of positives over negatives, and vectors to compare rows by.
 
-Any folder of sentence-transformers will do. Texts are embedded as the folder itself says queries and documents are,
-without the example's instruction: most reference models have never seen one.
+Any sentence-transformers folder will do. Texts are embedded with the folder's own prompts for queries and documents,
+without the example's instruction: most reference models have never seen one. One process embeds, or Ray's workers do
+where the recipe says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +16,25 @@ import numpy as np
 
 from speed_ray.engines import model_folder
 from speed_ray.errors import UserError
+from speed_ray.recipes.schema import Curate
 from speed_ray.records import Row
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Artifact
+from speed_ray.text.rules import Broken
 
 COLUMNS = ["query", "positive", "negatives"]
-AT_ONCE = 64  # texts
+BATCH = 64  # texts
 
 Numbers = np.ndarray[Any, np.dtype[np.float32]]
 Vectors = np.ndarray[Any, np.dtype[np.float16]]
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """Of some rows: the cosine of query and positive less that of query and nearest negative, NaN without negatives.
+class EmbeddedRows:
+    """Hold the margins and the vectors of some rows.
 
-    `vectors` are those of query and positive, of length 1: (rows, 2, width).
+    margins   cos(query, positive) - cos(query, nearest negative); NaN without negatives. (rows,)
+    vectors   of query and positive, of length 1. (rows, 2, width)
     """
 
     margins: Numbers
@@ -41,14 +49,14 @@ def reference_folder(name: str) -> str:
     return str(found or name)
 
 
-def reference_identity(name: str) -> str:
-    """What decides a reference's verdicts, wherever it lies."""
+def reference_digest(name: str) -> str:
+    """Hash a reference's files, wherever they lie; a model of the hub is named."""
     found = reference_folder(name)
     return model_folder.folder_digest(Path(found)) if Path(found).is_dir() else found
 
 
-class Reference:
-    """A loaded reference embedder."""
+class ReferenceModel:
+    """Embed rows with a loaded reference model."""
 
     def __init__(self, name: str) -> None:
         from sentence_transformers import SentenceTransformer  # seconds, which a set without a reference need not wait
@@ -58,30 +66,78 @@ class Reference:
 
         self.model = SentenceTransformer(name, trust_remote_code=False, model_kwargs={"use_safetensors": True})
 
-    def judge(self, rows: Sequence[Row]) -> Verdicts:
-        """Embed some rows and compare. Each text is embedded once, however often it stands there."""
+    def embed_rows(self, rows: Sequence[Row]) -> EmbeddedRows:
+        """Embed some rows and compute their margins. Each text is embedded once, however often it occurs."""
         queries = self._embed([row["query"] for row in rows], self.model.encode_query)
         documents = list(dict.fromkeys(text for row in rows for text in (row["positive"], *row["negatives"])))
-        places = {text: place for place, text in enumerate(documents)}
+        index_of = {text: index for index, text in enumerate(documents)}
         embedded = self._embed(documents, self.model.encode_document)
-        positives = embedded[[places[row["positive"]] for row in rows]]
+        positives = embedded[[index_of[row["positive"]] for row in rows]]
         margins = np.full(len(rows), np.nan, np.float32)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row["negatives"]:
-                negatives = embedded[[places[text] for text in row["negatives"]]]
-                margins[place] = queries[place] @ positives[place] - (negatives @ queries[place]).max()
-        return Verdicts(margins, np.stack([queries, positives], 1).astype(np.float16))
+                negatives = embedded[[index_of[text] for text in row["negatives"]]]
+                margins[index] = queries[index] @ positives[index] - (negatives @ queries[index]).max()
+        return EmbeddedRows(margins, np.stack([queries, positives], 1).astype(np.float16))
 
     def _embed(self, texts: list[str], encode: Any) -> Numbers:
-        vectors: Numbers = encode(texts, batch_size=AT_ONCE, normalize_embeddings=True, show_progress_bar=False)
+        vectors: Numbers = encode(texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
         return vectors.astype(np.float32)
 
 
-def refusal(margin: float, allowed: Sequence[float]) -> tuple[str, str] | None:
-    """Say what is wrong with an example whose positive is so far before its nearest negative."""
+def margin_broken(margin: float, allowed: Sequence[float]) -> Broken:
+    """Return (reason, detail) of a margin outside the allowed range, else None."""
     low, high = allowed
+    measured = f"margin cos(query, positive) - cos(query, nearest negative) is {margin:.3f}; curate.margin"
     if margin < low:
-        return "false_negative", f"the positive is {margin:.3f} before its nearest negative, wanted at least {low}"
+        return "false_negative", f"{measured} requires at least {low}"
     if margin > high:
-        return "trivial_negative", f"the positive is {margin:.3f} before its nearest negative, wanted at most {high}"
+        return "trivial_negative", f"{measured} allows at most {high}"
     return None
+
+
+def embed_artifact(source: Artifact, settings: Curate, scratch: Path) -> tuple[Numbers, Vectors]:
+    """Embed all examples -> margins (rows,), and vectors (rows, 2, width) in a file of `scratch`."""
+    files = list(source.record_files().values())
+    starts = [0, *accumulate(file.rows for file in files)]
+    margins = np.empty(starts[-1], np.float32)
+    vectors: Vectors | None = None
+    for shard, embedded in _embed_shards(source, [file.path for file in files], settings):
+        if vectors is None:
+            shape = (starts[-1], *embedded.vectors.shape[1:])
+            vectors = np.memmap(scratch / "vectors", np.float16, mode="w+", shape=shape)
+        margins[starts[shard] : starts[shard + 1]] = embedded.margins
+        vectors[starts[shard] : starts[shard + 1]] = embedded.vectors
+    assert vectors is not None, "a set without a row is not curated"
+    return margins, vectors
+
+
+def _embed_shards(source: Artifact, paths: list[str], settings: Curate) -> Iterator[tuple[int, EmbeddedRows]]:
+    assert settings.reference is not None
+    name, workers = reference_folder(settings.reference), settings.workers
+    if workers.count > 1 or workers.gpus:
+        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
+
+        make = partial(_ShardEmbedder, source.store.uri, source.name, name)
+        for shard, answer in map_tasks.map_tasks("curate", paths, make, workers):
+            margins, vectors = (np.frombuffer(answer[key], kind) for key, kind in _ANSWER.items())
+            yield shard, EmbeddedRows(margins, vectors.reshape(len(margins), 2, -1))
+    else:
+        model = ReferenceModel(name)
+        for shard, path in enumerate(paths):
+            yield shard, model.embed_rows(source.read(path).select(COLUMNS).to_pylist())
+
+
+_ANSWER = {"margins": np.float32, "vectors": np.float16}
+
+
+class _ShardEmbedder:
+    """Embed shards in a worker."""
+
+    def __init__(self, uri: str, artifact: str, name: str) -> None:
+        self.source = Run(uri).artifact(artifact)
+        self.model = ReferenceModel(name)
+
+    def __call__(self, path: str) -> dict[str, bytes]:
+        embedded = self.model.embed_rows(self.source.read(path).select(COLUMNS).to_pylist())
+        return {"margins": embedded.margins.tobytes(), "vectors": embedded.vectors.tobytes()}

@@ -1,7 +1,7 @@
-"""The first pass over a set: what is to be known of every row before any can be kept, in a few bytes each.
+"""Scan all examples: compute the per-row features (filter result, hashes, MinHash sketch) that global decisions need.
 
-Each input shard is looked at alone, in processes of this machine where there are many. A million rows are looked at in
-well under a minute, sketches and all, so this needs no cluster; what needs one is an embedder.
+Each input shard is scanned alone, in processes of this machine where there are many rows. A million rows take well
+under a minute, sketches included, so this needs no cluster; what needs one is an embedder.
 """
 
 import multiprocessing
@@ -32,58 +32,58 @@ from speed_ray.text import token_hashes
 from speed_ray.text.rules import is_plain
 from speed_ray.text.token_hashes import Hashes, Words
 
-MANY = 20_000  # rows from which processes pay: each takes a second to start
+ROWS_FOR_PROCESSES = 20_000  # from which processes pay: each takes a second to start
 
 
 @dataclass(frozen=True)
 class RowFeatures:
-    """Some rows in order."""
+    """Hold the features of some rows, in order: (rows,) each."""
 
-    passed: Flags  # the gates
+    passed: Flags  # the filters
     held_out: Flags
-    texts: Hashes  # of query and positive, letter for letter
+    texts: Hashes  # of query and positive, character by character
     labels: Hashes  # 0 where the row has none
     sketches: Sketches
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a row is looked at by; it travels to the processes once."""
+    """Hold filter settings and evaluation n-grams; sent once to each worker process."""
 
     settings: Curate
-    seen: EvaluationNgrams
+    evaluation: EvaluationNgrams
 
-    def refusals(self, rows: list[Row]) -> dict[int, tuple[str, str]]:
-        """The rows that pass no gate, by place, and why."""
-        return filters.refusals(rows, _read(rows), self.settings, self.seen)
+    def reject_reasons(self, rows: list[Row]) -> dict[int, tuple[str, str]]:
+        """Map the index of each row that a filter rejects to (reason, detail)."""
+        return filters.reject_reasons(rows, _hash_words(rows), self.settings, self.evaluation)
 
-    def look(self, rows: list[Row]) -> RowFeatures:
-        """Look at the rows of one shard."""
-        read = _read(rows)
-        refused = filters.refusals(rows, read, self.settings, self.seen)
+    def scan(self, rows: list[Row]) -> RowFeatures:
+        """Compute the features of one shard's rows."""
+        words = _hash_words(rows)
+        rejected = filters.reject_reasons(rows, words, self.settings, self.evaluation)
         tasks = {task: held_out(task, self.settings.held_out) for task in {row["parent_id"] for row in rows}}
         return RowFeatures(
-            passed=np.array([place not in refused for place in range(len(rows))], bool),
+            passed=np.array([index not in rejected for index in range(len(rows))], bool),
             held_out=np.array([tasks[row["parent_id"]] for row in rows], bool),
             texts=_numbers([f"{row['query']}\0{row['positive']}" for row in rows]),
             labels=_labels(rows),
-            sketches=sketch(Words(read.hashes, read.owners >> 1, len(rows))),
+            sketches=sketch(Words(words.hashes, words.owners >> 1, len(rows))),
         )
 
 
 def _labels(rows: list[Row]) -> Hashes:
-    labelled = [place for place, row in enumerate(rows) if row["kind"] in filters.labelled()]
+    labelled = [index for index, row in enumerate(rows) if row["kind"] in filters.kinds_with_labels()]
     labels = np.zeros(len(rows), np.uint64)
-    labels[labelled] = _numbers([is_plain(rows[place]["positive"]) for place in labelled])
+    labels[labelled] = _numbers([is_plain(rows[index]["positive"]) for index in labelled])
     return labels
 
 
 def scan_rows(source: Artifact, rules: Rules) -> Iterator[RowFeatures]:
-    """Look at all records of a published artifact, in order."""
+    """Compute the features of all records of a published artifact, a shard at a time, in order."""
     files = list(source.record_files().values())
     paths = [file.path for file in files]
-    if sum(file.rows for file in files) < MANY:
-        yield from (rules.look(rows_of(source, path)) for path in paths)
+    if sum(file.rows for file in files) < ROWS_FOR_PROCESSES:
+        yield from (rules.scan(rows_of(source, path)) for path in paths)
         return
     workers = len(os.sched_getaffinity(0))
     start = (source.store.uri, source.name, rules, os.getpid())
@@ -93,7 +93,7 @@ def scan_rows(source: Artifact, rules: Rules) -> Iterator[RowFeatures]:
 
 
 def rows_of(source: Artifact, path: str) -> list[Row]:
-    """The records of one file, by the columns that are looked at."""
+    """Read the columns of one file that are scanned."""
     columns = ["parent_id", "kind", "language", "query", "positive"]
     rows: list[Row] = source.read(path).select(columns).to_pylist()
     return rows
@@ -109,34 +109,34 @@ def _in_order(pool: ProcessPoolExecutor, paths: Iterator[str], at_once: int) -> 
         pool.shutdown(wait=False, cancel_futures=True)
         if isinstance(error, multiprocessing.ProcessError | RuntimeError):  # BrokenProcessPool is one of these
             raise Interrupted(
-                f"a process that looked at examples was lost: {error}\nRun the same command again."
+                f"a process that scanned examples was lost: {error}\nRun the same command again."
             ) from None
         raise
 
 
-_LOOK: Any = None  # of a worker process: what it is there for
+_scan_path: Any = None  # of a worker process: scans the shard at a path
 
 
 def _begin(uri: str, name: str, rules: Rules, parent: int) -> None:
-    global _LOOK
+    global _scan_path
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
     parent_watchdog.start_watchdog(parent)
-    _LOOK = partial(_features_of, Run(uri).artifact(name), rules)
+    _scan_path = partial(_features_of, Run(uri).artifact(name), rules)
 
 
 def _features(path: str) -> RowFeatures:
-    found: RowFeatures = _LOOK(path)
+    found: RowFeatures = _scan_path(path)
     return found
 
 
 def _features_of(source: Artifact, rules: Rules, path: str) -> RowFeatures:
-    return rules.look(rows_of(source, path))
+    return rules.scan(rows_of(source, path))
 
 
-def _read(rows: list[Row]) -> Words:
+def _hash_words(rows: list[Row]) -> Words:
     return token_hashes.hash_tokens([text for row in rows for text in (row["query"], row["positive"])])
 
 
 def _numbers(texts: list[str]) -> Hashes:
-    """One number for each text, by all its letters: among a million texts two share one with a chance of 3e-8."""
+    """Hash each text to 64 bits: among a million texts two share a hash with a chance of 3e-8. -> (texts,)"""
     return np.frombuffer(b"".join([blake2b(text.encode(), digest_size=8).digest() for text in texts]), np.uint64)

@@ -1,4 +1,4 @@
-"""Semantic near-duplicates: examples whose queries a reference embedder puts at nearly the same place.
+"""Find semantic duplicates: examples whose queries have nearly the same vector by a reference model.
 
 In order of the rows, one is dropped when an earlier one that stays is near enough. Up to 20,000 rows every pair is
 compared; more are first parted into cells by k-means, as SemDeDup does (arXiv 2303.09540), and a pair that a border
@@ -18,10 +18,10 @@ CELL = 20_000  # rows, about
 BLOCK = 2_048  # rows
 
 
-def repeated(vectors: Vectors, wanted: Flags, similarity: float) -> Places:
-    """For each row the first one staying that it is as near as `similarity` (cosine); itself where there is none.
+def find_semantic_duplicates(vectors: Vectors, wanted: Flags, similarity: float) -> Places:
+    """Find for each row the first kept row of cosine >= `similarity`, else itself. -> indices (rows,)
 
-    `vectors` are of length 1, (rows, width). Only `wanted` rows are compared.
+    `vectors` are of length 1, (rows, width). Only `wanted` rows (rows,) are compared.
     """
     first = np.arange(len(wanted))
     for cell in _cells(vectors, np.flatnonzero(wanted)):
@@ -35,7 +35,7 @@ def repeated(vectors: Vectors, wanted: Flags, similarity: float) -> Places:
 def _compare(
     vectors: Vectors, cell: Places, stays: Flags, first: Places, similarity: float, blocks: tuple[int, int]
 ) -> None:
-    """Drop what of the second block repeats a row of the first, or, where they are one block, an earlier row of it."""
+    """Mark the rows of the second block that repeat a kept row of the first, or an earlier row where both are one."""
     earlier, later = (cell[begin : begin + BLOCK] for begin in blocks)
     near = _floats(vectors, later) @ _floats(vectors, earlier).T >= similarity
     if blocks[0] == blocks[1]:
@@ -48,7 +48,7 @@ def _compare(
 
 
 def _cells(vectors: Vectors, places: Places) -> Iterator[Places]:
-    """The rows parted so that near ones are mostly together, each part in order."""
+    """Cluster the rows so that near ones are mostly together; yield the rows of each cluster, in order."""
     count = math.ceil(len(places) / CELL)
     if count < 2:
         yield places

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from speed_ray import __version__
-from speed_ray.curation import contamination, judgement, negatives, quotas, reference_model, scan, semantic
+from speed_ray.curation import contamination, negatives, quotas, reference_model, scan, semantic
 from speed_ray.curation.near_duplicates import Flags, MinHashIndex
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
@@ -67,8 +67,8 @@ def plan(source: Artifact, rules: Rules) -> Plan:
         "code": __version__,
         "input": artifact_identity(source),
         "settings": settings.model_dump(mode="json", exclude=RUNTIME_SETTINGS),
-        "decontaminate": rules.seen.digest,
-        "reference": settings.reference and reference_model.reference_identity(settings.reference),
+        "decontaminate": rules.evaluation.digest,
+        "reference": settings.reference and reference_model.reference_digest(settings.reference),
     }
     return Plan(CURATED_EXAMPLES, count_records(source), settings.shard_rows, input=source.name, identity=identity)
 
@@ -120,11 +120,11 @@ def _decided(source: Artifact, rules: Rules, features: FirstPass) -> Iterator[dr
 def _refusals(rows: list[ExampleRow], rules: Rules, features: FirstPass, shard: slice) -> dict[int, tuple[str, str]]:
     """Recompute the rejection reasons of a shard by row index: the first pass stored only pass or fail."""
     indices = np.flatnonzero(~features.fit[shard]).tolist()
-    by_filters = rules.refusals([rows[row_index] for row_index in indices])
+    by_filters = rules.reject_reasons([rows[row_index] for row_index in indices])
     found = {row_index: by_filters[number] for number, row_index in enumerate(indices) if number in by_filters}
     if features.margins is not None and rules.settings.margin:
         for row_index in indices:
-            broken = reference_model.refusal(float(features.margins[shard][row_index]), rules.settings.margin)
+            broken = reference_model.margin_broken(float(features.margins[shard][row_index]), rules.settings.margin)
             if broken:
                 found.setdefault(row_index, broken)
     return found
@@ -137,7 +137,7 @@ def _mined(
     while window := list(islice(decided, negatives.WINDOW)):
         records = [result.record for result in window if result.record]
         indices = [index for index, result in enumerate(window, begin) if result.record]
-        negatives.mine(records, wanted, None if vectors is None else vectors[indices])
+        negatives.mine_negatives(records, wanted, None if vectors is None else vectors[indices])
         yield from window
         begin += len(window)
 
@@ -150,18 +150,20 @@ def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
         index.add(row_features.sketches)
         parts.append((row_features.passed, row_features.held_out, row_features.texts, row_features.labels))
     fit, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    margins, vectors = judgement.judge_margins(source, settings, folder) if settings.reference else (None, None)
+    margins, vectors = reference_model.embed_artifact(source, settings, folder) if settings.reference else (None, None)
     if margins is not None and settings.margin:
         low, high = settings.margin
         fit &= np.isnan(margins) | (margins >= low) & (margins <= high)
     first = _firsts(texts, fit)
     how = np.zeros(len(first), np.int8)
     if settings.duplicate_similarity is not None:
-        near = index.repeated(fit & (first == np.arange(len(first))), settings.duplicate_similarity)
+        near = index.find_duplicates(fit & (first == np.arange(len(first))), settings.duplicate_similarity)
         first = _after(first, near, how, 1)
     if vectors is not None and settings.semantic_similarity is not None:
         stays = fit & (first == np.arange(len(first)))
-        first = _after(first, semantic.repeated(vectors[:, 0], stays, settings.semantic_similarity), how, 2)
+        first = _after(
+            first, semantic.find_semantic_duplicates(vectors[:, 0], stays, settings.semantic_similarity), how, 2
+        )
     index.close()
     return FirstPass(fit, held_out, labels, margins, vectors, first, how)
 

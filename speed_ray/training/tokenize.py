@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Embedder
-from speed_ray.records import Row, content_id
+from speed_ray.records import Row, is_in_share
 from speed_ray.training import plan
 from speed_ray.training.plan import TrainingPlan
 
@@ -95,7 +95,7 @@ def sort_by_length_within_batch(order: list[int], rows: list[TokenizedRow], batc
 
 def is_held_out(row_id: str, share: float) -> bool:
     """Return True for a `share` of all row ids, which are kept for evaluation, by a hash of the id alone."""
-    return int(content_id(row_id, "held out")[:8], 16) < share * 2**32
+    return is_in_share(row_id, "held out", share)
 
 
 class ChatTokenizer:

@@ -23,7 +23,7 @@ def find(tmp_path: Path) -> Find:
         pile = MinHashIndex(tmp_path)
         for begin in range(0, len(texts), 3):
             pile.add(sketch(token_hashes.hash_tokens(texts[begin : begin + 3])))
-        found = pile.repeated(np.array(wanted or [True] * len(texts)), similarity)
+        found = pile.find_duplicates(np.array(wanted or [True] * len(texts)), similarity)
         pile.close()
         return found.tolist()
 

@@ -51,7 +51,10 @@ def test_false_and_trivial_negatives_are_told_by_the_margin(run):
     kept, rejects = curated(run, JUDGED, "curate.margin=[0.02, 0.6]", "curate.duplicate_similarity=null")
     assert [row["id"] for row in kept] == [JUDGED[0]["id"], JUDGED[3]["id"]]
     assert [row["reason"] for row in rejects] == ["false_negative", "trivial_negative"]
-    assert rejects[0]["detail"].startswith("the positive is -0.") and "wanted at most 0.6" in rejects[1]["detail"]
+    assert (
+        rejects[0]["detail"].startswith("margin cos(query, positive) - cos(query, nearest negative) is -0.")
+        and "allows at most 0.6" in rejects[1]["detail"]
+    )
 
 
 def test_a_query_that_says_the_same_in_other_words_is_dropped_and_named(run):
@@ -92,9 +95,9 @@ def test_examples_that_have_negatives_keep_theirs(run):
 
 
 def mined(rows: list[Row], monkeypatch, spared: int = 0) -> list[list[str]]:
-    monkeypatch.setattr(negatives, "SPARED", spared)
+    monkeypatch.setattr(negatives, "SKIP_NEAREST", spared)
     rows = [{**row, "split": row.get("split", "train")} for row in rows]
-    negatives.mine(rows, 9, None)
+    negatives.mine_negatives(rows, 9, None)
     return [row["negatives"] for row in rows]
 
 

@@ -26,7 +26,7 @@ def test_blocks_find_what_row_by_row_finds(monkeypatch, block):
     vectors = unit(rng.normal(size=(30, 8))[rng.integers(0, 30, 150)] + rng.normal(size=(150, 8)) * 0.3)
     wanted = rng.random(150) < 0.8
     monkeypatch.setattr(semantic, "BLOCK", block)
-    found = semantic.repeated(vectors, wanted, 0.9).tolist()
+    found = semantic.find_semantic_duplicates(vectors, wanted, 0.9).tolist()
     assert found == said_again(vectors, wanted, 0.9) and len(set(found)) < 140
 
 
@@ -38,5 +38,5 @@ def test_cells_part_what_is_far_and_find_what_is_near(monkeypatch):
     vectors[10::40] = vectors[3::40]
     monkeypatch.setattr(semantic, "CELL", 60)
     wanted = np.ones(200, bool)
-    found = semantic.repeated(vectors, wanted, 0.999)
+    found = semantic.find_semantic_duplicates(vectors, wanted, 0.999)
     assert [row for row, first in enumerate(found) if first != row] == list(range(10, 200, 40))

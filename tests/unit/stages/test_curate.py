@@ -300,7 +300,7 @@ def test_curating_again_gives_the_same_bytes_and_the_funnel_adds_up(run_on: Call
 def test_processes_find_what_one_process_finds(tmp_path, monkeypatch):
     found = []
     for name, least in (("one", 10**9), ("more", 1)):
-        monkeypatch.setattr(scan, "MANY", least)
+        monkeypatch.setattr(scan, "ROWS_FOR_PROCESSES", least)
         kept, rejects = curated(Run(str(tmp_path / name)), many(100), "curate.min_words=3")
         found.append((kept, rejects))
     assert found[0] == found[1]
