@@ -181,7 +181,7 @@ def _arrow_field(name: str, hint: Any) -> pa.Field:
 
 TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
 EXAMPLE, REVISED, CURATED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow))
-SFT_EXAMPLE, CANDIDATES, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
+SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.records import Rejected
-from speed_ray.text import language as languages
+from speed_ray.text.language import other_language
 
 MAX_TASK_CHARS = 400  # characters; a longer one is no sentence
 VERDICT_FIELDS = ("reason", "best", "worst")
@@ -241,7 +241,7 @@ def _refuse_extra(found: dict[str, Any], wanted: set[str]) -> None:
 
 
 def _refuse_language(name: str, text: str, wanted: str | None) -> None:
-    if wanted is not None and (other := languages.other_language(text, wanted)):
+    if wanted is not None and (other := other_language(text, wanted)):
         raise Rejected("wrong_language", f"{name!r} is in {other!r}, not in {wanted}")
 
 

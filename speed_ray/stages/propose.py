@@ -1,8 +1,7 @@
 """Propose: the junior writes a list of candidates for every prompt, which are judged and critiqued (SPEED, 3.2)."""
 
 from speed_ray.engines.base import Reply, Request
-from speed_ray.records import CANDIDATES as CANDIDATES_SCHEMA
-from speed_ray.records import CandidatesRow, Rejected, TaskRow
+from speed_ray.records import CANDIDATE_LIST, CandidatesRow, Rejected, TaskRow
 from speed_ray.stages.example_request import PROPOSE, ExampleStage, id_columns, parse_by_context, to_json
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
@@ -13,7 +12,7 @@ from speed_ray.storage.shards import Plan
 class Propose(ExampleStage[CandidatesRow]):
     """Task -> a list of different candidates; all raw replies are kept, whatever becomes of them."""
 
-    name, key, record_schema, role = CANDIDATES, "propose", CANDIDATES_SCHEMA, "generator"
+    name, key, record_schema, role = CANDIDATES, "propose", CANDIDATE_LIST, "generator"
     seed_purpose = PROPOSE
 
     @property

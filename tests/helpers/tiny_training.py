@@ -13,8 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from speed_ray import recipes
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import PREFERENCE_PAIR as REVISION_PAIR
-from speed_ray.records import REVISION, SFT_EXAMPLE, VERDICT, Row, content_id
+from speed_ray.records import PREFERENCE_PAIR, REVISION, SFT_EXAMPLE, VERDICT, Row, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
@@ -23,7 +22,7 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ message['content'] + eos_token }}{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
 )
-SCHEMAS = {DRAFTS: SFT_EXAMPLE, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: REVISION_PAIR}
+SCHEMAS = {DRAFTS: SFT_EXAMPLE, REVISIONS: REVISION, VERDICTS: VERDICT, REVISION_PAIRS: PREFERENCE_PAIR}
 
 
 def tiny_model(

@@ -9,8 +9,7 @@ from speed_ray import kinds
 from speed_ray.engines.base import Reply, Sample
 from speed_ray.engines.fake_text import fake_reply
 from speed_ray.miniature import teacher
-from speed_ray.prompts.parse import REMARKS, critique_schema
-from speed_ray.prompts.parse import parse_critique as read
+from speed_ray.prompts.parse import REMARKS, critique_schema, parse_critique
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes import schema
 from speed_ray.records import Rejected
@@ -27,12 +26,14 @@ GERMAN = "Die Lampe summt jede Nacht, und niemand im Haus kann schlafen."
 
 def reason(said, slots=None, language="English"):
     with pytest.raises(Rejected) as rejected:
-        read(json.dumps(said, ensure_ascii=False), STS, slots or {"min_words": 4}, language)
+        parse_critique(json.dumps(said, ensure_ascii=False), STS, slots or {"min_words": 4}, language)
     return rejected.value.reason
 
 
 def test_a_critique_is_read():
-    remarks, fields = read(f"<think>{{hm}}</think>```json\n{json.dumps(SAID)}\n```", STS, {"min_words": 4}, "English")
+    remarks, fields = parse_critique(
+        f"<think>{{hm}}</think>```json\n{json.dumps(SAID)}\n```", STS, {"min_words": 4}, "English"
+    )
     assert fields == REVISED
     assert remarks == {name: SAID[name] for name in REMARKS}
 
@@ -130,4 +131,4 @@ def test_an_invented_critique_is_one(name):
     for seed in range(30):
         rng = random.Random(seed)
         slots = kind.slots(rng)
-        read(fake_reply(critique_schema(kind), rng, {"slots": slots}), kind, slots, "English")
+        parse_critique(fake_reply(critique_schema(kind), rng, {"slots": slots}), kind, slots, "English")
