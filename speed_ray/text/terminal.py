@@ -1,4 +1,4 @@
-"""Text that a model or a stranger wrote, made fit for a terminal."""
+"""Make text that a model or a stranger wrote safe to print on a terminal."""
 
 import unicodedata
 
@@ -6,6 +6,6 @@ from rich.text import Text
 
 
 def sanitize(text: str) -> Text:
-    """Text that cannot drive a terminal: control and format characters are shown as their code points."""
+    """Replace control and format characters by their code points, so that no text can drive a terminal."""
     kept = (c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else f"\\u{ord(c):04x}" for c in text)
     return Text("".join(kept))
