@@ -114,7 +114,7 @@ def _no_capacity(need: ResourceNeed, others: str) -> str:
         [
             f"{need.key} asks for {wanted}, and this cluster cannot hold that. Its nodes:",
             *(f"  {_describe_node(node['Resources'], node['Labels'])}" for node in _alive()),
-            f"{others} Add such nodes, or lower {need.key} in the recipe (docs/recipes.md) to what is there.",
+            f"{others} Add such nodes, or lower {need.key} to what is there.",
         ]
     )
 

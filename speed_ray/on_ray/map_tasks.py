@@ -10,7 +10,7 @@ from ray.util import ActorPool
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
-from speed_ray.on_ray.progress import TaskProgress
+from speed_ray.on_ray.progress import LineProgress
 from speed_ray.on_ray.session import session
 from speed_ray.recipes.schema import Workers
 
@@ -34,7 +34,8 @@ def map_tasks(
         pool = _actor_pool(make, workers, len(tasks))
         for numbered in enumerate(tasks):
             pool.submit(lambda actor, numbered: actor.run.remote(*numbered), numbered)
-        with TaskProgress(name, len(tasks)) as progress:
+        done = 0
+        with LineProgress(f"{name}: 0 of {len(tasks)} done") as progress:
             try:
                 while pool.has_next():
                     try:
@@ -42,7 +43,9 @@ def map_tasks(
                     except TimeoutError:
                         progress.update()
                         continue
-                    progress.add(str(tasks[index]), failed=bool(failure))
+                    done += 1
+                    outcome = " failed" if failure else ""
+                    progress.show(f"{name}: {done} of {len(tasks)} done · {tasks[index]}{outcome}")
                     if failure:
                         failures.append(failure)
                     else:

@@ -3,7 +3,7 @@
 import sys
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -17,9 +17,6 @@ from speed_ray.storage.shards import Artifact, Counts, Plan
 from speed_ray.text.terminal import sanitize
 
 LINE_SECONDS = 30.0
-TRAINING_METRICS = (
-    "loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate",
-)  # fmt: skip
 
 
 class Progress(ABC):
@@ -152,43 +149,21 @@ class StageProgress:
         return " · ".join(parts)
 
 
-class TrainingProgress(Progress):
-    """Shows a training's newest metrics, and until there are any what it waits for."""
+class LineProgress(Progress):
+    """Shows one line."""
 
-    def __init__(self, name: str, waiting: str) -> None:
+    def __init__(self, line: str) -> None:
         super().__init__()
-        self._name = name
-        self._text = waiting
+        self._line = line
 
-    def show(self, metrics: dict[str, Any]) -> None:
-        """Take the newest metrics of the first worker."""
-        if "step" in metrics:
-            shown = [f"{name} {metrics[name]:.4g}" for name in TRAINING_METRICS if name in metrics]
-            self._text = " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])
+    def show(self, line: str) -> None:
+        """Replace the line."""
+        self._line = line
         self.update()
 
     def lines(self) -> list[str]:
-        """Return one line."""
-        return [f"{self._name}: {self._text}"]
-
-
-class TaskProgress(Progress):
-    """Shows how many of a job's tasks are done, and which was the last."""
-
-    def __init__(self, name: str, total: int) -> None:
-        super().__init__()
-        self._name, self._total = name, total
-        self._done, self._last = 0, ""
-
-    def add(self, task: str, failed: bool) -> None:
-        """Count one task as done."""
-        self._done += 1
-        self._last = f" · {task}" + (" failed" if failed else "")
-        self.update()
-
-    def lines(self) -> list[str]:
-        """Return one line."""
-        return [f"{self._name}: {self._done} of {self._total} done{self._last}"]
+        """Return the line."""
+        return [self._line]
 
 
 def _clock(seconds: float) -> str:

@@ -17,7 +17,7 @@ import ray
 
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.on_ray import capacity
-from speed_ray.on_ray.progress import TrainingProgress
+from speed_ray.on_ray.progress import LineProgress
 from speed_ray.on_ray.prometheus_metrics import TrainingMetrics
 from speed_ray.on_ray.session import resources, session
 from speed_ray.recipes.schema import TrainingWorkers
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5  # between two reads of the workers' reports
 HEARTBEAT_SECONDS = 2.0
+SHOWN_METRICS = (
+    "loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate",
+)  # fmt: skip
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -83,11 +86,12 @@ def train_on_ray(training: TrainingJob) -> None:
         ended: list[BaseException | None] = []
         threading.Thread(target=_fit, args=(training, metrics_actor, ended), daemon=True).start()
         need = f"{workers.count} workers of {capacity.ResourceNeed(training.key, workers)} each"
-        with TrainingProgress(training.name, f"starting {need}; the cluster has {resources()}") as progress:
+        starting = f"{training.name}: starting {need}; the cluster has {resources()}"
+        with LineProgress(starting) as progress:
             while not ended:
                 time.sleep(POLL_SECONDS)
                 metrics, silent_seconds = ray.get(metrics_actor.read.remote())
-                progress.show(metrics)
+                progress.show(f"{training.name}: {_describe(metrics)}" if "step" in metrics else starting)
                 if silent_seconds > workers.watchdog_minutes * 60:
                     raise Stalled(
                         f"{training.name}: no worker was at work for {workers.watchdog_minutes:g} minutes, so the job "
@@ -102,6 +106,11 @@ def train_on_ray(training: TrainingJob) -> None:
             f"{training.name}: training ended, {workers.retries} restarts included: {ended[0]}\n"
             "Run the same command again: it goes on from the last complete checkpoint."
         )
+
+
+def _describe(metrics: dict[str, Any]) -> str:
+    shown = [f"{name} {metrics[name]:.4g}" for name in SHOWN_METRICS if name in metrics]
+    return " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])
 
 
 class _MetricsActor:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -24,8 +23,9 @@ from ray.serve import Application
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray import serve_env
-from speed_ray.on_ray.session import resources, session, uses_shared_cluster
-from speed_ray.recipes.schema import Strict
+from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
+from speed_ray.on_ray.session import session, uses_shared_cluster
+from speed_ray.recipes.schema import Strict, Workers
 from speed_ray.serving.replica import Embed
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
@@ -129,7 +129,8 @@ def run_server(arguments: ServeArguments, host: str, port: int) -> None:
         serve_env.check_port_free(f"--host {host} --port", host, port)
     print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
     with _haproxy_environment(), session():
-        _check_resources(arguments)
+        replica = Workers(cpus=arguments.cpus, gpus=arguments.gpus)
+        check_capacity(ResourceNeed("--replicas", replica, arguments.replica_range[0]))
         print(f"speed-ray: loading {source.name}", file=sys.stderr, flush=True)
         _start_serve(host, port)
         try:
@@ -179,16 +180,3 @@ def _watch_application() -> None:
             raise Interrupted("somebody deleted the application: nothing is served any more.")
         if state.status == "DEPLOY_FAILED":
             raise Interrupted(f"nothing is served any more: {state.message}")
-
-
-def _check_resources(arguments: ServeArguments) -> None:
-    """Refuse more than a Ray that was started here has: it does not grow, and would wait for ever."""
-    have, (fewest, _) = ray.cluster_resources(), arguments.replica_range
-    wanted = {"CPU": arguments.cpus * fewest, "GPU": arguments.gpus * fewest}
-    if all(have.get(kind, 0) >= number for kind, number in wanted.items()):
-        return
-    needs = ", ".join(f"{kind} {number:g}" for kind, number in wanted.items() if number)
-    what = f"--replicas {fewest} needs {needs}; there is {resources()}"
-    if not uses_shared_cluster():
-        raise UserError(f"{what}.\nAsk for less by --replicas, --cpus and --gpus.")
-    print(f"speed-ray: {what}. Waiting for the cluster to grow.", file=sys.stderr, flush=True)

@@ -45,7 +45,7 @@ def test_a_cluster_without_capacity_is_refused_before_work_begins(make_job, driv
     driver = drive(job)
     assert driver.ended() == 2, driver.said()
     assert said in driver.said() and "Nothing can be added to it" in driver.said()
-    assert "lower synthesize.pool in the recipe" in driver.said() and "Traceback" not in driver.said()
+    assert "lower synthesize.pool to what is there" in driver.said() and "Traceback" not in driver.said()
     assert not job.commits()
 
 

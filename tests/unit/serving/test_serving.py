@@ -379,7 +379,7 @@ def listening():
 def test_more_than_this_machine_has_is_refused(folder, drive):
     driver = drive(Endpoint(folder, free_port(), ("--gpus", "64")), "serve")
     assert driver.ended() == 2, driver.said()
-    assert "--replicas 1 needs CPU 1, GPU 64; there is CPU" in driver.said() and "Traceback" not in driver.said()
+    assert "--replicas asks for CPU 1, GPU 64 on one node" in driver.said() and "Traceback" not in driver.said()
 
 
 @pytest.mark.slow
