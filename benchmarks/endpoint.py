@@ -53,7 +53,7 @@ def stats(url: str, prompts: bool = False) -> dict[str, Any]:
 
 def overrides(url: str, rows: int) -> list[str]:
     """One run on the mock."""
-    endpoint = f"{{engine: openai, model: mock, base_url: {url!r}, in_flight: {IN_FLIGHT}}}"
+    endpoint = f"{{engine: openai, model: mock, base_url: {url!r}, max_concurrency: {IN_FLIGHT}}}"
     sizes = [f"synthesize.examples={rows}", f"synthesize.shard_rows={SHARD_ROWS}"]
     return [f"teacher={FAST}", f"generator={endpoint}", *sizes]
 

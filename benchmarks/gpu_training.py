@@ -36,7 +36,7 @@ PEAK = 989e12  # bf16 FLOP a second of an H100 or H200, dense
 WARM = 3  # steps that are not timed
 EIGHT_B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_key_value_heads": 8}
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_key_value_heads": 4}
-LORA = {"rank": 16, "alpha": 32}
+LORA = {"r": 16, "lora_alpha": 32}
 TEXT, PAIR = 512, 1_024  # tokens
 
 
@@ -87,17 +87,18 @@ def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> Tra
     """The training to be timed; what it learns from and begins with is made first."""
     scale, batch = (0.1, 8) if tiny else (1.0, 2_048 if method == "contrastive" else 16)
     common: dict[str, Any] = {
-        "batch": batch, "lora": LORA, "precision": "bf16", "gradient_checkpointing": True, "most_steps": steps,
-        "epochs": 1000.0, "max_length": 2_048, "checkpoint_every": 1_000_000, "workers": {"gpus": 0 if tiny else 1},
+        "global_batch_size": batch, "lora": LORA, "precision": "bf16", "gradient_checkpointing": True,
+        "max_steps": steps, "num_train_epochs": 1000.0, "max_length": 2_048, "save_steps": 1_000_000,
+        "workers": {"num_gpus": 0 if tiny else 1},
     }  # fmt: skip
-    sft = {**common, "micro_batch": 4, "evaluation": 0.0, "packing": method == "sft"}
-    dpo = {**common, "micro_batch": 4, "evaluation": 0.0}
-    embedder = {**common, "model": str(folder), "pooling": "last", "max_length": TEXT, "micro_batch": 64}
+    sft = {**common, "micro_batch_size": 4, "eval_fraction": 0.0, "packing": method == "sft"}
+    dpo = {**common, "micro_batch_size": 4, "eval_fraction": 0.0}
+    embedder = {**common, "model": str(folder), "pooling": "last", "max_length": TEXT, "micro_batch_size": 64}
     tree = {
         "topics": {"source": "topics.txt"},
         "teacher": {"engine": "scripted"},
         "generator": {"engine": "vllm", "model": str(folder)},
-        "junior": {**sft, "most_steps": 1} if method == "dpo" else sft,
+        "junior": {**sft, "max_steps": 1} if method == "dpo" else sft,
         "senior": dpo,
         "embedder": embedder,
     }
@@ -144,7 +145,7 @@ def main() -> None:
     seconds = (times[options.steps] - times[WARM]) / (options.steps - WARM)
     length, texts = (TEXT, 3) if options.method == "contrastive" else (PAIR, 2 if options.method == "dpo" else 1)
     scale = 0.1 if options.tiny else 1.0
-    tokens = asked.settings.batch * texts * length * scale / seconds
+    tokens = asked.settings.global_batch_size * texts * length * scale / seconds
     used = utilisation(config, tokens, int(length * scale))
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
     detail = {"method": options.method, "s a step": seconds, "tokens/s": tokens, "peak GB": memory, "MFU": used}

@@ -60,8 +60,8 @@ def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
                 weight.data = torch.randn(weight.shape, generator=rng) * 0.02
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
-    model = model.to(distributed.device(settings.workers.gpus)).train()
-    return Encoder(model, settings.precision == "bf16" and not settings.zero), tokenizer
+    model = model.to(distributed.device(settings.workers.num_gpus)).train()
+    return Encoder(model, settings.precision == "bf16" and not settings.zero_stage), tokenizer
 
 
 def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         strategy.network,
         mine,
         False,
-        ContrastiveConfig(settings.temperature, settings.micro_batch),
+        ContrastiveConfig(settings.temperature, settings.micro_batch_size),
         tokenizer.pad_token_id,
         strategy.backward,
         strategy.no_sync,
@@ -116,7 +116,7 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
 def _embedded(net: Encoder, share: list[TokenizedExample], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:
     texts = [text for column in zip(*(row.token_ids for row in share), strict=True) for text in column]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    size = settings.micro_batch
+    size = settings.micro_batch_size
     torch.manual_seed(rank)
     parts = [
         net(**pad_batch([texts[place] for place in order[first : first + size]], tokenizer.pad_token_id))
@@ -129,7 +129,9 @@ def _embedded(net: Encoder, share: list[TokenizedExample], settings: Embedder, t
 
 def main() -> None:
     case: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
-    settings = Embedder.model_validate({"model": "miniature://base", "schedule": "constant", **case["settings"]})
+    settings = Embedder.model_validate(
+        {"model": "miniature://base", "lr_scheduler_type": "constant", **case["settings"]}
+    )
     torch.optim.AdamW = Descent  # type: ignore[misc]
     distributed.prepare_environment(settings)
     distributed.init_process_group(0)

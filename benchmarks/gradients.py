@@ -18,16 +18,16 @@ import torch
 from benchmarks import report
 
 PLAIN: dict[str, Any] = {
-    "batch": 16, "micro_batch": 5, "precision": "fp32", "lora": None, "weight_decay": 0.0, "clip": 1e30, "warmup": 0.0,
-    "schedule": "constant_with_warmup", "temperature": 0.05,
+    "global_batch_size": 16, "micro_batch_size": 5, "precision": "fp32", "lora": None, "weight_decay": 0.0,
+    "max_grad_norm": 1e30, "warmup_ratio": 0.0, "lr_scheduler_type": "constant_with_warmup", "temperature": 0.05,
 }  # fmt: skip
 WAYS: dict[str, dict[str, Any]] = {
     "DDP": {},
-    "DDP, LoRA": {"lora": {"rank": 8}},
+    "DDP, LoRA": {"lora": {"r": 8}},
     "DDP, checkpointing": {"gradient_checkpointing": True},
-    "ZeRO-2": {"zero": 2},
-    "ZeRO-3": {"zero": 3},
-    "ZeRO-3, LoRA": {"zero": 3, "lora": {"rank": 8}},
+    "ZeRO-2": {"zero_stage": 2},
+    "ZeRO-3": {"zero_stage": 3},
+    "ZeRO-3, LoRA": {"zero_stage": 3, "lora": {"r": 8}},
 }
 GOAL = 1e-5
 
@@ -63,7 +63,7 @@ def main() -> None:
                 row: dict[str, Any] = {"way": way, "dropout": "on" if dropout else "off"}
                 for workers in (1, 2, 4):
                     case = {"dropout": dropout, "workers": workers, "rows": options.rows}
-                    graph = {**PLAIN, **changes, "zero": 0, "gradient_checkpointing": False}
+                    graph = {**PLAIN, **changes, "zero_stage": 0, "gradient_checkpointing": False}
                     whole = gradient(Path(folder), {**case, "graph": True, "settings": graph}, 1)
                     ours = gradient(Path(folder), {**case, "graph": False, "settings": {**PLAIN, **changes}}, workers)
                     row[f"{workers} workers"] = f"{error(ours, whole):.1e}"

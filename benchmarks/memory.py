@@ -30,7 +30,7 @@ def step(rows: int) -> dict[str, Any]:
 
     model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 64)
     network = encoder.Encoder(model.train())
-    settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch=MINI_BATCH)
+    settings = Embedder(model="miniature://base", lora=None, precision="fp32", micro_batch_size=MINI_BATCH)
     strategy = loop.make_strategy(network, settings, 2)
 
     def batch(count: int) -> list[TokenizedExample]:

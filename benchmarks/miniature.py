@@ -21,7 +21,7 @@ from speed_ray.storage.shards import Plan
 from speed_ray.storage.trained_models import Model
 
 # Overrides for benchmarks of adapters on one base, as large models have them: the miniature trains all of its junior.
-WITH_ADAPTERS = ["junior.lora={rank: 8, alpha: 16}", "senior.lora={rank: 8, alpha: 16}"]
+WITH_ADAPTERS = ["junior.lora={r: 8, lora_alpha: 16}", "senior.lora={r: 8, lora_alpha: 16}"]
 
 
 def with_tasks(folder: Path, overrides: list[str]) -> Run:
@@ -63,7 +63,9 @@ def publish_adapter(run: Run, name: str, overrides: list[str]) -> None:
     lora = recipe.junior.lora
     assert lora is not None
     base = AutoModelForCausalLM.from_pretrained(resolve_model(recipe.generator.model))
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.modules, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.lora_alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"
+    )
     torch.manual_seed(len(name))
     model = get_peft_model(base, config)
     for weights_name, weights in model.named_parameters():

@@ -25,18 +25,21 @@ from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
 
-ONE_CORE = "{cpus: 1}"
-CONTENDERS = {"one pool of two engines": "{min: 2, max: 2, cpus: 1}", "two pools of one engine": ONE_CORE}
+ONE_CORE = "{num_cpus: 1}"
+CONTENDERS = {
+    "one pool of two engines": "{min_size: 2, max_size: 2, num_cpus: 1}",
+    "two pools of one engine": ONE_CORE,
+}
 
 
 def overrides(rows: int, engines: str) -> list[str]:
     """Ray gives an engine as many threads as its actor has CPUs. Steps that share a pool have the first one's."""
     return [
         *miniature.WITH_ADAPTERS,
-        "generator.structured=true",
+        "generator.structured_outputs=true",
         f"synthesize.examples={rows}",
         "synthesize.shard_rows=23",
-        "synthesize.retries=0",
+        "synthesize.max_retries=0",
         f"synthesize.pool={engines}",
         f"revise.pool={ONE_CORE}",
     ]
@@ -67,7 +70,7 @@ def steps(run: Run, recipe: Recipe, apart: bool) -> tuple[Step, Step]:
         generator_with_trained_weights(run, recipe, "revisor"),
     )
     if apart:
-        revisor = revisor.model_copy(update={"args": {**revisor.args, "seed": 1}})
+        revisor = revisor.model_copy(update={"engine_kwargs": {**revisor.engine_kwargs, "seed": 1}})
     examples = Synthesize(recipe, senior).plan(run)
     return (
         Step(examples, Synthesize(recipe, senior)),

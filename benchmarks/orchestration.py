@@ -14,7 +14,8 @@ from pathlib import Path
 from benchmarks import process, report
 
 FAST = (
-    "{engine: simulated, prefill: 1.0e+12, decode: 1.0e+12, one_stream: 1.0e+12, output_tokens: 120, in_flight: 512}"
+    "{engine: simulated, prefill: 1.0e+12, decode: 1.0e+12, max_tokens_per_stream: 1.0e+12, output_tokens: 120, "
+    "max_concurrency: 512}"
 )
 
 

@@ -22,11 +22,11 @@ def overrides(steps: int, drafts: int, packing: bool) -> list[str]:
     """One worker, nothing held out, no checkpoint but the last."""
     return [
         f"draft.examples={drafts}",
-        f"junior.most_steps={steps}",
-        "junior.epochs=1000",
-        "junior.evaluation=0",
-        "junior.checkpoint_every=1000000",
-        "junior.workers={count: 1}",
+        f"junior.max_steps={steps}",
+        "junior.num_train_epochs=1000",
+        "junior.eval_fraction=0",
+        "junior.save_steps=1000000",
+        "junior.workers={num_workers: 1}",
         f"junior.packing={str(packing).lower()}",
     ]
 
@@ -44,9 +44,9 @@ def lengths(run: Run, changes: list[str]) -> dict[str, Any]:
         junior, load_model.load_chat_tokenizer(junior), load_model.context_length(junior)
     ).train
     tokens = [len(row["prompt_ids"]) + len(row["reply_ids"]) for row in read]
-    size = junior.settings.micro_batch
+    size = junior.settings.micro_batch_size
     places = tokenize.sort_by_length_within_batch(
-        tokenize.shuffled_order(len(read), len(read), junior.seed), read, junior.settings.batch
+        tokenize.shuffled_order(len(read), len(read), junior.seed), read, junior.settings.global_batch_size
     )
     ordered = [tokens[place] for place in places]
     batches = [ordered[first : first + size] for first in range(0, len(ordered), size)]

@@ -18,8 +18,8 @@ from speed_ray.storage.run import EXAMPLES
 
 IN_FLIGHT = 64
 ENGINE = (
-    f"{{engine: vllm, model: 'miniature://base', in_flight: {IN_FLIGHT}, "
-    "args: {max_model_len: 1024, dtype: float32, enforce_eager: true}}"
+    f"{{engine: vllm, model: 'miniature://base', max_concurrency: {IN_FLIGHT}, "
+    "engine_kwargs: {max_model_len: 1024, dtype: float32, enforce_eager: true}}"
 )
 
 
@@ -29,7 +29,7 @@ def overrides(rows: int) -> list[str]:
         f"generator={ENGINE}",
         f"synthesize.examples={rows}",
         "synthesize.shard_rows=46",
-        "synthesize.retries=0",
+        "synthesize.max_retries=0",
     ]
 
 

@@ -32,7 +32,7 @@ def rows(count: int) -> Iterator[Row]:
 
 def read(folder: str) -> dict[str, Any]:
     """Read one epoch, as a training's background thread does, and throw it away."""
-    training = plan.plan_embedder(Run(folder), embedding.recipe(epochs=1))
+    training = plan.plan_embedder(Run(folder), embedding.recipe(num_train_epochs=1))
     model = encoder.load_encoder(embedding.MINILM, None, 128)
     reader, windows, steps = loop.make_reader(training, model)
     began, peak = time.perf_counter(), 0
@@ -45,10 +45,13 @@ def read(folder: str) -> dict[str, Any]:
 
 def trained(folder: str) -> dict[str, Any]:
     """Train some steps."""
-    recipe = embedding.recipe(most_steps=STEPS)
+    recipe = embedding.recipe(max_steps=STEPS)
     seconds = embedding.seconds_a_step(Run(folder), recipe, WARM)
     assert recipe.embedder
-    return {"rows": STEPS * recipe.embedder.batch, "examples/s": recipe.embedder.batch / seconds}
+    return {
+        "rows": STEPS * recipe.embedder.global_batch_size,
+        "examples/s": recipe.embedder.global_batch_size / seconds,
+    }
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ LEAST_STS = -0.01  # what STS-B may lose
 
 def recipe(beir: Path, sts: Path | None, epochs: float) -> Recipe:
     """Curate, train and score as `speed-ray` does, without an instruction before queries."""
-    base = embedding.recipe(epochs=epochs, workers={"count": 2}, micro_batch=32, warmup=0.1)
+    base = embedding.recipe(num_train_epochs=epochs, workers={"num_workers": 2}, micro_batch_size=32, warmup_ratio=0.1)
     tree = base.model_dump(mode="json", include={"seed", "topics", "teacher", "generator", "embedder"})
     curate = {"held_out": HELD_OUT, "reference": str(embedding.MINILM), "mine_negatives": 1}
     sets = {"retrieval": [{"path": str(beir), "instruction": ""}]}

@@ -42,7 +42,7 @@ def recomputed(run: Run, changes: list[str]) -> dict[str, Any]:
     return {
         "contender": speed["contender"],
         "s/step": 1 / speed["steps/s"],
-        ROWS: (senior.most_steps or 0) * senior.batch,
+        ROWS: (senior.max_steps or 0) * senior.global_batch_size,
         "wall s": time.time() - began,
     }
 

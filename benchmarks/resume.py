@@ -18,8 +18,8 @@ SHARD_ROWS = 1000
 # A second of latency: shards are in flight when the kill comes.
 IN_FLIGHT = 4000
 SLOW = (
-    "{engine: simulated, prefill: 1.0e+12, decode: 1.0e+12, one_stream: 120, output_tokens: 120, "
-    f"in_flight: {IN_FLIGHT}}}"
+    "{engine: simulated, prefill: 1.0e+12, decode: 1.0e+12, max_tokens_per_stream: 120, output_tokens: 120, "
+    f"max_concurrency: {IN_FLIGHT}}}"
 )
 
 
@@ -33,7 +33,7 @@ def repeated(folder: Path, rows: int) -> dict[str, float]:
     """Kill at half, go on, and count the rows that the engines were asked about more than once."""
     run, asked = folder / "killed", folder / "asked"
     asked.mkdir()
-    recipe = overrides(rows, SLOW.replace("in_flight", f"asked: {asked}, in_flight"))
+    recipe = overrides(rows, SLOW.replace("max_concurrency", f"request_log: {asked}, max_concurrency"))
     process.job("brainstorm", run, recipe)
     half = lambda: process.committed_rows(run, "examples", SHARD_ROWS) >= rows // 2  # noqa: E731
     process.job("synthesize", run, recipe, kill_when=half)

@@ -32,11 +32,11 @@ async def main() -> None:
             kv_cache_memory_bytes=1 << 30,
             max_num_seqs=256,
             distributed_executor_backend=UniProcExecutor,
-            **config.args,
+            **config.engine_kwargs,
         )
     )
     tokenizer = engine.get_tokenizer()
-    slots = asyncio.Semaphore(2 * config.in_flight)  # as many as the stage keeps waiting at the engine
+    slots = asyncio.Semaphore(2 * config.max_concurrency)  # as many as the stage keeps waiting at the engine
 
     async def ask(request: Request) -> int:
         async with slots:

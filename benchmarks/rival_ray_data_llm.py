@@ -35,14 +35,14 @@ def main() -> None:
         "kv_cache_memory_bytes": 1 << 30,
         "max_num_seqs": 256,
         "distributed_executor_backend": OneProcess if ours else OwnProcess,
-        **config.args,
+        **config.engine_kwargs,
     }
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=str(resolve_model(config.model)),
             engine_kwargs=engine,
             batch_size=16,
-            max_concurrent_batches=2 * config.in_flight // 16,
+            max_concurrent_batches=2 * config.max_concurrency // 16,
             concurrency=1,
             placement_group_config={"bundles": [{"CPU": 1}]},
         ),

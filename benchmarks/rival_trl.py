@@ -1,6 +1,6 @@
 """Bare TRL on the pairs of a run: DPOTrainer, the senior's settings, the same batches, nothing checked or stored.
 
-    python -m benchmarks.rival_trl RUN '["senior.most_steps=60", ...]' precomputed|recomputed
+    python -m benchmarks.rival_trl RUN '["senior.max_steps=60", ...]' precomputed|recomputed
 
 What the reference gives each reply is precomputed by TRL before the first step, or computed anew at every step.
 """
@@ -55,7 +55,9 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
     read = tokenize.tokenize_rows(training, tokenizer, load_model.context_length(training)).train
     steps = plan.count_steps(training, len(read))
     places = tokenize.sort_by_length_within_batch(
-        tokenize.shuffled_order(len(read), steps * settings.batch, training.seed), read, settings.batch
+        tokenize.shuffled_order(len(read), steps * settings.global_batch_size, training.seed),
+        read,
+        settings.global_batch_size,
     )  # as ours: like is compared with like
     order = [read[place]["row_id"] for place in places]
     base = AutoModelForCausalLM.from_pretrained(resolve_model(training.base))
@@ -65,13 +67,13 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
         args=DPOConfig(
             output_dir=folder,
             max_steps=steps,
-            per_device_train_batch_size=settings.micro_batch,
-            gradient_accumulation_steps=settings.batch // settings.micro_batch,
+            per_device_train_batch_size=settings.micro_batch_size,
+            gradient_accumulation_steps=settings.global_batch_size // settings.micro_batch_size,
             learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.schedule,
-            warmup_steps=round(settings.warmup * steps),
+            lr_scheduler_type=settings.lr_scheduler_type,
+            warmup_steps=round(settings.warmup_ratio * steps),
             weight_decay=settings.weight_decay,
-            max_grad_norm=settings.clip,
+            max_grad_norm=settings.max_grad_norm,
             beta=settings.beta,
             precompute_ref_log_probs=precomputed,
             train_sampling_strategy="sequential",

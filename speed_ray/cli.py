@@ -49,7 +49,7 @@ JOBS = {  # the help of each function in pipeline.JOBS, which is not imported he
     "align_revisor": "Junior -> revisor: the teacher revises the junior's candidates; the base model learns to do so.",
     "synthesize": "Tasks -> examples: the generator writes an example for every planned prompt.",
     "curate": "Examples -> curated examples: what repeats, leaks or misleads goes, some tasks are held out.",
-    "train_embedder": "Examples -> embedder: contrastive training; with embedder.follow during synthesis.",
+    "train_embedder": "Examples -> embedder: contrastive training; with embedder.stream during synthesis.",
     "evaluate": "Embedder -> scores: on every set of the recipe, beside the model before training and BM25.",
 }
 MADE = {command: made for made, command in PRODUCED_BY.items()}  # the last artifact or model of each command

@@ -121,7 +121,7 @@ def evaluate(run: Run, recipe: Recipe) -> None:
     scored, tasks = eval_models.models_of(run, recipe), score.list_tasks(recipe.evaluate)
     workers = recipe.evaluate.workers
     run.freeze(recipe)
-    missing = score.missing_scores(run, scored, tasks, "cuda" if workers.gpus else "cpu")
+    missing = score.missing_scores(run, scored, tasks, "cuda" if workers.num_gpus else "cpu")
     try:
         for _ in map_tasks.map_tasks("evaluate", missing, lambda: score.score_task, workers):
             pass  # each task's scores are stored by its worker
@@ -143,7 +143,7 @@ def needed(recipe: Recipe) -> list[str]:
         "align_senior": wanted.generator == "senior",
         "align_revisor": wanted.revise,
         "synthesize": True,
-        "curate": recipe.embedder is not None and not recipe.embedder.follow,
+        "curate": recipe.embedder is not None and not recipe.embedder.stream,
         "train_embedder": recipe.embedder is not None,
         "evaluate": recipe.embedder is not None and recipe.evaluate != Evaluate(),
     }

@@ -37,8 +37,12 @@ from speed_ray.storage.verify import verify
 
 PATHS = ["Arts/Music", "Science/Physics", "Health/Food", "Sports/Tennis"]
 MIX = {"classification": 7, "sts": 7, "retrieval": 7, "matching_short": 1, "matching_long": 1}
-FAST = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1e9}
-SLOW = {**FAST, "one_stream": 1400.0, "in_flight": 16}  # a quarter of a second an answer: 7 s for 460 rows
+FAST = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 1e9}
+SLOW = {
+    **FAST,
+    "max_tokens_per_stream": 1400.0,
+    "max_concurrency": 16,
+}  # a quarter of a second an answer: 7 s for 460 rows
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and all they start, ignore it
 pytest_plugins = ["tests.helpers.alignment"]
 STATUS = pytest.StashKey[int]()

@@ -96,12 +96,12 @@ def main() -> None:
     parser.add_argument("--faster", type=float, default=1.0)
     options = parser.parse_args()
     rows = int(ROWS_A_SECOND * options.faster * MOST * options.minutes * 60)
-    pool = {"min": LEAST, "max": MOST, "cpus": 0, "gpus": 1}
+    pool = {"min_size": LEAST, "max_size": MOST, "num_cpus": 0, "num_gpus": 1}
     with tempfile.TemporaryDirectory(prefix="elastic-") as name:
         folder = Path(name)
         asked = folder / "asked"
         asked.mkdir()
-        changes = overrides(engine(1, 1 / options.faster, asked=asked), rows, pool)
+        changes = overrides(engine(1, 1 / options.faster, request_log=asked), rows, pool)
         run = begun(folder, changes)
         with Nodes(LEAST, 1) as nodes:
             fleet = Fleet(process.Running("synthesize", run, changes, nodes.environment), run, asked)

@@ -38,7 +38,7 @@ from benchmarks.orchestration import FAST
 from speed_ray.storage.run import EXAMPLES
 from speed_ray.storage.shards import READERS, Commit
 
-H100 = {"prefill": 50_000.0, "decode": 6_400.0, "one_stream": 25.0}  # tokens a second, an 8B model
+H100 = {"prefill": 50_000.0, "decode": 6_400.0, "max_tokens_per_stream": 25.0}  # tokens a second, an 8B model
 IN_FLIGHT, TOKENS, SPREAD = 256, 350, 0.9
 SHARD_ROWS = 256
 ROWS_A_SECOND = H100["decode"] / TOKENS  # of one GPU that is always busy
@@ -83,9 +83,9 @@ def engine(each: int, dilation: float, **folders: Path) -> str:
     rates = {
         "prefill": H100["prefill"] * each / dilation,
         "decode": H100["decode"] * each / dilation,
-        "one_stream": H100["one_stream"] / dilation,
+        "max_tokens_per_stream": H100["max_tokens_per_stream"] / dilation,
     }
-    sizes = {"in_flight": IN_FLIGHT * each, "output_tokens": TOKENS, "spread": SPREAD}
+    sizes = {"max_concurrency": IN_FLIGHT * each, "output_tokens": TOKENS, "spread": SPREAD}
     noted = {name: str(folder) for name, folder in folders.items()}
     return json.dumps({"engine": "simulated", **rates, **sizes, **noted})
 
@@ -118,8 +118,8 @@ def measure(folder: Path, shape: Shape, minutes: float | None) -> dict[str, Any]
     # Engines start one after another here, and the first ones work meanwhile: some 2 s of this machine for each.
     start = 2.0 * shape.actors / shape.dilation
     rows = int(ROWS_A_SECOND * shape.gpus * ((minutes or shape.minutes) * 60 + start / 2 + 30))
-    pool = {"min": shape.actors, "max": shape.actors, "cpus": 0, "gpus": 1}
-    changes = overrides(engine(shape.each, shape.dilation, busy=busy), rows, pool)
+    pool = {"min_size": shape.actors, "max_size": shape.actors, "num_cpus": 0, "num_gpus": 1}
+    changes = overrides(engine(shape.each, shape.dilation, utilization_log=busy), rows, pool)
     run = begun(folder, changes)
     with Nodes(shape.nodes, shape.actors // shape.nodes) as nodes, Watch() as watch:
         running = process.Running("synthesize", run, changes, nodes.environment)
@@ -187,7 +187,7 @@ def at(when: float, noted: Sequence[tuple[float, float]]) -> float:
 def requests() -> dict[str, dict[str, float]]:
     """What a run asks of its store, by verb: for each shard, and whatever its size. Counted by an S3 at its end."""
     counted = []
-    pool = {"min": 2, "max": 2}
+    pool = {"min_size": 2, "max_size": 2}
     few, many = 20, 100
     with Bucket() as bucket:
         for number, shards in enumerate((few, many)):

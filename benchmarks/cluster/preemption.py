@@ -111,13 +111,13 @@ def main() -> None:
     options = parser.parse_args()
     # Two spells before the first loss, for engines start one after another, and half of one after the last.
     rows = int(ROWS_A_SECOND * options.nodes * EVERY * (options.losses + 2))
-    pool = {"min": options.nodes, "max": options.nodes, "cpus": 0, "gpus": 1}
+    pool = {"min_size": options.nodes, "max_size": options.nodes, "num_cpus": 0, "num_gpus": 1}
     with tempfile.TemporaryDirectory(prefix="preemption-") as name:
         folder = Path(name)
         asked, busy = folder / "asked", folder / "busy"
         asked.mkdir()
         busy.mkdir()
-        changes = overrides(engine(1, 1 / options.faster, asked=asked, busy=busy), rows, pool)
+        changes = overrides(engine(1, 1 / options.faster, request_log=asked, utilization_log=busy), rows, pool)
         run = begun(folder, changes)
         with Nodes(options.nodes, 1) as nodes:
             running = process.Running("synthesize", run, changes, nodes.environment)

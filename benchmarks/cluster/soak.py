@@ -28,7 +28,8 @@ NODES = 3
 CYCLES = 40  # of 23 rows, the kinds' mix: 920 rows in 92 shards
 FORESEEN = (0, 3, -9)  # done, interrupted (by the store), killed
 PATIENCE = 300.0  # seconds without a commit, after which a round has failed
-ENGINE = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 350.0, "in_flight": 16}  # 1 s an answer
+RATES = {"prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 350.0}  # tokens a second: 1 s an answer
+ENGINE = {"engine": "simulated", "max_concurrency": 16, **RATES}
 MALFORMED = 0.3  # of the replies, so that some rows are rejected
 STORE_FAULTS = (
     Trouble(refused=0.2),
@@ -57,7 +58,7 @@ class Round:
     def play(self) -> dict[str, Any]:
         """Drive the job through its faults, and see what is left of it."""
         began = time.monotonic()
-        pool = {"min": 2, "max": NODES, "cpus": 0, "gpus": 1}
+        pool = {"min_size": 2, "max_size": NODES, "num_cpus": 0, "num_gpus": 1}
         job = small_job(
             self.folder,
             uri=self.uri,

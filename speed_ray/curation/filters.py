@@ -64,7 +64,7 @@ def _lengths(texts: Words, settings: Curate) -> dict[int, tuple[str, str]]:
 
 def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[int, float]]:
     """Find rows whose query and positive share most of one's word triples, and the share: [(index, share)]."""
-    if settings.copied is None:
+    if settings.max_overlap is None:
         return []
     triples = texts.grams(3)
     tagged = (triples.owners >> 1) << 33 | (triples.hashes >> np.uint64(32)).astype(np.int64) << 1 | triples.owners & 1
@@ -74,7 +74,7 @@ def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[i
     sizes = np.bincount((tagged >> 33) * 2 + (tagged & 1), minlength=2 * len(rows)).reshape(-1, 2)
     long_enough = texts.counts().reshape(-1, 2) >= FEWEST_TO_COPY
     shares = np.where(long_enough, shared[:, None] / np.maximum(sizes, 1), 0).max(1)
-    places = np.flatnonzero(shares >= settings.copied).tolist()
+    places = np.flatnonzero(shares >= settings.max_overlap).tolist()
     return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in kinds_sharing_words()]
 
 

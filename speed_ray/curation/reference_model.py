@@ -115,7 +115,7 @@ def embed_artifact(source: Artifact, settings: Curate, scratch: Path) -> tuple[N
 def _embed_shards(source: Artifact, paths: list[str], settings: Curate) -> Iterator[tuple[int, EmbeddedRows]]:
     assert settings.reference is not None
     name, workers = reference_folder(settings.reference), settings.workers
-    if workers.count > 1 or workers.gpus:
+    if workers.num_workers > 1 or workers.num_gpus:
         from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
 
         make = partial(_ShardEmbedder, source.store.uri, source.name, name)

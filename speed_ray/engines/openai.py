@@ -68,8 +68,8 @@ class OpenAI:
     def __init__(self, config: OpenAIEngine, spent: Usage, key: str = "teacher") -> None:
         """Configure a client; `key` is its key in the recipe ("teacher"), for messages."""
         self.model = config.model
-        self.in_flight = config.in_flight
-        self.throttle = Throttle(config.in_flight)
+        self.in_flight = config.max_concurrency
+        self.throttle = Throttle(config.max_concurrency)
         self.retries = 0
         self._config = config
         self._key = key
@@ -187,7 +187,7 @@ class OpenAI:
     async def _call(self, request: Request, n: int, seed: int, most: Usage) -> _Answer:
         """Send one request. Raises _Fault, PromptTooLong, FatalEngineError."""
         field = self._length_field
-        sent = openai_wire.request_body(self.model, request, n, seed, field, self._config.structured)
+        sent = openai_wire.request_body(self.model, request, n, seed, field, self._config.structured_outputs)
         began = time.perf_counter()
         status, retry_after, raw = await self._exchange(sent)
         seconds = time.perf_counter() - began
@@ -264,7 +264,7 @@ class OpenAI:
         if status == 404 or 300 <= status < 400:
             return f"it has no chat completions there: check {key}.base_url (it often ends in /v1)"
         if "response_format" in message or "json_schema" in message:
-            return f"it cannot hold replies to a JSON schema: set {key}.structured to false"
+            return f"it cannot hold replies to a JSON schema: set {key}.structured_outputs to false"
         return f"it does not accept our requests, and would not accept them later: check {key} in the recipe"
 
     def _refuse(self, reason: str) -> FatalEngineError:

@@ -14,7 +14,7 @@ class ScriptedTeacher:
 
     def __init__(self, config: ScriptedEngine) -> None:
         self.model = config.model
-        self.in_flight = config.in_flight
+        self.in_flight = config.max_concurrency
 
     async def start(self) -> None:
         """Do nothing: there is nothing to load."""

@@ -1,10 +1,11 @@
 """Simulate an engine: vLLM's timing, replies that parse, and faults on demand, to test a cluster without a GPU.
 
-Timing follows continuous batching (continuous_batching_clock.py). A request waits until fewer than `in_flight` others
-run; its prompt is read, one prompt after another, at `prefill` tokens a second (time to first token = waiting + prompt
-tokens / prefill); then each of its n samples decodes at min(`one_stream`, `decode` / samples decoding) tokens a
-second, a rate that changes with every request that starts or ends. A prompt has a token for every four characters; a
-reply has `output_tokens`, plus or minus up to the share `spread` of it, drawn from the request's seed.
+Timing follows continuous batching (continuous_batching_clock.py). A request waits until fewer than `max_concurrency`
+others run; its prompt is read, one prompt after another, at `prefill` tokens a second (time to first token = waiting +
+prompt tokens / prefill); then each of its n samples decodes at min(`max_tokens_per_stream`, `decode` / samples
+decoding) tokens a second, a rate that changes with every request that starts or ends. A prompt has a token for every
+four characters; a reply has `output_tokens`, plus or minus up to the share `spread` of it, drawn from the request's
+seed.
 
 Faults are drawn from the request's seed, so the same rows fail on every run. A malformed reply gets a new seed from
 the stage, and a hanging one is what the watchdog is for: both recur as they should. A row that killed its engine each
@@ -45,7 +46,7 @@ class Simulated:
 
     def __init__(self, config: SimulatedEngine) -> None:
         self.model = config.model
-        self.in_flight = config.in_flight
+        self.in_flight = config.max_concurrency
         self._config = config
         self._shares = [(fault, share) for fault in _Fault if (share := getattr(config.faults, fault.value))]
         self._asked: BinaryIO | None = None
@@ -61,12 +62,14 @@ class Simulated:
                 "faults.die needs a folder that every node sees, where a row's death is marked: it comes once.\n"
                 f"Name an empty one in the environment variable {DEATHS}, on every node."
             )
-        self._batching = ContinuousBatching(config.in_flight, config.prefill, config.decode, config.one_stream)
-        if config.asked:
+        self._batching = ContinuousBatching(
+            config.max_concurrency, config.prefill, config.decode, config.max_tokens_per_stream
+        )
+        if config.request_log:
             # One unbuffered write a row: what was asked is known even of an actor that is killed.
-            self._asked = (Path(config.asked) / f"{os.getpid()}.txt").open("ab", buffering=0)
-        if config.busy:
-            self._recording = asyncio.create_task(self._record(Path(config.busy)))
+            self._asked = (Path(config.request_log) / f"{os.getpid()}.txt").open("ab", buffering=0)
+        if config.utilization_log:
+            self._recording = asyncio.create_task(self._record(Path(config.utilization_log)))
 
     def load(self) -> Load:
         """Count the requests that hold a slot, and those that wait for one."""

@@ -54,7 +54,7 @@ class Vllm:
         The config's own adapter, if any, answers requests that name none.
         """
         self.model = config.model
-        self.in_flight = config.in_flight
+        self.in_flight = config.max_concurrency
         self._config = config
         self._key = key
         self._adapters = sorted({*adapters, *([config.adapter] if config.adapter else [])})
@@ -69,7 +69,7 @@ class Vllm:
 
     async def start(self) -> None:
         """Load the weights. Raises UserError when the recipe is at fault, EngineDead when vLLM does not come up."""
-        args = check_args(self._config.args, self._key)
+        args = check_args(self._config.engine_kwargs, self._key)
         folder = resolve_model(self._config.model, f"{self._key}.model")
         if folder is not None:
             check_model_folder(folder, self._config.chat_template, self._key)
@@ -183,7 +183,7 @@ class Vllm:
             raise FatalEngineError(f"vLLM refuses the sampling of row {request.row_id}: {error}") from error
 
     def _schema(self, request: Request) -> Any:
-        if request.schema is None or not self._config.structured:
+        if request.schema is None or not self._config.structured_outputs:
             return None
         text = json.dumps(request.schema)
         if text not in self._schemas:
@@ -210,7 +210,8 @@ class Vllm:
         if config is None or rank > config.max_lora_rank:
             raise FatalEngineError(
                 f"{path} is a LoRA of rank {rank}, for which the engine was not started.\n"
-                f"Set {self._key}.args.enable_lora: true and {self._key}.args.max_lora_rank: {_lora_rank(rank)}."
+                f"Set {self._key}.engine_kwargs.enable_lora: true and "
+                f"{self._key}.engine_kwargs.max_lora_rank: {_lora_rank(rank)}."
             )
         lora = LoRARequest(lora_name=path, lora_int_id=number, lora_path=str(folder))
         try:
@@ -235,11 +236,11 @@ def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
     fields: dict[str, Any] = {name: (Any if isinstance(hints[name], str) else hints[name], ...) for name in args}
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     try:
-        checked = create_model("args", __config__=config, **fields).model_validate_json(json.dumps(args))
+        checked = create_model("engine_kwargs", __config__=config, **fields).model_validate_json(json.dumps(args))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{role}.args.{where}: {first['msg']} (got {first['input']!r}).") from None
+        raise UserError(f"{role}.engine_kwargs.{where}: {first['msg']} (got {first['input']!r}).") from None
     return {name: getattr(checked, name) for name in args}
 
 
@@ -253,7 +254,7 @@ def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str, ranks: 
         "enable_prefix_caching": True,  # templates put their constant text first
         "disable_log_stats": True,
         "load_format": "safetensors",
-        "max_num_seqs": max(config.in_flight, 256),
+        "max_num_seqs": max(config.max_concurrency, 256),
         "seed": 0,
     }
     if chosen.get("tensor_parallel_size", 1) > 1:
@@ -314,7 +315,7 @@ def _launch(args: AsyncEngineArgs, key: str) -> AsyncLLM:
     try:
         config = args.create_engine_config(UsageContext.LLM_CLASS)
     except (ValueError, TypeError, AssertionError, NotImplementedError, OSError) as error:
-        raise UserError(f"{key}: vLLM refuses {args.model} with the recipe's args: {error}") from error
+        raise UserError(f"{key}: vLLM refuses {args.model} with the recipe's engine_kwargs: {error}") from error
     try:
         return AsyncLLM(
             vllm_config=config,
@@ -327,5 +328,5 @@ def _launch(args: AsyncEngineArgs, key: str) -> AsyncLLM:
         raise EngineDead(
             f"vLLM could not start {args.model}; its reason is in {_log()}.\n"
             f"Usual ones: no room for the weights or for one request of max_model_len in the memory that "
-            f"{key}.args.gpu_memory_utilization leaves. ({error})"
+            f"{key}.engine_kwargs.gpu_memory_utilization leaves. ({error})"
         ) from error

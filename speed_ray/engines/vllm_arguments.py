@@ -13,13 +13,13 @@ PICKLED = ("pt", "npcache")  # load formats that unpickle weights
 
 
 def check_vllm_arguments(args: dict[str, Any], role: str) -> None:
-    """Raise UserError for a name in `<role>.args` that vLLM does not know, and for a value that is never taken.
+    """Raise UserError for a name in `<role>.engine_kwargs` that vLLM does not know, or a value that is never taken.
 
     All other values are checked by engines/vllm.py, where vLLM is.
     """
     valid = _names()
     for name, value in args.items():
-        key = f"{role}.args.{name}"
+        key = f"{role}.engine_kwargs.{name}"
         if valid and name not in valid:
             raise UserError(f"{key}: vLLM has no such argument{nearest(name, valid)}.")
         if name in OURS:

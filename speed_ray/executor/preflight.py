@@ -26,7 +26,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
         if isinstance(config, OpenAIEngine):
             openai.check_endpoint(config, role)
         if isinstance(config, VllmEngine):
-            vllm_arguments.check_vllm_arguments(config.args, role)
+            vllm_arguments.check_vllm_arguments(config.engine_kwargs, role)
             if not config.model.startswith("miniature://"):  # that would train it
                 folder = _checked_folder(config, role)
                 if folder and role == "generator":
@@ -36,10 +36,11 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
 def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> None:
     """Check that a stage's local model loads and that its window holds the prompts of `rows`, else raise UserError."""
     config, pool = stage.engine, stage.settings.pool
-    if isinstance(config, OpenAIEngine) and pool.max > 1:
+    if isinstance(config, OpenAIEngine) and pool.max_size > 1:
         raise UserError(
-            f"{stage.name}: pool.max is {pool.max}, but an endpoint is asked by one actor, which holds its budget.\n"
-            f"Leave pool.max at 1 and raise {stage.role}.in_flight (now {config.in_flight}) instead."
+            f"{stage.name}: pool.max_size is {pool.max_size}, but an endpoint is asked by one actor, "
+            f"which holds its budget.\n"
+            f"Leave pool.max_size at 1 and raise {stage.role}.max_concurrency (now {config.max_concurrency}) instead."
         )
     if not isinstance(config, VllmEngine):
         return
@@ -60,14 +61,14 @@ def _checked_folder(config: VllmEngine, role: str) -> Path | None:
 def _check_window(
     config: VllmEngine, folder: Path, role: str, name: str, settings: StageSettings, requests: Iterable[Request]
 ) -> None:
-    window, texts = config.args.get("max_model_len"), [_text(request) for request in requests]
+    window, texts = config.engine_kwargs.get("max_model_len"), [_text(request) for request in requests]
     if not window or not texts:
         return
     lengths = model_folder.count_tokens(folder, texts)
     fitting = sum(length < window for length in lengths)
     if fitting < len(lengths) / 2:
         raise UserError(
-            f"{role}.args.max_model_len: {window} tokens cannot hold the prompts of {name}: of "
+            f"{role}.engine_kwargs.max_model_len: {window} tokens cannot hold the prompts of {name}: of "
             f"{len(lengths)} measured, {len(lengths) - fitting} do not fit (the longest has {max(lengths)} tokens).\n"
             f"Set it to {max(lengths) + settings.sampling.max_tokens} or more, if the model allows that."
         )

@@ -68,7 +68,7 @@ class Worker:
         if request is None:
             return self._finish_without_model(row)
         outcome = Outcome()
-        for trial in range(self.stage.settings.retries + 1):
+        for trial in range(self.stage.settings.max_retries + 1):
             seed = seed_of(self.stage.recipe.seed, row.row_id, f"trial {trial}")
             request = replace(request, seed=seed, adapter=request.adapter or self.adapter)
             try:

@@ -87,7 +87,7 @@ class Stage(ABC, Generic[Parent, Record]):
             # A kind that nobody asks for, such as one that is added later, makes no other run of an old one.
             "kinds": {name: kinds.kind_digest(name) for name, weight in recipe.mix.items() if weight},
             "sampling": self._sampling,
-            "retries": self.settings.retries,
+            "retries": self.settings.max_retries,
             "languages": recipe.languages,
             "slots": recipe.slots,
             "seed": recipe.seed,

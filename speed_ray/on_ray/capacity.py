@@ -40,20 +40,25 @@ class ResourceNeed:
     @property
     def resources(self) -> dict[str, float]:
         """Ray's resources by name, without those of which nothing is needed."""
-        return {name: amount for name, amount in (("CPU", self.takes.cpus), ("GPU", self.takes.gpus)) if amount}
+        return {
+            name: amount for name, amount in (("CPU", self.takes.num_cpus), ("GPU", self.takes.num_gpus)) if amount
+        }
 
     def fits(self, resources: dict[str, float], labels: dict[str, str]) -> int:
         """Return how many of these an empty node with such resources and labels holds."""
-        if self.takes.accelerator and not resources.get(f"accelerator_type:{self.takes.accelerator}"):
+        if self.takes.accelerator_type and not resources.get(f"accelerator_type:{self.takes.accelerator_type}"):
             return 0
-        if not self.takes.labels.items() <= labels.items():
+        if not self.takes.label_selector.items() <= labels.items():
             return 0
         return min((int(resources.get(name, 0) / amount + 1e-9) for name, amount in self.resources.items()), default=1)
 
     def __str__(self) -> str:
         wanted = [f"{name} {amount:g}" for name, amount in self.resources.items()]
-        wanted += [self.takes.accelerator] if self.takes.accelerator else []
-        return ", ".join([*wanted, *(f"{name}={value}" for name, value in self.takes.labels.items())]) or "nothing"
+        wanted += [self.takes.accelerator_type] if self.takes.accelerator_type else []
+        return (
+            ", ".join([*wanted, *(f"{name}={value}" for name, value in self.takes.label_selector.items())])
+            or "nothing"
+        )
 
 
 def check_capacity(need: ResourceNeed) -> None:
@@ -92,10 +97,10 @@ def _alive() -> list[dict[str, Any]]:
 
 def _request_place(need: ResourceNeed) -> "ray.ObjectRef[None]":
     task = ray.remote(lambda: None).options(
-        num_cpus=need.takes.cpus,
-        num_gpus=need.takes.gpus,
-        accelerator_type=need.takes.accelerator,
-        label_selector=need.takes.labels or None,
+        num_cpus=need.takes.num_cpus,
+        num_gpus=need.takes.num_gpus,
+        accelerator_type=need.takes.accelerator_type,
+        label_selector=need.takes.label_selector or None,
     )
     return task.remote()
 

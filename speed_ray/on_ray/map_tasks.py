@@ -24,7 +24,8 @@ def map_tasks(
     """Yield each task's index and result as they are ready, in any order; Ray is not started where there is no task.
 
     `make` is called once in every actor and returns the function that does a task. A task that fails ends no other:
-    all are tried, then UserError or Interrupted has the messages. A lost actor is replaced `workers.retries` times.
+    all are tried, then UserError or Interrupted has the messages. A lost actor is restarted
+    `workers.max_failures` times.
     """
     if not tasks:
         return
@@ -52,7 +53,7 @@ def map_tasks(
                         yield index, result
             except RayError as error:
                 raise Interrupted(
-                    f"{name}: a worker was lost {workers.retries + 1} times, or failed: {error}\n"
+                    f"{name}: a worker was lost {workers.max_failures + 1} times, or failed: {error}\n"
                     "What is done is kept: run the same command again."
                 ) from error
     if failures:
@@ -62,14 +63,14 @@ def map_tasks(
 
 def _actor_pool(make: Callable[[], Callable[[Task], Result]], workers: Workers, tasks: int) -> ActorPool:
     actor = ray.remote(_TaskActor).options(
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus,
-        accelerator_type=workers.accelerator,
-        label_selector=workers.labels or None,
-        max_restarts=workers.retries,
-        max_task_retries=workers.retries,
+        num_cpus=workers.num_cpus,
+        num_gpus=workers.num_gpus,
+        accelerator_type=workers.accelerator_type,
+        label_selector=workers.label_selector or None,
+        max_restarts=workers.max_failures,
+        max_task_retries=workers.max_failures,
     )
-    return ActorPool([actor.remote(make) for _ in range(min(workers.count, tasks))])
+    return ActorPool([actor.remote(make) for _ in range(min(workers.num_workers, tasks))])
 
 
 class _TaskActor(Generic[Task, Result]):

@@ -156,7 +156,7 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: D
     # last rows: with answers of 35 to 665 tokens two shards of 256 kept an engine of 256 83% busy, three 99.8%. An
     # endpoint that pushes back has these wait for seconds (a tenth of 429: 257 rows/s with one more, 465 with three).
     more = 3 if isinstance(engine, OpenAIEngine) else 1
-    enough = more + -(-2 * engine.in_flight // first.plan.shard_rows)
+    enough = more + -(-2 * engine.max_concurrency // first.plan.shard_rows)
     # Ray Data (2.60) rounds a shard's part of an engine to five decimals: a pool of up to four engines, three shards
     # each, demands 12 times 0.33333 GPUs of an autoscaler, which makes three, and one of up to two never grows.
     at_once = next((number for number in range(enough, 100_001) if 100_000 % number == 0), enough)
@@ -165,15 +165,15 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: D
         fn_constructor_args=(run.store.uri, group, before, gate),
         batch_size=1,
         compute=ActorPoolStrategy(
-            min_size=pool.min,
-            max_size=pool.max,
+            min_size=pool.min_size,
+            max_size=pool.max_size,
             max_tasks_in_flight_per_actor=2 * at_once,
             max_concurrent_calls_per_actor=at_once,
         ),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-        accelerator_type=pool.accelerator,
-        label_selector=pool.labels or None,
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus,
+        accelerator_type=pool.accelerator_type,
+        label_selector=pool.label_selector or None,
     )
 
 

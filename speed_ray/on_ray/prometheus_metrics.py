@@ -77,7 +77,7 @@ class EngineMetrics:
         self.store = run.store
         self.stages = {stage.name: stage for stage in stages}
         self.name = " and ".join(self.stages)
-        self.gpus = stages[0].settings.pool.gpus
+        self.gpus = stages[0].settings.pool.num_gpus
         self._load, self._requests, self._exported = Load(0, 0), collections.Counter[str](), time.monotonic()
 
     def record_shard(self, stage: str, counts: Counts | None, seconds: float) -> None:

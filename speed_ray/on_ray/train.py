@@ -68,9 +68,9 @@ class TrainingJob(Protocol):
 def train_on_ray(training: TrainingJob) -> None:
     """Train a model and publish it; nothing is started where it is published. Raises UserError or Interrupted.
 
-    A lost worker is replaced `workers.retries` times, each time from the last complete checkpoint; after that, or when
-    this driver ends, the same command goes on from there. Raises Stalled where the cluster has had no capacity for the
-    workers for `workers.watchdog_minutes`.
+    A lost worker is replaced `workers.max_failures` times, each time from the last complete checkpoint; after that, or
+    when this driver ends, the same command goes on from there. Raises Stalled where the cluster has had no capacity
+    for the workers for `workers.watchdog_minutes`.
     """
     if not training.begin():
         return
@@ -85,7 +85,7 @@ def train_on_ray(training: TrainingJob) -> None:
         )
         ended: list[BaseException | None] = []
         threading.Thread(target=_fit, args=(training, metrics_actor, ended), daemon=True).start()
-        need = f"{workers.count} workers of {capacity.ResourceNeed(training.key, workers)} each"
+        need = f"{workers.num_workers} workers of {capacity.ResourceNeed(training.key, workers)} each"
         starting = f"{training.name}: starting {need}; the cluster has {resources()}"
         with LineProgress(starting) as progress:
             while not ended:
@@ -103,7 +103,7 @@ def train_on_ray(training: TrainingJob) -> None:
         raise (UserError if kind == UserError.__name__ else Interrupted)(message)
     if ended[0]:
         raise Interrupted(
-            f"{training.name}: training ended, {workers.retries} restarts included: {ended[0]}\n"
+            f"{training.name}: training ended, {workers.max_failures} restarts included: {ended[0]}\n"
             "Run the same command again: it goes on from the last complete checkpoint."
         )
 
@@ -161,17 +161,17 @@ def _trainer(training: TrainingJob, metrics_actor: Any, folder: str) -> "TorchTr
         _train_worker,
         train_loop_config={"training": training, "metrics_actor": metrics_actor},
         scaling_config=ScalingConfig(
-            num_workers=(workers.least, workers.count) if workers.least else workers.count,
-            use_gpu=workers.gpus > 0,
-            resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
-            accelerator_type=workers.accelerator,
-            label_selector=workers.labels or None,
+            num_workers=(workers.min_workers, workers.num_workers) if workers.min_workers else workers.num_workers,
+            use_gpu=workers.num_gpus > 0,
+            resources_per_worker={"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})},
+            accelerator_type=workers.accelerator_type,
+            label_selector=workers.label_selector or None,
         ),
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if workers.num_gpus else "gloo"),
         run_config=RunConfig(
             name=f"{training.name}-{uuid.uuid4().hex}",
             storage_path=folder,
-            failure_config=FailureConfig(max_failures=workers.retries),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
         ),
     )
 

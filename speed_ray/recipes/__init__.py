@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from speed_ray.errors import UserError, nearest
+from speed_ray.recipes.renamed_keys import current_name
 from speed_ray.recipes.schema import OpenAIEngine, Recipe
 
 
@@ -55,6 +56,11 @@ def validate(tree: dict[str, Any], origin: str, environment: bool = True) -> Rec
                 f"Set it to the endpoint's key; the key itself never goes into a recipe."
             )
     return recipe
+
+
+def validate_frozen(tree: dict[str, Any], origin: str) -> Recipe:
+    """Turn a run's frozen recipe into a Recipe, even one that an earlier version froze under other names of keys."""
+    return validate(_with_current_names(tree, [Recipe]), origin, environment=False)
 
 
 def dump_yaml(recipe: Recipe) -> str:
@@ -106,7 +112,10 @@ def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"] if part not in (*_TAGS, "Dpo")]
     key = ".".join(location) or "recipe"
     if error["type"] == "extra_forbidden":
-        return f"  {key}: there is no such key{nearest(location[-1], _keys_at(error['loc'][:-1]))}"
+        valid = [name for model in _models_at(error["loc"][:-1]) for name in model.model_fields]
+        if renamed := current_name(location[-1], valid):
+            return f"  {key}: renamed to {'.'.join([*location[:-1], renamed])}"
+        return f"  {key}: there is no such key{nearest(location[-1], valid)}"
     if error["type"] == "missing":
         return f"  {key}: this key is required"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
@@ -125,20 +134,34 @@ def _as_number(error: Any) -> str:
     return f": YAML takes that for text; write {meant}"
 
 
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    """Which keys are valid below a location, found by walking the models' own annotations."""
-    options: list[Any] = [Recipe]
+def _models_at(location: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """Find the models whose keys are valid at a location of the recipe, by walking the models' own annotations."""
+    models: list[type[BaseModel]] = [Recipe]
     for part in location:
-        if part == "Dpo" or isinstance(part, int):  # one side of `dpo: Dpo | Literal[False]`; a place in a list
+        if part == "Dpo" or isinstance(part, int):  # one side of `dpo: Dpo | Literal[False]`; an index of a list
             continue
         tagged = [
-            o for o in options if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]
+            o for o in models if "engine" in o.model_fields and o.model_fields["engine"].annotation == Literal[part]
         ]
-        fields = [o.model_fields[part] for o in options if part in o.model_fields]
-        options = tagged or [model for field in fields for model in _models_in(field.annotation)]
-    return [key for option in options for key in option.model_fields]
+        models = tagged or _models_below(models, part)
+    return models
 
 
-def _models_in(annotation: Any) -> list[Any]:
+def _models_below(models: list[type[BaseModel]], key: str) -> list[type[BaseModel]]:
+    fields = [model.model_fields[key] for model in models if key in model.model_fields]
+    return [below for field in fields for below in models_in(field.annotation)]
+
+
+def _with_current_names(tree: dict[str, Any], models: list[type[BaseModel]]) -> dict[str, Any]:
+    valid = [name for model in models for name in model.model_fields]
+    renamed = {key if key in valid else current_name(key, valid) or key: value for key, value in tree.items()}
+    return {
+        key: _with_current_names(value, _models_below(models, key)) if isinstance(value, dict) else value
+        for key, value in renamed.items()
+    }
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """List the models that a key's annotation names."""
     found = [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-    return found + [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    return found + [model for part in typing.get_args(annotation) for model in models_in(part)]

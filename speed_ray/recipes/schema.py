@@ -50,16 +50,16 @@ class Price(Strict):
 
 
 class VllmEngine(Strict):
-    """vLLM inside a Ray actor. `args` goes to vLLM under vLLM's own names; `model` is a folder or a hub name."""
+    """vLLM inside a Ray actor. `engine_kwargs` is vLLM's own; `model` is a folder or a hub name."""
 
     engine: Literal["vllm"]
     model: str
     revision: str | None = None
     adapter: str | None = None  # a LoRA folder
     chat_template: str | None = None  # Jinja text or file, for a model without one
-    structured: bool = True  # hold replies to the kind's JSON schema
-    in_flight: PositiveInt = 256
-    args: dict[str, Any] = {}
+    structured_outputs: bool = True  # hold replies to the kind's JSON schema
+    max_concurrency: PositiveInt = 256
+    engine_kwargs: dict[str, Any] = {}
 
 
 class OpenAIEngine(Strict):
@@ -69,8 +69,8 @@ class OpenAIEngine(Strict):
     model: str
     base_url: str
     api_key_env: str | None = None
-    structured: bool = True
-    in_flight: PositiveInt = 64  # the most at once; lowered by itself when the endpoint pushes back
+    structured_outputs: bool = True
+    max_concurrency: PositiveInt = 64  # the most at once; lowered by itself when the endpoint pushes back
     timeout: PositiveFloat = 600.0  # seconds for one answer
     budget: Budget = Budget()
     price: Price | None = None
@@ -89,15 +89,15 @@ class SimulatedEngine(Strict):
 
     engine: Literal["simulated"]
     model: str = "simulated"
-    in_flight: PositiveInt = 256
+    max_concurrency: PositiveInt = 256
     prefill: PositiveFloat = 50_000.0  # prompt tokens a second
     decode: PositiveFloat = 6_400.0  # output tokens a second with all requests in flight
-    one_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
+    max_tokens_per_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
     output_tokens: PositiveInt = 350
     spread: Share = 0.0  # of output_tokens, by which an answer may be longer or shorter
     faults: Faults = Faults()
-    asked: str | None = None  # a folder that takes the id of every row asked about: what was done twice shows there
-    busy: str | None = None  # a folder that takes, every second, the time and the tokens that each engine decoded
+    request_log: str | None = None  # a folder that takes the id of each row asked about: work done twice shows there
+    utilization_log: str | None = None  # a folder that takes, each second, the tokens that each engine decoded
 
 
 class ScriptedEngine(Strict):
@@ -105,7 +105,7 @@ class ScriptedEngine(Strict):
 
     engine: Literal["scripted"]
     model: str = "scripted-teacher"
-    in_flight: PositiveInt = 64
+    max_concurrency: PositiveInt = 64
 
 
 EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]
@@ -114,20 +114,22 @@ EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedE
 class Pool(Strict):
     """The actors of one stage: how many engines, and what each takes. Never part of a row's identity."""
 
-    min: PositiveInt = 1
-    max: PositiveInt = 1
-    cpus: NonNegativeFloat = 1.0
-    gpus: NonNegativeFloat = 0.0
-    accelerator: str | None = None  # a GPU type as Ray names it: "H100"
-    labels: dict[str, str] = {}  # of the nodes that engines may run on, as Ray knows them
+    min_size: PositiveInt = 1
+    max_size: PositiveInt = 1
+    num_cpus: NonNegativeFloat = 1.0
+    num_gpus: NonNegativeFloat = 0.0
+    accelerator_type: str | None = None  # a GPU type as Ray names it: "H100"
+    label_selector: dict[str, str] = {}  # of the nodes that engines may run on, as Ray knows them
     watchdog_minutes: PositiveFloat = 30.0  # without a commit the job ends with a diagnosis
     grace_seconds: NonNegativeFloat = 20.0  # for shards at work to be committed when the job is told to end
 
     @model_validator(mode="after")
-    def min_is_at_most_max(self) -> "Pool":
+    def min_size_is_at_most_max_size(self) -> "Pool":
         """Refuse a pool that can never be made."""
-        if self.min > self.max:
-            raise ValueError(f"min is {self.min} and max is {self.max}: set max to {self.min} or more")
+        if self.min_size > self.max_size:
+            raise ValueError(
+                f"min_size is {self.min_size} and max_size is {self.max_size}: set max_size to {self.min_size} or more"
+            )
         return self
 
 
@@ -144,7 +146,7 @@ class StageSettings(Strict):
 
     sampling: Sampling = Sampling()
     shard_rows: PositiveInt = 256
-    retries: NonNegativeInt = 2  # new seeds for a malformed reply, before it is rejected for good
+    max_retries: NonNegativeInt = 2  # new seeds for a malformed reply, before it is rejected for good
     pool: Pool = Pool()
 
     @property
@@ -156,8 +158,8 @@ class StageSettings(Strict):
 class Brainstorm(StageSettings):
     """Topics to tasks. About five are asked for, one is kept: 62.6 MTEB; three 61.6, five 60.9 (SPEED, table 3)."""
 
-    ask: PositiveInt = 5
-    keep: PositiveInt = 1
+    tasks_per_prompt: PositiveInt = 5
+    tasks_per_topic: PositiveInt = 1
     duplicate_similarity: Share = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
@@ -197,68 +199,71 @@ class Synthesize(StageSettings):
 class Revise(StageSettings):
     """The revisor goes over each example once: one whose revision fails its checks stays as it was (single pass)."""
 
-    retries: NonNegativeInt = 0
+    max_retries: NonNegativeInt = 0
 
 
 class Lora(Strict):
     """Low-rank adapters on the named modules; all others stay as they are."""
 
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
-    dropout: Share = 0.0
-    modules: str | list[str] = "all-linear"
+    r: PositiveInt = 16
+    lora_alpha: PositiveInt = 32
+    lora_dropout: Share = 0.0
+    target_modules: str | list[str] = "all-linear"
 
 
 class Workers(Strict):
     """What one training takes of a cluster. Never part of a model's identity."""
 
-    count: PositiveInt = 1
-    cpus: NonNegativeFloat = 1.0  # each
-    gpus: NonNegativeFloat = 0.0  # each
-    accelerator: str | None = None  # a GPU type as Ray names it: "H100"
-    labels: dict[str, str] = {}  # of the nodes that they may run on, as Ray knows them
-    retries: NonNegativeInt = 3  # lost workers that are made up for before the job ends
+    num_workers: PositiveInt = 1
+    num_cpus: NonNegativeFloat = 1.0  # each
+    num_gpus: NonNegativeFloat = 0.0  # each
+    accelerator_type: str | None = None  # a GPU type as Ray names it: "H100"
+    label_selector: dict[str, str] = {}  # of the nodes that they may run on, as Ray knows them
+    max_failures: NonNegativeInt = 3  # lost workers that are made up for before the job ends
     watchdog_minutes: PositiveFloat = 30.0  # without a worker at work a training ends with a diagnosis
 
 
 class TrainingWorkers(Workers):
     """The same, and whether fewer will do: then workers come and go with the nodes, each time from a checkpoint."""
 
-    least: PositiveInt | None = None
+    min_workers: PositiveInt | None = None
 
     @property
     def counts(self) -> range:
         """How many there may be."""
-        return range(self.least or self.count, self.count + 1)
+        return range(self.min_workers or self.num_workers, self.num_workers + 1)
 
     @model_validator(mode="after")
-    def least_is_at_most_count(self) -> "TrainingWorkers":
+    def min_workers_is_at_most_num_workers(self) -> "TrainingWorkers":
         """Refuse workers that there can never be."""
         if not self.counts:
-            raise ValueError(f"least is {self.least} and count is {self.count}: set count to {self.least} or more")
+            raise ValueError(
+                f"min_workers is {self.min_workers} and num_workers is {self.num_workers}: "
+                f"set num_workers to {self.min_workers} or more"
+            )
         return self
 
 
 class TrainingConfig(Strict):
-    """What all trainings have in common. `batch` is global: more workers make a step faster, not other."""
+    """What all trainings have in common."""
 
     learning_rate: PositiveFloat
-    batch: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
-    micro_batch: PositiveInt = 4  # rows that one worker holds at once; the rest is accumulated
-    epochs: PositiveFloat = 1.0
-    most_steps: PositiveInt | None = None
-    warmup: Share = 0.03  # of the steps
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    global_batch_size: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
+    micro_batch_size: PositiveInt = 4  # rows a worker at once: TRL's per_device_train_batch_size
+    num_train_epochs: PositiveFloat = 1.0
+    max_steps: PositiveInt | None = None
+    warmup_ratio: Share = 0.03  # of the steps
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     weight_decay: NonNegativeFloat = 0.0
-    clip: PositiveFloat = 1.0  # gradient norm
+    max_grad_norm: PositiveFloat = 1.0
     max_length: PositiveInt = 2_048  # tokens; a longer row is counted and left out, never cut
     lora: Lora | None = Lora()  # null: all weights are trained
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
-    zero: Annotated[int, Field(ge=0, le=3)] = 0  # DeepSpeed's stage
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0  # DeepSpeed's stage
     offload_optimizer: bool = False  # to the CPU's memory; from stage 1 on
-    offload_weights: bool = False  # to the CPU's memory; stage 3
-    checkpoint_every: PositiveInt = 100  # steps
+    offload_param: bool = False  # to the CPU's memory; stage 3
+    save_steps: PositiveInt = 100  # steps
     workers: TrainingWorkers = TrainingWorkers()
 
     @validates("workers")
@@ -267,15 +272,15 @@ class TrainingConfig(Strict):
         cls, workers: TrainingWorkers, others: ValidationInfo
     ) -> TrainingWorkers:
         """Refuse states that only as many workers can take over as there were before."""
-        if workers.least and others.data.get("zero"):
-            raise ValueError("least needs zero: 0, where every worker holds all states")
+        if workers.min_workers and others.data.get("zero_stage"):
+            raise ValueError("min_workers needs zero_stage: 0, where every worker holds all states")
         return workers
 
 
 class Alignment(TrainingConfig):
     """What SFT and DPO have in common."""
 
-    evaluation: Share = 0.02  # of the rows, never trained on
+    eval_fraction: Share = 0.02  # of the rows, never trained on
 
 
 class Sft(Alignment):
@@ -298,7 +303,7 @@ class Revisor(Strict):
     """The revisor: SFT on revisions, of the unaligned base as in the paper or of the junior, then DPO or none."""
 
     start: Literal["base", "junior"] = "base"
-    sft: Sft = Sft(learning_rate=5e-6, batch=24)  # SPEED, appendix B
+    sft: Sft = Sft(learning_rate=5e-6, global_batch_size=24)  # SPEED, appendix B
     dpo: Dpo | Literal[False] = Dpo()
 
 
@@ -311,13 +316,15 @@ class Curate(Strict):
     label_share: Share | None = None  # of the classification examples that one label may have
     held_out: Share = 0.02  # of the tasks, with all their examples: never trained on
     duplicate_similarity: Share | None = 0.6  # Jaccard of word pairs from which an example repeats another
-    copied: Share | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
+    max_overlap: Share | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
     min_words: PositiveInt | None = None  # of query and positive together
     max_words: PositiveInt | None = None
     check_language: bool = False  # once more: 25 microseconds a text
     decontaminate: list[str] = []  # evaluation sets, files or folders, whose texts may not be learnt from
     reference: str | None = None  # a folder or hub name of sentence-transformers
-    margin: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None  # of its cosines, see the docs
+    margin_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (
+        None  # of its cosines, see the docs
+    )
     semantic_similarity: Share | None = None  # its cosine of two queries from which an example repeats another
     mine_negatives: NonNegativeInt = 0  # hard negatives for an example that has none, by the reference or by words
     workers: Workers = Workers()  # with more than one, or with GPUs, the reference embeds on Ray
@@ -326,11 +333,13 @@ class Curate(Strict):
     @model_validator(mode="after")
     def margin_and_semantics_have_a_reference(self) -> "Curate":
         """Refuse rules that nobody could apply."""
-        for key in ("margin", "semantic_similarity"):
+        for key in ("margin_range", "semantic_similarity"):
             if getattr(self, key) is not None and self.reference is None:
                 raise ValueError(f"{key} is told by an embedder: name one as curate.reference")
-        if self.margin and self.margin[0] >= self.margin[1]:
-            raise ValueError(f"margin is from {self.margin[0]} to {self.margin[1]}: give the lower bound first")
+        if self.margin_range and self.margin_range[0] >= self.margin_range[1]:
+            raise ValueError(
+                f"margin_range is from {self.margin_range[0]} to {self.margin_range[1]}: give the lower bound first"
+            )
         return self
 
 
@@ -372,14 +381,14 @@ class Embedder(TrainingConfig):
     revision: str | None = None
     pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
     learning_rate: PositiveFloat = 1e-4
-    batch: PositiveInt = 1_536  # SPEED, appendix B
-    micro_batch: PositiveInt = 32  # texts that a worker embeds at once: GradCache makes any batch fit
+    global_batch_size: PositiveInt = 1_536  # SPEED, appendix B
+    micro_batch_size: PositiveInt = 32  # texts that a worker embeds at once: GradCache makes any batch fit
     weight_decay: NonNegativeFloat = 0.1
     max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
     temperature: PositiveFloat = 0.02
-    dimensions: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
-    own_negatives_only: list[str] = ["classification"]  # kinds whose positives answer other rows' queries too
-    follow: bool = False  # begin while examples are still being written, and take each shard once, uncurated
+    matryoshka_dims: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
+    no_in_batch_negatives: list[str] = ["classification"]  # kinds whose positives answer other rows' queries too
+    stream: bool = False  # begin while examples are still being written, and take each shard once, uncurated
 
 
 class Recipe(Strict):

@@ -129,7 +129,7 @@ def run_server(arguments: ServeArguments, host: str, port: int) -> None:
         serve_env.check_port_free(f"--host {host} --port", host, port)
     print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
     with _haproxy_environment(), session():
-        replica = Workers(cpus=arguments.cpus, gpus=arguments.gpus)
+        replica = Workers(num_cpus=arguments.cpus, num_gpus=arguments.gpus)
         check_capacity(ResourceNeed("--replicas", replica, arguments.replica_range[0]))
         print(f"speed-ray: loading {source.name}", file=sys.stderr, flush=True)
         _start_serve(host, port)

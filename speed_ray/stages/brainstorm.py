@@ -20,7 +20,7 @@ class Brainstorm(Stage[TopicRow, TaskRow]):
     def plan(self, run: Run) -> Plan:
         """Plan one prompt for each topic and kind in the mix, in the order of the topics."""
         settings, topics = self.recipe.brainstorm, run.artifact(TOPICS)
-        identity = self.identity(artifact_identity(topics)) | {"ask": settings.ask}
+        identity = self.identity(artifact_identity(topics)) | {"ask": settings.tasks_per_prompt}
         manifest = topics.manifest()
         assert manifest is not None
         variants = tuple(sorted(kind for kind, weight in self.recipe.mix.items() if weight))
@@ -29,7 +29,7 @@ class Brainstorm(Stage[TopicRow, TaskRow]):
 
     def request(self, row: PlannedRow[TopicRow]) -> Request | None:
         """Render the brainstorm prompt; none for a kind whose instruction is fixed."""
-        kind, topic, ask = kinds.load_kind(row.variant), row.parent["topic"], self.recipe.brainstorm.ask
+        kind, topic, ask = kinds.load_kind(row.variant), row.parent["topic"], self.recipe.brainstorm.tasks_per_prompt
         if kind.instruction is not None:
             return None
         rng, languages = random.Random(seed_of(self.recipe.seed, row.row_id, "slots")), self.recipe.languages
@@ -44,7 +44,7 @@ class Brainstorm(Stage[TopicRow, TaskRow]):
 
     def parse(self, row: PlannedRow[TopicRow], request: Request, reply: Reply) -> list[TaskRow]:
         """Parse the reply's list of tasks."""
-        tasks = parse_tasks(reply.samples[0].text, self.recipe.brainstorm.ask)
+        tasks = parse_tasks(reply.samples[0].text, self.recipe.brainstorm.tasks_per_prompt)
         return [_task(row, i, task, self.engine.model) for i, task in enumerate(tasks)]
 
     def without_model(self, row: PlannedRow[TopicRow]) -> list[TaskRow]:

@@ -122,9 +122,11 @@ def _refusals(rows: list[ExampleRow], rules: Rules, features: FirstPass, shard: 
     indices = np.flatnonzero(~features.fit[shard]).tolist()
     by_filters = rules.reject_reasons([rows[row_index] for row_index in indices])
     found = {row_index: by_filters[number] for number, row_index in enumerate(indices) if number in by_filters}
-    if features.margins is not None and rules.settings.margin:
+    if features.margins is not None and rules.settings.margin_range:
         for row_index in indices:
-            broken = reference_model.margin_broken(float(features.margins[shard][row_index]), rules.settings.margin)
+            broken = reference_model.margin_broken(
+                float(features.margins[shard][row_index]), rules.settings.margin_range
+            )
             if broken:
                 found.setdefault(row_index, broken)
     return found
@@ -151,8 +153,8 @@ def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
         parts.append((row_features.passed, row_features.held_out, row_features.texts, row_features.labels))
     fit, held_out, texts, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     margins, vectors = reference_model.embed_artifact(source, settings, folder) if settings.reference else (None, None)
-    if margins is not None and settings.margin:
-        low, high = settings.margin
+    if margins is not None and settings.margin_range:
+        low, high = settings.margin_range
         fit &= np.isnan(margins) | (margins >= low) & (margins <= high)
     first = _firsts(texts, fit)
     how = np.zeros(len(first), np.int8)

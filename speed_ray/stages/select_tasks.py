@@ -30,17 +30,17 @@ def select_tasks(run: Run, recipe: Recipe) -> Artifact:
     plan = Plan(
         stage=TASKS,
         rows=manifest["counts"]["records"],
-        shard_rows=settings.shard_rows * settings.ask,
+        shard_rows=settings.shard_rows * settings.tasks_per_prompt,
         input=PROPOSED_TASKS,
         identity={
             "input": manifest["plan"],
-            "keep": settings.keep,
+            "keep": settings.tasks_per_topic,
             "duplicate_similarity": settings.duplicate_similarity,
         },
     )
     artifact = run.artifact(TASKS)
     driver_stage.publish_rows(
-        artifact, plan, TASK, _select(source.records(), settings.keep, settings.duplicate_similarity)
+        artifact, plan, TASK, _select(source.records(), settings.tasks_per_topic, settings.duplicate_similarity)
     )
     return artifact
 

@@ -11,26 +11,26 @@ from speed_ray.recipes.schema import EngineConfig, VllmEngine
 # weights) is in the plans by its digest, so the path itself is not: folders move, and nodes mount them elsewhere.
 _WHERE_AND_HOW_FAST = {
     "api_key_env",
-    "asked",
+    "request_log",
     "base_url",
     "budget",
-    "busy",
-    "checkpoint_every",
+    "utilization_log",
+    "save_steps",
     "decontaminate",
     "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes
     "faults",
     "gradient_checkpointing",
-    "in_flight",
-    "micro_batch",
+    "max_concurrency",
+    "micro_batch_size",
     "offload_optimizer",
-    "offload_weights",
+    "offload_param",
     "pool",
     "price",
     "prompts",
     "source",
     "timeout",
     "workers",
-    "zero",
+    "zero_stage",
 }
 _PATHS = ("/", "./", "../", "~")
 _VLLM_RESOURCES = {
@@ -56,7 +56,7 @@ def _decides(key: str, value: Any) -> Any:
         return "(a path)"
     if not isinstance(value, dict):
         return value
-    dropped = _VLLM_RESOURCES if key == "args" else _WHERE_AND_HOW_FAST
+    dropped = _VLLM_RESOURCES if key == "engine_kwargs" else _WHERE_AND_HOW_FAST
     return {name: _decides(name, below) for name, below in value.items() if name not in dropped}
 
 

@@ -102,4 +102,4 @@ class Run:
                 f"{origin} is damaged: {error}\n"
                 "Delete that one file and run the job again with the recipe that the run was begun with."
             ) from None
-        return recipes.validate(tree, origin, environment=False)
+        return recipes.validate_frozen(tree, origin)

@@ -168,7 +168,7 @@ def resume_training(
 
     The checkpoint is downloaded once for all workers of a node. Within the context torch.load takes no pickles.
     """
-    attempt, zero_stage = distributed.broadcast(uuid.uuid4().hex[:12]), training.settings.zero
+    attempt, zero_stage = distributed.broadcast(uuid.uuid4().hex[:12]), training.settings.zero_stage
     # Two nodes may share a temp dir, as Ray nodes on one machine do: each has its own copy.
     node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{attempt}-{distributed.first_of_node()}"
     try:
@@ -195,13 +195,13 @@ def _download_newest(training: TrainingPlan, checkpoints: Checkpoints, node: Pat
 def check_same_sharding(training: TrainingPlan, checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     """Raise UserError for a checkpoint sharded otherwise than this training. At ZeRO stage 0 nothing is sharded."""
     written = (checkpoint.zero_stage, checkpoint.world_size)
-    wanted = (training.settings.zero, distributed.world_size())
+    wanted = (training.settings.zero_stage, distributed.world_size())
     if written == wanted or (written[0] == wanted[0] == 0):
         return
     raise UserError(
         f"{checkpoints.where}/{checkpoint.name} was written by {written[1]} workers with ZeRO stage {written[0]}; its "
         f"states cannot be divided among {wanted[1]} with stage {wanted[0]}.\n"
-        f"Set {training.key}.workers.count: {written[1]} and {training.key}.zero: {written[0]}, or delete "
+        f"Set {training.key}.workers.num_workers: {written[1]} and {training.key}.zero_stage: {written[0]}, or delete "
         f"{checkpoints.where} to train {training.name} from its beginning."
     )
 
@@ -215,7 +215,7 @@ def divergence_error(training: TrainingPlan, checkpoints: Checkpoints, problem: 
         f"Its rows: {', '.join(ids)}\n"
         f"The last good checkpoint: {f'{checkpoints.where}/{good.name}' if good else 'none yet'}\n"
         f"Look at these rows with: speed-ray show {training.run} {training.data}\n"
-        f"Things to try: a lower {training.key}.learning_rate, a longer {training.key}.warmup, "
+        f"Things to try: a lower {training.key}.learning_rate, a longer {training.key}.warmup_ratio, "
         f"{training.key}.precision: fp32; a changed recipe wants another --run folder."
     )
 

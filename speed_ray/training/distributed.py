@@ -13,14 +13,14 @@ from speed_ray.recipes.schema import TrainingConfig
 
 def prepare_environment(settings: TrainingConfig) -> None:
     """Set the variables that DeepSpeed reads: the device, and a process group even of one. Raises UserError."""
-    if settings.workers.gpus and not torch.cuda.is_available():
+    if settings.workers.num_gpus and not torch.cuda.is_available():
         raise UserError(
-            f"workers.gpus is {settings.workers.gpus:g}, but this machine has no GPU that PyTorch sees.\n"
-            "Set the training's workers.gpus to 0 to train on CPUs, or run it where there are GPUs."
+            f"workers.num_gpus is {settings.workers.num_gpus:g}, but this machine has no GPU that PyTorch sees.\n"
+            "Set the training's workers.num_gpus to 0 to train on CPUs, or run it where there are GPUs."
         )
-    if not settings.workers.gpus:
+    if not settings.workers.num_gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    if settings.zero and "RANK" not in os.environ:
+    if settings.zero_stage and "RANK" not in os.environ:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         single = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -90,15 +90,15 @@ def destroy_process_group() -> None:
 
 def deepspeed_config(settings: TrainingConfig, micro_batch_size: int, accumulation_steps: int) -> dict[str, Any]:
     """Return DeepSpeed's configuration; a worker accumulates `accumulation_steps` micro-batches in a step."""
-    zero: dict[str, Any] = {"stage": settings.zero, "stage3_gather_16bit_weights_on_model_save": True}
+    zero: dict[str, Any] = {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True}
     if settings.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
-    if settings.offload_weights:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": bool(settings.workers.gpus)}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(settings.workers.num_gpus)}
+    if settings.offload_param:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": bool(settings.workers.num_gpus)}
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
-        "gradient_clipping": settings.clip,  # left out it would be 1.0 (deepspeed 0.19.8, runtime/constants.py)
+        "gradient_clipping": settings.max_grad_norm,  # left out it would be 1.0 (deepspeed 0.19.8)
         "bf16": {"enabled": settings.precision == "bf16"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,  # PyTorch's AdamW

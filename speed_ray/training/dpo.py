@@ -55,7 +55,7 @@ def make_trainer(inputs: TrainerInputs) -> DpoTrainer:
         precompute_ref_log_probs=settings.lora is None,
     )
     trainer = DpoTrainer(
-        model=load_model.load_network(inputs.training, bool(settings.zero)),
+        model=load_model.load_network(inputs.training, bool(settings.zero_stage)),
         args=arguments,
         train_dataset=_dataset(inputs.ordered_rows),
         eval_dataset=_dataset(inputs.rows.held_out) if inputs.rows.held_out else None,
@@ -63,7 +63,7 @@ def make_trainer(inputs: TrainerInputs) -> DpoTrainer:
     )
     if settings.lora is not None and "ref" in trainer.model.peft_config:
         trainer.model.delete_adapter("ref")  # TRL's copy of the adapter before training
-    _check_masks(trainer, inputs.ordered_rows[: settings.micro_batch], inputs.tokenizer.eos_token_id)
+    _check_masks(trainer, inputs.ordered_rows[: settings.micro_batch_size], inputs.tokenizer.eos_token_id)
     rows = inputs.rows.train + inputs.rows.held_out
     log_probs = reference_logps.reference_log_probabilities(inputs.training, trainer, rows)
     trainer.train_dataset = _add_reference(trainer.train_dataset, inputs.ordered_rows, log_probs)

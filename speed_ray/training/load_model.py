@@ -81,5 +81,9 @@ def _base_folder(training: TrainingPlan) -> str | Path:
 def lora_config(lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> LoraConfig:
     """Return PEFT's configuration of the recipe's LoRA adapters."""
     return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.modules, task_type=task
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=lora.target_modules,
+        task_type=task,
     )

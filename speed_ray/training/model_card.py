@@ -32,7 +32,7 @@ def publish_with_card(
 
 def _render(training: TrainingPlan, facts: dict[str, Any]) -> str:
     lora = training.settings.lora
-    weights = f"A LoRA adapter (rank {lora.rank}) on" if lora else "All weights of"
+    weights = f"A LoRA adapter (rank {lora.r}) on" if lora else "All weights of"
     start = training.base_weights if lora else None
     base = f"the same run's `{start.name}`" if start else f"`{training.base}`"
     return (

@@ -73,7 +73,7 @@ class TrainingPlan:
     @property
     def global_batch_size(self) -> int:
         """Rows in a step, over all workers."""
-        return self.settings.batch
+        return self.settings.global_batch_size
 
     def begin(self) -> bool:
         """Write plan.json; return True unless the model is published. Raises UserError where another plan is there."""
@@ -126,9 +126,10 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
             "embedder: this recipe has no such section, so there is nothing to train.\n"
             "Add one with embedder.model, the model to begin with."
         )
-    if uneven := [count for count in settings.workers.counts if settings.batch % count]:
+    if uneven := [count for count in settings.workers.counts if settings.global_batch_size % count]:
         raise UserError(
-            f"embedder.batch: {settings.batch} rows cannot be divided evenly among the {uneven[0]} workers of "
+            f"embedder.global_batch_size: {settings.global_batch_size} rows cannot be divided evenly among the "
+            f"{uneven[0]} workers of "
             "embedder.workers."
         )
     return TrainingPlan(
@@ -139,7 +140,7 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
         base=settings.model,
         revision=settings.revision,
         start=None,
-        data=finished_examples(recipe) if settings.follow else CURATED_EXAMPLES,
+        data=finished_examples(recipe) if settings.stream else CURATED_EXAMPLES,
         settings=settings,
         seed=recipe.seed,
         chat_template=None,
@@ -172,7 +173,7 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
 
 def is_streaming(training: TrainingPlan) -> bool:
     """Return True for a training on rows of a synthesis that may still be running."""
-    return isinstance(training.settings, Embedder) and training.settings.follow
+    return isinstance(training.settings, Embedder) and training.settings.stream
 
 
 def streamed_plan(training: TrainingPlan) -> Plan:
@@ -181,7 +182,7 @@ def streamed_plan(training: TrainingPlan) -> Plan:
     plan = artifact.plan()
     if plan is None:
         raise UserError(
-            f"{artifact.where} is not begun, and {training.name} streams its rows ({training.key}.follow).\n"
+            f"{artifact.where} is not begun, and {training.name} streams its rows ({training.key}.stream).\n"
             "Start the job that makes it first, with the same --recipe and --run."
         )
     return plan
@@ -189,13 +190,14 @@ def streamed_plan(training: TrainingPlan) -> Plan:
 
 def per_device_batch_size(settings: Sft | Dpo, workers: int) -> int:
     """Return the rows that a worker computes at once. Raises UserError where they do not divide its batch."""
-    local, rest = divmod(settings.batch, workers)
-    rows = min(settings.micro_batch, local)
+    local, rest = divmod(settings.global_batch_size, workers)
+    rows = min(settings.micro_batch_size, local)
     if rest or local % rows:
         raise UserError(
-            f"A batch of {settings.batch} rows cannot be divided among {workers} workers that compute "
-            f"{settings.micro_batch} rows at once.\n"
-            "Set workers.count and micro_batch so that their product divides batch; neither changes the model."
+            f"A batch of {settings.global_batch_size} rows cannot be divided among {workers} workers that compute "
+            f"{settings.micro_batch_size} rows at once.\n"
+            "Set workers.num_workers and micro_batch_size so that their product divides global_batch_size; "
+            "neither changes the model."
         )
     return rows
 
@@ -203,15 +205,16 @@ def per_device_batch_size(settings: Sft | Dpo, workers: int) -> int:
 def count_steps(training: TrainingPlan, rows: int, details: str = "") -> int:
     """Return the number of steps of a training on `rows` rows. Raises UserError, with `details`, where it is 0."""
     settings = training.settings
-    count = int(settings.epochs * rows / settings.batch)
-    if rows < settings.batch or count < 1:
-        needed = max(settings.batch, math.ceil(settings.batch / settings.epochs))
+    count = int(settings.num_train_epochs * rows / settings.global_batch_size)
+    if rows < settings.global_batch_size or count < 1:
+        needed = max(settings.global_batch_size, math.ceil(settings.global_batch_size / settings.num_train_epochs))
         raise UserError(
             f"{training.run}/{training.data} has {rows} rows to train {training.name} on, and one step needs {needed} "
-            f"({training.key}.batch: {settings.batch}, {training.key}.epochs: {settings.epochs:g}).\n{details}"
-            f"Make more rows in another --run folder, or lower {training.key}.batch."
+            f"({training.key}.global_batch_size: {settings.global_batch_size}, "
+            f"{training.key}.num_train_epochs: {settings.num_train_epochs:g}).\n{details}"
+            f"Make more rows in another --run folder, or lower {training.key}.global_batch_size."
         )
-    return min(count, settings.most_steps or count)
+    return min(count, settings.max_steps or count)
 
 
 def data_identity(training: TrainingPlan) -> dict[str, Any]:

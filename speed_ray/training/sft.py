@@ -31,13 +31,13 @@ def make_trainer(inputs: TrainerInputs) -> SftTrainer:
         **inputs.arguments, padding_free=settings.packing, dataset_kwargs={"skip_prepare_dataset": True}
     )
     trainer = SftTrainer(
-        model=load_model.load_network(inputs.training, bool(settings.zero)),
+        model=load_model.load_network(inputs.training, bool(settings.zero_stage)),
         args=arguments,
         train_dataset=_dataset(inputs.ordered_rows),
         eval_dataset=_dataset(inputs.rows.held_out) if inputs.rows.held_out else None,
         processing_class=inputs.tokenizer,
     )
-    _check_labels(trainer, inputs.ordered_rows[: settings.micro_batch], inputs.tokenizer.eos_token_id)
+    _check_labels(trainer, inputs.ordered_rows[: settings.micro_batch_size], inputs.tokenizer.eos_token_id)
     return trainer
 
 

@@ -60,7 +60,9 @@ def tokenize_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", 
         except RowExcluded as reason:
             rows.excluded[str(reason)] += 1
             continue
-        (rows.held_out if is_held_out(row["row_id"], training.settings.evaluation) else rows.train).append(tokenized)
+        (rows.held_out if is_held_out(row["row_id"], training.settings.eval_fraction) else rows.train).append(
+            tokenized
+        )
     total_steps(training, rows)
     return rows
 

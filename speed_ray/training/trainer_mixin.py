@@ -55,7 +55,7 @@ class TrainerMixin(Trainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def _divergence_error(self, name: str, value: float, step: int) -> UserError:
-        training, batch = self.trainer_inputs.training, self.trainer_inputs.training.settings.batch
+        training, batch = self.trainer_inputs.training, self.trainer_inputs.training.settings.global_batch_size
         ids = [row["row_id"] for row in self.trainer_inputs.ordered_rows[step * batch : (step + 1) * batch]]
         return divergence_error(training, self.checkpoints, f"the {name} of step {step + 1} is {value}", ids)
 

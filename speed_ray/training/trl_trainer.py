@@ -62,15 +62,15 @@ def train_with_trl(training: TrainingPlan, report: Report) -> None:
 
 def _row_order(training: TrainingPlan, rows: TokenizedRows, steps: int) -> list[int]:
     settings = training.settings
-    order = tokenize.shuffled_order(len(rows.train), steps * settings.batch, training.seed)
+    order = tokenize.shuffled_order(len(rows.train), steps * settings.global_batch_size, training.seed)
     packed = isinstance(settings, Sft) and settings.packing  # needs no padding
-    return order if packed else tokenize.sort_by_length_within_batch(order, rows.train, settings.batch)
+    return order if packed else tokenize.sort_by_length_within_batch(order, rows.train, settings.global_batch_size)
 
 
 def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, folder: str) -> dict[str, Any]:
     """Return the recipe's settings as arguments of transformers.TrainingArguments."""
     micro_batch_size = plan.per_device_batch_size(settings, distributed.world_size())
-    accumulation_steps = settings.batch // (distributed.world_size() * micro_batch_size)
+    accumulation_steps = settings.global_batch_size // (distributed.world_size() * micro_batch_size)
     deepspeed = distributed.deepspeed_config(settings, micro_batch_size, accumulation_steps)
     return {
         "output_dir": folder,
@@ -79,14 +79,14 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "per_device_eval_batch_size": micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule,
-        "warmup_steps": round(settings.warmup * steps),
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": round(settings.warmup_ratio * steps),
         "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.clip,
+        "max_grad_norm": settings.max_grad_norm,
         "bf16": settings.precision == "bf16",
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "use_cpu": not settings.workers.gpus,
-        "deepspeed": deepspeed if settings.zero else None,
+        "use_cpu": not settings.workers.num_gpus,
+        "deepspeed": deepspeed if settings.zero_stage else None,
         "ddp_find_unused_parameters": False,
         "max_length": None,  # tokenize.py has excluded rows that do not fit
         "logging_steps": max(1, steps // LOGGED_STEPS),
@@ -95,7 +95,7 @@ def _arguments(settings: Sft | Dpo, steps: int, evaluates: bool, seed: int, fold
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": max(1, steps // EVALUATIONS),
         "save_strategy": "steps",
-        "save_steps": settings.checkpoint_every,
+        "save_steps": settings.save_steps,
         "seed": seed,
         "report_to": "none",
         "disable_tqdm": True,

@@ -263,7 +263,7 @@ def test_training_starts_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) ->
     assert job["spec"]["suspend"] and "kueue.x-k8s.io/queue-name" in job["metadata"]["labels"]
     assert group["groupName"] == "training" and not job["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
     asked = _recipe(job).embedder
-    assert asked and group["minReplicas"] == group["replicas"] == group["maxReplicas"] == asked.workers.count
+    assert asked and group["minReplicas"] == group["replicas"] == group["maxReplicas"] == asked.workers.num_workers
 
 
 @pytest.mark.parametrize("what", [*STORAGES, *CLUSTERS])

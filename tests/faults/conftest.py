@@ -15,14 +15,15 @@ from tests.helpers.tiny_cluster import Head
 from tests.helpers.tiny_training import tiny_model
 from tests.helpers.two_hosts import Cluster, two_hosts
 
-TEACHER = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1400.0, "in_flight": 4}
+TEACHER = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 1400.0, "max_concurrency": 4}
 TRAINING = {
-    "batch": 4, "micro_batch": 4, "epochs": 4.0, "most_steps": 20, "checkpoint_every": 2, "learning_rate": 1e-3,
-    "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
+    "global_batch_size": 4, "micro_batch_size": 4, "num_train_epochs": 4.0, "max_steps": 20, "save_steps": 2,
+    "learning_rate": 1e-3,
+    "precision": "fp32", "lora": {"r": 4, "lora_alpha": 8}, "max_length": 4096, "eval_fraction": 0.0,
 }  # fmt: skip
 EMBEDDER = {
-    "batch": 8, "micro_batch": 8, "epochs": 100.0, "most_steps": 60, "checkpoint_every": 2, "learning_rate": 1e-3,
-    "precision": "fp32", "lora": None, "max_length": 64, "pooling": "mean",
+    "global_batch_size": 8, "micro_batch_size": 8, "num_train_epochs": 100.0, "max_steps": 60, "save_steps": 2,
+    "learning_rate": 1e-3, "precision": "fp32", "lora": None, "max_length": 64, "pooling": "mean",
 }  # fmt: skip
 
 

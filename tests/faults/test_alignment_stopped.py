@@ -21,7 +21,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LISTS, SHARD_ROWS, IN_FLIGHT = 230, 10, 16
 AT_ONCE = 5 * SHARD_ROWS  # rows that the engine's actor holds: twice what it answers at once, in whole shards, and one
-ASKED = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 1400.0, "in_flight": IN_FLIGHT}
+ASKED = {
+    "engine": "simulated",
+    "prefill": 1e9,
+    "decode": 1e9,
+    "max_tokens_per_stream": 1400.0,
+    "max_concurrency": IN_FLIGHT,
+}
 
 ONE_STAGE = """
 import sys
@@ -49,9 +55,9 @@ def test_the_teacher_is_asked_once(make_job, drive, nothing_left, tmp_path, stag
     asked = tmp_path / "asked"
     asked.mkdir()
     name = stage.key
-    settings = {f"{name}__shard_rows": SHARD_ROWS, f"{name}__retries": 0, "propose__lists": LISTS}
+    settings = {f"{name}__shard_rows": SHARD_ROWS, f"{name}__max_retries": 0, "propose__lists": LISTS}
     settings |= {"critique__candidates": 1}
-    job = proposed(make_job("stopped", teacher={**ASKED, "asked": str(asked)}, **settings))
+    job = proposed(make_job("stopped", teacher={**ASKED, "request_log": str(asked)}, **settings))
     unbroken = proposed(make_job("unbroken", **settings))
     unbroken.make(stage(unbroken.recipe))
     for noted in asked.iterdir():
@@ -77,7 +83,7 @@ def test_the_teacher_is_asked_once(make_job, drive, nothing_left, tmp_path, stag
 def proposed(job):
     """A job with candidates to judge, by a simulated junior."""
     job.begin()
-    junior = SimulatedEngine(engine="simulated", model="junior", prefill=1e9, decode=1e9, one_stream=1e9)
+    junior = SimulatedEngine(engine="simulated", model="junior", prefill=1e9, decode=1e9, max_tokens_per_stream=1e9)
     job.make(Propose(job.recipe, junior))
     return job
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MOST = 2  # nodes beside the head
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # the fake provider's own name for it
 # 40 s for one engine. Ray Data adds a node where, for 10 s, more than three quarters of all were in use.
-SLOW = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 300.0, "in_flight": 16}
+SLOW = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 300.0, "max_concurrency": 16}
 EMPTY = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
 AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
@@ -55,10 +55,10 @@ def test_a_pool_grows_from_no_node_and_leaves_none(ray_folder, make_job, drive, 
     file.write_text(json.dumps(config(head.address)))
     cluster = drive(head, "head", **head.environment, **AUTOSCALER)
     cluster.wait_until(lambda: "This is the head" in cluster.said())
-    job = make_job(synthesize__pool={"min": 1, "max": MOST, "cpus": 2}, generator=SLOW).begin()
+    job = make_job(synthesize__pool={"min_size": 1, "max_size": MOST, "num_cpus": 2}, generator=SLOW).begin()
     assert nodes(cluster) == 0
 
-    refused = make_job("refused", synthesize__pool={"gpus": 1}).begin()
+    refused = make_job("refused", synthesize__pool={"num_gpus": 1}).begin()
     driver = drive(refused, RAY_ADDRESS=head.address, **head.environment)
     assert driver.ended() == 2, driver.said()
     assert "no autoscaler is adding one" in driver.said() and nodes(cluster) == 0, driver.said()

@@ -19,7 +19,7 @@ def test_a_node_and_the_driver_killed(ray_folder, make_job, drive, prove):
     nodes = [drive(Joined(head), "join", **head.environment) for _ in range(2)]
     for node in nodes:
         node.wait_until(lambda node=node: "This node is part of" in node.said())
-    job = make_job(slow=True, synthesize__pool={"min": 2, "max": 2, "cpus": 1.5})
+    job = make_job(slow=True, synthesize__pool={"min_size": 2, "max_size": 2, "num_cpus": 1.5})
     command = Submitted.script(head, "run", job, *UNTIL)
 
     submitted = drive(command, "run", program=SUBMIT, **head.environment)

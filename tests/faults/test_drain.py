@@ -5,14 +5,14 @@ import signal
 import pytest
 
 pytestmark = pytest.mark.slow
-LONG = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 60.0, "output_tokens": 120}
+LONG = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 60.0, "output_tokens": 120}
 
 
 def test_what_is_at_work_is_committed(make_job, drive, nothing_left, tmp_path):
     """An answer takes 2 s: cut off, the shards at work would have been asked for in vain."""
     asked = tmp_path / "asked"
     asked.mkdir()
-    job = make_job(generator={**LONG, "in_flight": 16, "asked": str(asked)}).begin()
+    job = make_job(generator={**LONG, "max_concurrency": 16, "request_log": str(asked)}).begin()
     driver = drive(job)
     driver.wait_until(lambda: job.commits() >= 4)
     driver.process.send_signal(signal.SIGTERM)
@@ -28,7 +28,7 @@ def test_what_is_at_work_is_committed(make_job, drive, nothing_left, tmp_path):
 def test_a_grace_that_is_over(make_job, drive, nothing_left, tmp_path):
     asked = tmp_path / "asked"
     asked.mkdir()
-    endless = {**LONG, "one_stream": 0.5, "asked": str(asked)}
+    endless = {**LONG, "max_tokens_per_stream": 0.5, "request_log": str(asked)}
     job = make_job(generator=endless, synthesize__pool={"grace_seconds": 1.0}).begin()
     driver = drive(job)
     driver.wait_until(lambda: list(asked.iterdir()))

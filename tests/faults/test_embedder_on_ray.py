@@ -17,8 +17,9 @@ from tests.helpers.tiny_training import ignore, tiny_model
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS, WORKERS = 5, 60, 2
 EMBEDDER = {
-    "pooling": "mean", "batch": 16, "micro_batch": 4, "learning_rate": 1e-3, "precision": "fp32", "lora": None,
-    "max_length": 64, "epochs": 100.0, "most_steps": STEPS, "checkpoint_every": EVERY, "workers": {"count": WORKERS},
+    "pooling": "mean", "global_batch_size": 16, "micro_batch_size": 4, "learning_rate": 1e-3, "precision": "fp32",
+    "lora": None, "max_length": 64, "num_train_epochs": 100.0, "max_steps": STEPS, "save_steps": EVERY,
+    "workers": {"num_workers": WORKERS},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ UNKEPT = 15  # replies of a shard that no journal holds yet, at most
 
 
 def at(url: str, **more) -> dict:
-    return {"engine": "openai", "model": "mock", "base_url": url, "in_flight": IN_FLIGHT, **more}
+    return {"engine": "openai", "model": "mock", "base_url": url, "max_concurrency": IN_FLIGHT, **more}
 
 
 def paid(job) -> int:

@@ -6,7 +6,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_row_finishes(make_job, drive, prove, nothing_left, tmp_path):
-    job = make_job(generator__faults={"die": 0.01}, synthesize__pool={"min": 2, "max": 2}).begin()
+    job = make_job(generator__faults={"die": 0.01}, synthesize__pool={"min_size": 2, "max_size": 2}).begin()
     deaths = tmp_path / "deaths"
 
     driver = drive(job, SPEED_RAY_DEATHS=str(deaths))

@@ -12,11 +12,11 @@ from tests.helpers.tiny_training import ignore, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EMBEDDER = {
-    "pooling": "mean", "batch": 16, "micro_batch": 16, "learning_rate": 1e-3, "precision": "fp32", "lora": None,
-    "max_length": 64, "checkpoint_every": 3, "follow": True,
+    "pooling": "mean", "global_batch_size": 16, "micro_batch_size": 16, "learning_rate": 1e-3, "precision": "fp32",
+    "lora": None, "max_length": 64, "save_steps": 3, "stream": True,
 }  # fmt: skip
 SLOWLY = {
-    "engine": "simulated", "prefill": 1e9, "decode": 1e9, "one_stream": 250.0, "in_flight": 16,
+    "engine": "simulated", "prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 250.0, "max_concurrency": 16,
 }  # fmt: skip
 
 
@@ -76,5 +76,5 @@ def test_a_follower_that_was_stopped_sees_the_batches_of_one_that_was_not(job, d
 
 
 def test_there_is_nothing_to_follow_yet(job):
-    with pytest.raises(UserError, match=r"is not begun, and embedder streams its rows \(embedder\.follow\)"):
+    with pytest.raises(UserError, match=r"is not begun, and embedder streams its rows \(embedder\.stream\)"):
         plan.plan_embedder(job.run, job.recipe).train(ignore)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-POOL = {"min": 2, "max": 2, "cpus": 1.5}  # an engine on each host
+POOL = {"min_size": 2, "max_size": 2, "num_cpus": 1.5}  # an engine on each host
 
 
 def test_a_link_that_is_soon_given_back(cluster_of_two, make_job, prove):
@@ -51,7 +51,7 @@ def test_a_node_that_is_given_up_joins_again(cluster_of_two, make_job, prove, no
 def test_a_link_that_stays_cut(cluster_of_two, make_job, prove):
     cluster_of_two = replace(cluster_of_two, head=replace(cluster_of_two.head, cpus=0))  # all work is beyond the cut
     node = cluster_of_two.begin()
-    job = make_job(slow=True, synthesize__pool={"cpus": 1.5, "watchdog_minutes": 1}).begin()
+    job = make_job(slow=True, synthesize__pool={"num_cpus": 1.5, "watchdog_minutes": 1}).begin()
     driver = cluster_of_two.submit(job, "synthesize")
     driver.wait_until(lambda: job.commits() >= 8)
 

@@ -16,7 +16,7 @@ def cluster():
 
 def test_one_of_three_nodes_killed(make_job, drive, prove, cluster):
     nodes = [cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)]
-    job = make_job(slow=True, synthesize__pool={"min": 2, "max": 2, "cpus": 1.5}).begin()
+    job = make_job(slow=True, synthesize__pool={"min_size": 2, "max_size": 2, "num_cpus": 1.5}).begin()
 
     driver = drive(job, RAY_ADDRESS=cluster.address)
     driver.wait_until(lambda: job.commits() >= 10)

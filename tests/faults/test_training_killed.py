@@ -19,7 +19,13 @@ from tests.helpers.tiny_training import command, cpus, tiny_model, tiny_recipe, 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS = 10, 60
-SETTINGS = {"checkpoint_every": EVERY, "most_steps": STEPS, "epochs": 10.0, "micro_batch": 2, "evaluation": 0.0}
+SETTINGS = {
+    "save_steps": EVERY,
+    "max_steps": STEPS,
+    "num_train_epochs": 10.0,
+    "micro_batch_size": 2,
+    "eval_fraction": 0.0,
+}
 
 DIES_AT_ITS_SECOND_LIST = """
 import os, signal, sys
@@ -80,7 +86,7 @@ def first_step(said):
 
 @pytest.mark.parametrize(("zero", "after"), [(2, 2), (3, 2), (0, 1)], ids=["zero2", "zero3", "zero0-on-one-worker"])
 def test_a_worker_killed(base, unbroken, tmp_path, zero, after):
-    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero=zero, **SETTINGS)
+    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero_stage=zero, **SETTINGS)
     with open(tmp_path / "said", "w") as said:
         process = subprocess.Popen(command(recipe, run, "junior", 2), env=cpus(), stdout=said, stderr=said)
         while not checkpoints(run):
@@ -137,7 +143,7 @@ def test_the_launcher_killed(base, unbroken, tmp_path):
 
 
 def test_two_nodes_that_share_a_temp_dir_go_on_from_the_checkpoint(base, unbroken, tmp_path):
-    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero=0, **SETTINGS)
+    run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero_stage=0, **SETTINGS)
     killed = subprocess.Popen(command(recipe, run, "junior", 1), env=cpus(), stdout=subprocess.DEVNULL)
     while not any(name.endswith("rank-0.json") for name in run.store.names("models/junior/checkpoints")):
         time.sleep(0.02)

@@ -20,9 +20,10 @@ from tests.helpers.tiny_training import tiny_model
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS, WORKERS = 5, 40, 2
 JUNIOR = {
-    "batch": 4, "micro_batch": 2, "epochs": 8.0, "most_steps": STEPS, "checkpoint_every": EVERY, "learning_rate": 1e-3,
-    "precision": "fp32", "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
-    "workers": {"count": WORKERS},
+    "global_batch_size": 4, "micro_batch_size": 2, "num_train_epochs": 8.0, "max_steps": STEPS, "save_steps": EVERY,
+    "learning_rate": 1e-3,
+    "precision": "fp32", "lora": {"r": 4, "lora_alpha": 8}, "max_length": 4096, "eval_fraction": 0.0,
+    "workers": {"num_workers": WORKERS},
 }  # fmt: skip
 
 NOTES_ITS_STARTS = """
@@ -127,7 +128,7 @@ def test_fewer_workers_go_on_where_a_node_is_lost(make_drafted, drive, unbroken)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
-        job = make_drafted(workers={"count": 2, "least": 1})
+        job = make_drafted(workers={"num_workers": 2, "min_workers": 1})
         # Ray Train first waits for as many as before, by default a minute.
         patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
         driver = drive(job, "align-junior", RAY_ADDRESS=cluster.address, **patience)
@@ -164,7 +165,7 @@ def test_the_driver_killed(make_drafted, drive, unbroken, nothing_left):
 
 def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken):
     node = cluster_of_two.begin()
-    job = make_drafted(workers={"count": WORKERS, "cpus": 1.5})
+    job = make_drafted(workers={"num_workers": WORKERS, "num_cpus": 1.5})
     driver = cluster_of_two.submit(job, "align-junior")
     driver.wait_until(lambda: complete(job))
 
@@ -183,7 +184,7 @@ def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken
 
 def test_the_link_between_its_workers_stays_cut(cluster_of_two, make_drafted, unbroken):
     node = cluster_of_two.begin()
-    job = make_drafted(workers={"count": WORKERS, "cpus": 1.5, "watchdog_minutes": 2})
+    job = make_drafted(workers={"num_workers": WORKERS, "num_cpus": 1.5, "watchdog_minutes": 2})
     driver = cluster_of_two.submit(job, "align-junior")
     driver.wait_until(lambda: complete(job))
 
@@ -202,7 +203,7 @@ def test_the_link_between_its_workers_stays_cut(cluster_of_two, make_drafted, un
 
 
 def test_a_users_mistake_is_not_tried_again(make_drafted, drive, nothing_left, tmp_path):
-    job = make_drafted(learning_rate=10**38, warmup=0.0, lora=None)
+    job = make_drafted(learning_rate=10**38, warmup_ratio=0.0, lora=None)
     notes = tmp_path / "starts"
 
     driver = drive(job, "align-junior", program=[sys.executable, "-c", NOTES_ITS_STARTS, str(notes)])

@@ -21,7 +21,7 @@ ASK = Request("row", [{"role": "user", "content": "Write one sentence."}], max_t
 @pytest.mark.slow
 async def test_it_answers_many_seeded_requests_and_gives_its_processes_back() -> None:
     args = {"gpu_memory_utilization": 0.3, "max_model_len": 512}
-    engine = Vllm(VllmEngine(engine="vllm", model="miniature://base", args=args))
+    engine = Vllm(VllmEngine(engine="vllm", model="miniature://base", engine_kwargs=args))
     await engine.start()
     replies = await asyncio.gather(*(engine.generate(replace(ASK, n=2, seed=seed)) for seed in range(300)))
     assert all(len(reply.samples) == 2 for reply in replies)

@@ -215,7 +215,7 @@ async def connect(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     started: list[OpenAI] = []
 
     async def connect(spent: Usage | None = None, key: str = "teacher", **settings: Any) -> OpenAI:
-        settings = {"base_url": endpoint.url, "in_flight": 8, "api_key_env": "ENDPOINT_KEY", **settings}
+        settings = {"base_url": endpoint.url, "max_concurrency": 8, "api_key_env": "ENDPOINT_KEY", **settings}
         client = OpenAI(OpenAIEngine(engine="openai", model="m", **settings), spent or Usage(), key)
         await client.start()
         started.append(client)

@@ -30,7 +30,7 @@ from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.trained_models import Model
 
-SLOW = {"prefill": 1e9, "decode": 1e9, "one_stream": 2500.0, "in_flight": 4}  # 0.14 s an answer
+SLOW = {"prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 2500.0, "max_concurrency": 4}  # 0.14 s an answer
 
 
 class Moments:

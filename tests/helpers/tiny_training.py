@@ -89,8 +89,8 @@ def write_rows(run: Run, artifact: str, rows: list[Row]) -> None:
 def tiny_recipe(model: Path, **settings: Any) -> Recipe:
     """Make a recipe whose trainings all have these settings, as far as their method has them."""
     common = {
-        "batch": 8, "micro_batch": 4, "learning_rate": 1e-3, "precision": "fp32", "lora": None, "max_length": 200,
-        "evaluation": 0.1, "checkpoint_every": 1000, "most_steps": 4, **settings,
+        "global_batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3, "precision": "fp32", "lora": None,
+        "max_length": 200, "eval_fraction": 0.1, "save_steps": 1000, "max_steps": 4, **settings,
     }  # fmt: skip
     sft = {name: value for name, value in common.items() if name not in ("beta", "loss_type", "label_smoothing")}
     dpo = {name: value for name, value in common.items() if name != "packing"}

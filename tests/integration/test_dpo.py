@@ -63,7 +63,7 @@ def stored_reference(run):
 
 
 def test_the_reference_is_the_junior(run, base):
-    senior = both(run, tiny_recipe(base, most_steps=2))
+    senior = both(run, tiny_recipe(base, max_steps=2))
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     read = tokenize.tokenize_rows(senior, AutoTokenizer.from_pretrained(base), context_length=256)
     stored = stored_reference(run)
@@ -97,7 +97,7 @@ SMOOTHING = 0.2
 )
 def test_losses(run, base, settings, loss):
     """The loss of the second step, from the weights after the first."""
-    recipe = tiny_recipe(base, beta=BETA, most_steps=2, checkpoint_every=1, evaluation=0.0, warmup=0.0, **settings)
+    recipe = tiny_recipe(base, beta=BETA, max_steps=2, save_steps=1, eval_fraction=0.0, warmup_ratio=0.0, **settings)
     senior = both(run, recipe)
 
     checkpoint = next((run.store.root / "models" / "senior" / "checkpoints").glob("00000001-*")) / "0"
@@ -122,7 +122,7 @@ def test_losses(run, base, settings, loss):
 
 def test_the_senior_is_the_junior_trained_on(run, base):
     reports = []
-    both(run, tiny_recipe(base, lora={"rank": 4}, most_steps=3), reports.append)
+    both(run, tiny_recipe(base, lora={"r": 4}, max_steps=3), reports.append)
     first = next(metrics for metrics in reports if "loss" in metrics)
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-4), "it did not begin as its own reference"
 
@@ -139,7 +139,7 @@ def test_the_senior_is_the_junior_trained_on(run, base):
 def test_an_adapter_on_a_trained_model(run, base):
     """The junior has weights of its own; the senior is an adapter on these, and is served as one."""
     recipe, reports = tiny_recipe(base), []
-    recipe = recipe.model_copy(update={"senior": tiny_recipe(base, lora={"rank": 4}, learning_rate=1e-2).senior})
+    recipe = recipe.model_copy(update={"senior": tiny_recipe(base, lora={"r": 4}, learning_rate=1e-2).senior})
     both(run, recipe, reports.append)
     first = next(metrics for metrics in reports if "loss" in metrics)
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-4), "it did not begin as its own reference"
@@ -161,7 +161,7 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
     """As a revisor is by DPO: what it begins with, and what it is compared with, is the adapter and not the junior."""
     write_rows(run, REVISIONS, tiny_rows(80))
     write_rows(run, REVISION_PAIRS, tiny_rows(80))
-    lora = tiny_recipe(base, lora={"rank": 4}, learning_rate=1e-2).revisor
+    lora = tiny_recipe(base, lora={"r": 4}, learning_rate=1e-2).revisor
     recipe = tiny_recipe(base).model_copy(update={"revisor": lora.model_copy(update={"start": "junior"})})
     plan.plan_junior(run, recipe).train(ignore)
     supervised, preferring = plan.plan_revisor(run, recipe)
@@ -179,15 +179,15 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
 
 
 def test_a_second_training_computes_no_reference(run, base, monkeypatch):
-    both(run, tiny_recipe(base, most_steps=1))
+    both(run, tiny_recipe(base, max_steps=1))
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     monkeypatch.setattr(reference_logps, "_compute", lambda *_: pytest.fail("the reference was computed again"))
-    plan.plan_senior(run, tiny_recipe(base, most_steps=1, beta=0.5)).train(ignore)
+    plan.plan_senior(run, tiny_recipe(base, max_steps=1, beta=0.5)).train(ignore)
 
 
 def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
-    both(run, tiny_recipe(base, most_steps=1))
+    both(run, tiny_recipe(base, max_steps=1))
     before = stored_reference(run)
     folder = next((run.store.root / "reference").iterdir())
     (folder / "_MANIFEST.json").unlink()
@@ -197,27 +197,27 @@ def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
     done = []
     compute = reference_logps._chunk_log_probs
     monkeypatch.setattr(reference_logps, "_pairs", lambda *with_rows: done.append(1) or compute(*with_rows))
-    plan.plan_senior(run, tiny_recipe(base, most_steps=1)).train(ignore)
+    plan.plan_senior(run, tiny_recipe(base, max_steps=1)).train(ignore)
     assert done == [1], "what was stored was computed again"
     assert stored_reference(run) == before
 
 
 def test_a_damaged_reference_is_not_read(run, base):
-    both(run, tiny_recipe(base, most_steps=1))
+    both(run, tiny_recipe(base, max_steps=1))
     folder = next((run.store.root / "reference").iterdir())
     (folder / "00000000.json").write_text("{}")
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     with pytest.raises(Interrupted, match=r"00000000\.json is missing or damaged"):
-        plan.plan_senior(run, tiny_recipe(base, most_steps=1)).train(ignore)
+        plan.plan_senior(run, tiny_recipe(base, max_steps=1)).train(ignore)
 
 
-@pytest.mark.parametrize(("zero", "lora"), [(2, {"rank": 4}), (3, None)], ids=["2-lora", "3-full"])
+@pytest.mark.parametrize(("zero", "lora"), [(2, {"r": 4}), (3, None)], ids=["2-lora", "3-full"])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero, lora):
     one, two = aligned(tmp_path / "one"), aligned(tmp_path / "two")
     both(one, tiny_recipe(base, lora=lora))
     plan.plan_junior(two, tiny_recipe(base, lora=lora)).train(ignore)
-    done = torchrun(tiny_recipe(base, lora=lora, zero=zero, micro_batch=2), two, "senior", workers=2)
+    done = torchrun(tiny_recipe(base, lora=lora, zero_stage=zero, micro_batch_size=2), two, "senior", workers=2)
     assert done.returncode == 0, done.stderr
     made = [load(run) for run in (one, two)]
     assert max((made[0][name] - made[1][name]).abs().max().item() for name in made[0]) < 2e-5

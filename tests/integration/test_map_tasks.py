@@ -41,7 +41,7 @@ def names(folder):
 
 @pytest.mark.slow
 def test_every_task_is_done(touch, tmp_path):
-    results = dict(map_tasks("test", ["a", "b", "c"], lambda: touch, Workers(count=2)))
+    results = dict(map_tasks("test", ["a", "b", "c"], lambda: touch, Workers(num_workers=2)))
     assert results == {0: "A", 1: "B", 2: "C"}
     assert names(tmp_path) == ["a", "b", "c"]
 
@@ -56,14 +56,14 @@ def test_a_task_that_fails_ends_no_other(touch, tmp_path, bad, error):
 
 @pytest.mark.slow
 def test_a_lost_worker_is_replaced(touch, tmp_path):
-    list(map_tasks("test", ["a", "deadly", "b"], lambda: touch, Workers(retries=1)))
+    list(map_tasks("test", ["a", "deadly", "b"], lambda: touch, Workers(max_failures=1)))
     assert names(tmp_path) == ["a", "b", "deadly", "died"]
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_always_lost_ends_the_job(touch):
     with pytest.raises(Interrupted, match="a worker was lost"):
-        list(map_tasks("test", ["always deadly"], lambda: touch, Workers(retries=1)))
+        list(map_tasks("test", ["always deadly"], lambda: touch, Workers(max_failures=1)))
 
 
 @pytest.mark.slow
@@ -72,4 +72,4 @@ def test_each_actor_loads_once_what_it_needs():
         process = f"{os.getpid()} {time.monotonic_ns()}"
         return lambda task: process
 
-    assert len(set(dict(map_tasks("test", range(8), load, Workers(count=2))).values())) <= 2
+    assert len(set(dict(map_tasks("test", range(8), load, Workers(num_workers=2))).values())) <= 2

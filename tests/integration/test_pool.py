@@ -86,9 +86,9 @@ def wait_for(job, actors: int) -> None:
 
 @pytest.mark.slow
 def test_the_pool_never_decides_a_row(make_job):
-    small = make_job("one", synthesize__pool={"max": 1}, generator__in_flight=4).begin()
-    three = {"min": 3, "max": 3, "watchdog_minutes": 5}
-    large = make_job("three", slow=True, synthesize__pool=three, generator__in_flight=8).begin()
+    small = make_job("one", synthesize__pool={"max_size": 1}, generator__max_concurrency=4).begin()
+    three = {"min_size": 3, "max_size": 3, "watchdog_minutes": 5}
+    large = make_job("three", slow=True, synthesize__pool=three, generator__max_concurrency=8).begin()
     wait_for(large, actors=3)
     for job in (small, large):
         job.synthesize()
@@ -131,7 +131,7 @@ def test_a_job_that_another_driver_ends_while_ray_starts_ends_well(make_job, mon
 
 @pytest.mark.slow
 def test_the_pool_grows_and_each_engine_holds_several_shards(make_job, prove):
-    growing = {"min": 1, "max": 3, "watchdog_minutes": 5}
+    growing = {"min_size": 1, "max_size": 3, "watchdog_minutes": 5}
     job = make_job(slow=True, synthesize__pool=growing, synthesize__examples=1150).begin()
     wait_for(job, actors=2)
 

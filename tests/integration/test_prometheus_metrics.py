@@ -22,8 +22,8 @@ pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
 
 JUNIOR = {
-    "batch": 4, "micro_batch": 4, "epochs": 8.0, "most_steps": 40, "learning_rate": 1e-3, "precision": "fp32",
-    "lora": {"rank": 4, "alpha": 8}, "max_length": 4096, "evaluation": 0.0,
+    "global_batch_size": 4, "micro_batch_size": 4, "num_train_epochs": 8.0, "max_steps": 40, "learning_rate": 1e-3,
+    "precision": "fp32", "lora": {"r": 4, "lora_alpha": 8}, "max_length": 4096, "eval_fraction": 0.0,
 }  # fmt: skip
 
 
@@ -54,10 +54,10 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     base = str(tiny_model(tmp_path / "base", window=4096, heads=1))
     job = make_job(
         teacher={"engine": "openai", "model": "big", "base_url": endpoint, "price": {"input": 2.5, "output": 10.0}},
-        generator={"engine": "vllm", "model": base, "in_flight": 8, "chat_template": TEMPLATE},
+        generator={"engine": "vllm", "model": base, "max_concurrency": 8, "chat_template": TEMPLATE},
         synthesize={
-            "examples": 46, "shard_rows": 23, "sampling": {"max_tokens": 40}, "pool": {"gpus": 1.0}, "revise": False,
-            "generator": "base",
+            "examples": 46, "shard_rows": 23, "sampling": {"max_tokens": 40}, "pool": {"num_gpus": 1.0},
+            "revise": False, "generator": "base",
         },
         junior=JUNIOR,
         draft__examples=46,

@@ -50,7 +50,7 @@ def furthest(one, other):
 
 
 def test_loss_is_on_the_replies_alone(run, base):
-    training = plan.plan_junior(run, tiny_recipe(base, most_steps=1, evaluation=0.0))
+    training = plan.plan_junior(run, tiny_recipe(base, max_steps=1, eval_fraction=0.0))
     training.train(ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -70,7 +70,7 @@ def test_packed_rows_see_only_themselves(base, tmp_path):
     made = {}
     for packing in (False, True):
         run = drafted(tmp_path / f"packing-{packing}")
-        plan.plan_junior(run, tiny_recipe(base, packing=packing, most_steps=5)).train(ignore)
+        plan.plan_junior(run, tiny_recipe(base, packing=packing, max_steps=5)).train(ignore)
         made[packing] = weights(run)
     assert furthest(made[False], made[True]) < 1e-5
 
@@ -82,7 +82,7 @@ def test_precision_and_checkpointing_of_gradients(base, tmp_path):
 
 
 def test_an_adapter_is_published_as_one(run, base):
-    plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.1})).train(ignore)
+    plan.plan_junior(run, tiny_recipe(base, lora={"r": 4, "lora_dropout": 0.1})).train(ignore)
     folder = Model(run, "junior").fetch()
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
     assert not list(folder.glob("*.bin")), "pickle"
@@ -106,7 +106,7 @@ def test_a_model_comes_with_its_tokenizer_and_its_card(run, base):
 
 
 def test_a_published_model_is_not_trained_again(run, base):
-    training = plan.plan_junior(run, tiny_recipe(base, most_steps=1))
+    training = plan.plan_junior(run, tiny_recipe(base, max_steps=1))
     training.train(ignore)
     reports = []
     training.train(reports.append)
@@ -127,7 +127,7 @@ def killed_at(step):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_resumed_as_if_unbroken(base, tmp_path, dropout):
-    settings = {"checkpoint_every": 4, "most_steps": 10, "epochs": 2.0, "lora": {"rank": 4, "dropout": dropout}}
+    settings = {"save_steps": 4, "max_steps": 10, "num_train_epochs": 2.0, "lora": {"r": 4, "lora_dropout": dropout}}
     recipe = tiny_recipe(base, **settings)
     unbroken, broken = drafted(tmp_path / "unbroken"), drafted(tmp_path / "broken")
     plan.plan_junior(unbroken, recipe).train(ignore)
@@ -150,14 +150,14 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero):
     one, two = drafted(tmp_path / "one"), drafted(tmp_path / "two")
     plan.plan_junior(one, tiny_recipe(base)).train(ignore)
-    done = torchrun(tiny_recipe(base, zero=zero, micro_batch=2), two, "junior", workers=2)
+    done = torchrun(tiny_recipe(base, zero_stage=zero, micro_batch_size=2), two, "junior", workers=2)
     assert done.returncode == 0, done.stderr
     assert furthest(weights(one), weights(two)) < 1e-5
 
 
 def test_a_diverged_training_says_where(run, base):
     training = plan.plan_junior(
-        run, tiny_recipe(base, learning_rate=1e38, warmup=0.0, checkpoint_every=1, evaluation=0.0)
+        run, tiny_recipe(base, learning_rate=1e38, warmup_ratio=0.0, save_steps=1, eval_fraction=0.0)
     )
     with pytest.raises(UserError) as told:
         training.train(ignore)
@@ -175,7 +175,7 @@ def test_a_diverged_training_says_where(run, base):
 def test_gpus_that_are_not_there(run, base, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="this machine has no GPU"):
-        plan.plan_junior(run, tiny_recipe(base, workers={"gpus": 1.0})).train(ignore)
+        plan.plan_junior(run, tiny_recipe(base, workers={"num_gpus": 1.0})).train(ignore)
 
 
 def test_another_recipe_is_refused_with_the_difference(run, base):
@@ -191,6 +191,6 @@ def test_the_seed_decides(base, tmp_path):
         random.seed(place)  # whatever else happened in the process
         torch.manual_seed(place)
         run = drafted(tmp_path / str(place))
-        plan.plan_junior(run, tiny_recipe(base, lora={"rank": 4, "dropout": 0.2})).train(ignore)
+        plan.plan_junior(run, tiny_recipe(base, lora={"r": 4, "lora_dropout": 0.2})).train(ignore)
         made.append(weights(run))
     assert furthest(*made) == 0.0

@@ -87,7 +87,7 @@ def adapter(tiny: Path) -> Path:
 
 
 def config(model: Path, **args: object) -> VllmEngine:
-    return VllmEngine(engine="vllm", model=str(model), args={"max_model_len": WINDOW, **args})
+    return VllmEngine(engine="vllm", model=str(model), engine_kwargs={"max_model_len": WINDOW, **args})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -274,7 +274,9 @@ async def test_arguments_that_vllm_refuses_together_are_the_users(tiny: Path) ->
 async def test_a_dead_engine_process_is_the_engines_death(tiny: Path, adapter: Path) -> None:
     from speed_ray.engines.vllm import Vllm
 
-    own = Vllm(VllmEngine(engine="vllm", model=str(tiny), adapter=str(adapter), args={"max_model_len": WINDOW}))
+    own = Vllm(
+        VllmEngine(engine="vllm", model=str(tiny), adapter=str(adapter), engine_kwargs={"max_model_len": WINDOW})
+    )
     before = engine_processes(os.getpid())
     await own.start()
     mine = engine_processes(os.getpid()) - before

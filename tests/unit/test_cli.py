@@ -30,15 +30,18 @@ from speed_ray.stages.synthesize import Synthesize
         ("revisor.dpo={bta: 0.2}", "revisor.dpo.bta: there is no such key (did you mean 'beta'?)"),
         ("revisor.dpo=true", "revisor.dpo"),
         (
-            "generator={engine: vllm, model: x/y, args: {max_modellen: 3}}",
+            "generator={engine: vllm, model: x/y, engine_kwargs: {max_modellen: 3}}",
             "args.max_modellen: vLLM has no such argument",
         ),
         ("teacher={engine: vllm, model: /no/such/model}", "teacher.model: there is no model folder /no/such/model"),
         (
-            "generator={engine: vllm, model: x/y, args: {max_model_len: 4k}}",
+            "generator={engine: vllm, model: x/y, engine_kwargs: {max_model_len: 4k}}",
             "args.max_model_len: write a whole number",
         ),
-        ("generator={engine: vllm, model: x/y, args: {model: x/z}}", "args.model: set generator.model instead"),
+        (
+            "generator={engine: vllm, model: x/y, engine_kwargs: {model: x/z}}",
+            "engine_kwargs.model: set generator.model instead",
+        ),
         ("prompts=/no/such/folder", "/no/such/folder"),
         ("teacher={engine: openai, model: m, base_url: nonsense}", "teacher.base_url must look like"),
         (
@@ -103,7 +106,9 @@ def test_the_run_of_another_recipe(make_job, said):
 
 def test_pools_and_addresses_may_change(make_job, said):
     make_job().begin().half_done(46)
-    code, words = said(*make_job(generator__in_flight=3, synthesize__pool={"max": 5}).arguments("synthesize"))
+    code, words = said(
+        *make_job(generator__max_concurrency=3, synthesize__pool={"max_size": 5}).arguments("synthesize")
+    )
     assert code == 0, words
 
 
@@ -156,7 +161,7 @@ def model(tmp_path):
 
 
 def engine(model: Path, **args: int) -> dict:
-    return {"engine": "vllm", "model": str(model), "args": args}
+    return {"engine": "vllm", "model": str(model), "engine_kwargs": args}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,7 @@ def test_a_window_smaller_than_the_prompts(make_job, said, model):
     job = make_job(generator=engine(model, max_model_len=20)).begin()
     code, words = said(*job.arguments("synthesize"))
     assert code == 2
-    assert "generator.args.max_model_len: 20 tokens cannot hold the prompts" in words
+    assert "generator.engine_kwargs.max_model_len: 20 tokens cannot hold the prompts" in words
     assert not job.examples.exists()
 
 
@@ -197,7 +202,7 @@ def test_a_window_that_no_prompt_fits_costs_no_brainstorm(make_job, said, model)
     job = make_job(generator=engine(model, max_model_len=20))
     code, words = said(*job.arguments("brainstorm"))
     assert code == 2
-    assert "generator.args.max_model_len: 20 tokens cannot hold the prompts of examples" in words
+    assert "generator.engine_kwargs.max_model_len: 20 tokens cannot hold the prompts of examples" in words
     assert not Path(job.uri).exists()
 
 
@@ -205,9 +210,9 @@ def test_a_window_put_right_keeps_the_tasks(make_job, model):
     job = make_job(generator=engine(model, max_model_len=20)).begin()
     wider = make_job(generator=engine(model, max_model_len=2000))
     wider.run.freeze(wider.recipe)
-    assert wider.run.recipe().generator.args == {"max_model_len": 2000}
+    assert wider.run.recipe().generator.engine_kwargs == {"max_model_len": 2000}
     wider.run.artifact("examples").ensure_plan(Synthesize(wider.recipe).plan(wider.run))
-    with pytest.raises(UserError, match=r"generator\.args\.max_model_len: was 2000, now 20"):
+    with pytest.raises(UserError, match=r"generator\.engine_kwargs\.max_model_len: was 2000, now 20"):
         job.run.freeze(job.recipe)
 
 
@@ -296,7 +301,7 @@ def test_a_job_that_comes_too_early_begins_no_run(command, tmp_path, said) -> No
 
 
 def test_trainings_that_do_not_fit_are_told_before_the_teacher_is_paid(make_job, said, model) -> None:
-    changes = {"junior": {"lora": {"rank": 4}}, "revisor": {"start": "junior"}, "synthesize__revise": True}
+    changes = {"junior": {"lora": {"r": 4}}, "revisor": {"start": "junior"}, "synthesize__revise": True}
     job = make_job(generator=engine(model), synthesize__generator="junior", **changes).begin()
     code, words = said(*job.arguments("align-junior"))
     assert code == 2 and "revisor.sft.lora must equal junior.lora" in words

@@ -58,10 +58,10 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     digest = training.model.ensure_plan(plan.training_identity(training))
     if training.model.manifest() is not None:
         return
-    distributed.init_process_group(settings.workers.gpus)
+    distributed.init_process_group(settings.workers.num_gpus)
     model = _load_embedder(training)
     reader, windows, steps = make_reader(training, model)
-    strategy = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero), settings, steps)
+    strategy = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero_stage), settings, steps)
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
         resume_training(training, digest, scratch) as (metrics, checkpoints, checkpoint),
@@ -72,7 +72,8 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
         loop.run(windows)
         if not state.step:
             raise UserError(
-                f"{training.run}/{training.data} filled no batch of {settings.batch} rows (embedder.batch)."
+                f"{training.run}/{training.data} filled no batch of {settings.global_batch_size} rows "
+                "(embedder.global_batch_size)."
             )
         checkpoints.wait()
         _publish(loop, model, Path(scratch, "model"))
@@ -94,11 +95,12 @@ def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
     width = model.get_embedding_dimension()
-    if too_wide := [dimension for dimension in settings.dimensions if dimension > width]:
+    if too_wide := [dimension for dimension in settings.matryoshka_dims if dimension > width]:
         raise UserError(
-            f"embedder.dimensions: {too_wide[0]} is more than the {width} of {training.base}. Leave out what is wider."
+            f"embedder.matryoshka_dims: {too_wide[0]} is more than the {width} of {training.base}. "
+            "Leave out what is wider."
         )
-    model = model.to(distributed.device(settings.workers.gpus)).train()
+    model = model.to(distributed.device(settings.workers.num_gpus)).train()
     encoder.freeze_unused_parameters(model)
     set_seed(training.seed + distributed.rank())  # dropout differs between workers
     return model
@@ -106,7 +108,7 @@ def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
 
 def make_strategy(network: Encoder, settings: Embedder, steps: int) -> DdpStrategy | DeepSpeedStrategy:
     """Make optimizer and schedule for an encoder: DistributedDataParallel at ZeRO stage 0, else DeepSpeed."""
-    return (DeepSpeedStrategy if settings.zero else DdpStrategy)(network, settings, steps)
+    return (DeepSpeedStrategy if settings.zero_stage else DdpStrategy)(network, settings, steps)
 
 
 def make_reader(
@@ -114,17 +116,17 @@ def make_reader(
 ) -> tuple[BatchReader, Iterator[WindowBatches], int]:
     """Return a reader of the training's rows, the windows of batches to read, and the number of steps, at most."""
     settings = _settings(training)
-    size, seed = settings.batch, training.seed
-    if settings.follow:
+    size, seed = settings.global_batch_size, training.seed
+    if settings.stream:
         artifact, streamed = plan.training_data(training), plan.streamed_plan(training)
-        corpus = Corpus(artifact, settings.own_negatives_only, files=None)
+        corpus = Corpus(artifact, settings.no_in_batch_negatives, files=None)
         windows = batches.streamed_windows(training.model, artifact, streamed, STREAMED_WINDOW_BATCHES * size)
         drawn = batches.draw_window_batches(windows, corpus.groups, size, seed)
         steps = max(1, streamed.rows // size)
     else:
         artifact = plan.finished_training_data(training)
         files = [file.path for file in artifact.record_files().values()]
-        corpus = Corpus(artifact, settings.own_negatives_only, files)
+        corpus = Corpus(artifact, settings.no_in_batch_negatives, files)
         groups = [corpus.groups(shard) for shard in range(len(files))] if distributed.rank() == 0 else []
         groups = distributed.broadcast(groups)
         counts = [sum(map(len, rows.values())) for rows in groups]
@@ -145,12 +147,12 @@ def _check_fills_a_batch(training: TrainingPlan, groups: list[RowsByGroup]) -> N
         for group, rows in rows_by_group.items():
             key = group.negatives, group.no_in_batch_negatives
             together[key] = together.get(key, 0) + len(rows)
-    batch = training.settings.batch
+    batch = training.settings.global_batch_size
     if max(together.values()) < batch:
         counts = ", ".join(f"{count} with {key[0]}" for key, count in sorted(together.items()))
         raise UserError(
             f"{training.run}/{training.data}: no batch of {batch} rows can be filled. Rows share one only with others "
-            f"that have as many negatives: {counts}.\nMake more rows, or lower embedder.batch."
+            f"that have as many negatives: {counts}.\nMake more rows, or lower embedder.global_batch_size."
         )
 
 
@@ -175,7 +177,7 @@ class TrainingLoop:
         for batch in self.reader.local_batches(windows, self.state.step):
             self._step(batch)
             is_last = self.state.step >= self.steps
-            if is_last or self.state.step % self.training.settings.checkpoint_every == 0:
+            if is_last or self.state.step % self.training.settings.save_steps == 0:
                 self._save()
             if is_last:
                 return
@@ -186,7 +188,7 @@ class TrainingLoop:
             self.strategy.network,
             batch.rows,
             batch.no_in_batch_negatives,
-            ContrastiveConfig(settings.temperature, settings.micro_batch, tuple(settings.dimensions)),
+            ContrastiveConfig(settings.temperature, settings.micro_batch_size, tuple(settings.matryoshka_dims)),
             self.reader.tokenizer.pad_token_id,
             self.strategy.backward,
             self.strategy.no_sync,

@@ -26,7 +26,7 @@ class DdpStrategy:
 
     def __init__(self, encoder: nn.Module, settings: Embedder, steps: int) -> None:
         self.encoder = encoder
-        self.max_grad_norm = settings.clip
+        self.max_grad_norm = settings.max_grad_norm
         is_alone = distributed.world_size() == 1
         self.network = encoder if is_alone else DistributedDataParallel(encoder)
         self.no_sync: NoSync = contextlib.nullcontext if is_alone else self.network.no_sync
@@ -75,7 +75,7 @@ class DeepSpeedStrategy:
         import deepspeed  # here, because it compiles when it is first imported
 
         self.encoder = encoder
-        self.stage = settings.zero
+        self.stage = settings.zero_stage
         optimizer = make_optimizer(encoder, settings)
         self.schedule = make_schedule(optimizer, settings, steps)
         config = distributed.deepspeed_config(settings, micro_batch_size=1, accumulation_steps=1)
@@ -129,4 +129,4 @@ def make_optimizer(encoder: nn.Module, settings: Embedder) -> torch.optim.Optimi
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: Embedder, steps: int) -> Any:
     """Make the recipe's learning rate schedule over `steps` steps."""
-    return get_scheduler(settings.schedule, optimizer, round(settings.warmup * steps), steps)
+    return get_scheduler(settings.lr_scheduler_type, optimizer, round(settings.warmup_ratio * steps), steps)

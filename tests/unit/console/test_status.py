@@ -59,7 +59,7 @@ def test_raw_replies_are_counted_by_their_form_alone(alignment):
 class DraftHeldToSchema(Draft):
     def plan(self, run: Run) -> Plan:
         plan = super().plan(run)
-        plan.identity["engine"]["structured"] = True  # as the plan of a vLLM says
+        plan.identity["engine"]["structured_outputs"] = True  # as the plan of a vLLM says
         return plan
 
 

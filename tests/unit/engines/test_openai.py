@@ -68,7 +68,7 @@ async def test_the_newer_name_of_max_tokens_is_learnt(endpoint, connect) -> None
         return await (refusing(400, message) if "max_tokens" in body else good)(body, request)
 
     endpoint.answer = answer
-    client = await connect(in_flight=1)
+    client = await connect(max_concurrency=1)
     assert texts(await all_of(client, 5)) == answers(5)
     assert ["max_tokens" in body for body in endpoint.bodies] == [True] + [False] * 5
 
@@ -148,7 +148,7 @@ async def test_an_endpoint_that_goes_down_is_waited_for(endpoint, connect, unuse
 async def test_every_row_finishes_once_among_many_faults(connect) -> None:
     shares = ["--share-429", "0.1", "--share-500", "0.02", "--share-drop", "0.01", "--share-html", "0.01"]
     with mock("--latency-ms", "2", *shares) as url:
-        ends = await all_of(await connect(base_url=url, in_flight=64), 1000)
+        ends = await all_of(await connect(base_url=url, max_concurrency=64), 1000)
         stats = await asyncio.to_thread(asked, url)
     assert len(texts(ends)) == 1000
     assert not any("html" in text or "mock answers" in text for text in texts(ends))
@@ -169,7 +169,7 @@ async def test_a_website_is_no_endpoint(endpoint, connect) -> None:
 
 
 async def test_a_page_among_answers_passes(endpoint, connect) -> None:
-    client = await connect(in_flight=1)
+    client = await connect(max_concurrency=1)
     await all_of(client, 1)
     endpoint.answer = saying(b"<html>Bad gateway</html>", "text/html")
     asked = asyncio.create_task(client.generate(prompt("late")))
@@ -187,7 +187,7 @@ async def test_a_page_among_answers_passes(endpoint, connect) -> None:
         (refusing(404, "Not Found"), "teacher.base_url"),
         (refusing(404, "The model `m` does not exist", "model_not_found"), "teacher.model"),
         (refusing(400, "The model `m` does not exist", "invalid_model"), "teacher.model"),
-        (refusing(400, "response_format is not supported"), "teacher.structured"),
+        (refusing(400, "response_format is not supported"), "teacher.structured_outputs"),
         (refusing(400, "temperature must be 1"), "temperature must be 1"),
         (refusing(402, "Insufficient Balance"), "credit"),
         (refusing(429, "You exceeded your current quota", "insufficient_quota"), "credit"),
@@ -196,7 +196,7 @@ async def test_a_page_among_answers_passes(endpoint, connect) -> None:
 )
 async def test_a_hopeless_answer_stops_every_row_at_once(endpoint, connect, answer, names) -> None:
     endpoint.answer = answer
-    ends = await all_of(await connect(in_flight=4), 50)
+    ends = await all_of(await connect(max_concurrency=4), 50)
     assert all(isinstance(end, FatalEngineError) for end in ends)
     assert len(endpoint.asked) <= 4
     assert names in str(ends[0]) and endpoint.url in str(ends[0])
@@ -208,7 +208,7 @@ async def test_a_refusal_wakes_those_that_wait_for_another_try(endpoint, connect
         return await (waits if endpoint.asked[-1] == "0" else refusing(401))(body, request)
 
     endpoint.answer = answer
-    ends = await asyncio.wait_for(all_of(await connect(in_flight=1), 2), 20)
+    ends = await asyncio.wait_for(all_of(await connect(max_concurrency=1), 2), 20)
     assert [type(end) for end in ends] == [FatalEngineError, FatalEngineError]
 
 

@@ -22,7 +22,7 @@ async def test_retry_after_is_waited_for_without_holding_a_slot(endpoint, connec
         return await good(body, request)
 
     endpoint.answer = answer
-    client = await connect(in_flight=1)
+    client = await connect(max_concurrency=1)
     await asyncio.gather(client.generate(prompt("patient")), client.generate(prompt("hasty")))
     assert endpoint.asked == ["patient", *["hasty"] * 6, "patient"]
 
@@ -59,7 +59,7 @@ async def test_concurrency_falls_when_pushed_back_and_recovers_by_itself(endpoin
         await asyncio.sleep(0.005)
         return await good(body, request)
 
-    client = await connect(in_flight=16)
+    client = await connect(max_concurrency=16)
     endpoint.answer = crowded
     assert texts(await all_of(client, 200)) == answers(200)
     assert client.throttle.limit < 8
@@ -70,7 +70,7 @@ async def test_concurrency_falls_when_pushed_back_and_recovers_by_itself(endpoin
 
 async def test_one_round_trip_of_push_back_lowers_the_limit_once(endpoint, connect) -> None:
     endpoint.first(16, refusing(429))
-    client = await connect(in_flight=16)
+    client = await connect(max_concurrency=16)
     limits = []
     record = client.throttle.record_response
 
@@ -89,7 +89,7 @@ async def test_most_rows_in_flight_is_the_recipes(endpoint, connect) -> None:
         return await good(body, request)
 
     endpoint.answer = slow
-    await all_of(await connect(in_flight=5), 50)
+    await all_of(await connect(max_concurrency=5), 50)
     assert endpoint.most_at_once == 5
 
 
@@ -99,7 +99,7 @@ async def test_cancelled_callers_leave_their_slot_to_others(endpoint, connect) -
         return await good(body, request)
 
     endpoint.answer = slow
-    client = await connect(in_flight=2, budget=Budget(calls=100))
+    client = await connect(max_concurrency=2, budget=Budget(calls=100))
     asked = [asyncio.create_task(client.generate(prompt(row))) for row in range(20)]
     await asyncio.sleep(0.03)
     for task in asked[::2]:

@@ -15,9 +15,9 @@ from tests.helpers.tiny_endpoint import KEY, Endpoint, all_of, answers, completi
 
 
 async def test_the_budget_of_calls_is_exact_over_a_restart(endpoint, connect) -> None:
-    first = await connect(budget=Budget(calls=10), in_flight=64)
+    first = await connect(budget=Budget(calls=10), max_concurrency=64)
     assert len(texts(await all_of(first, 7))) == 7
-    second = await connect(spent=first.spent, budget=Budget(calls=10), in_flight=64)
+    second = await connect(spent=first.spent, budget=Budget(calls=10), max_concurrency=64)
     ends = await all_of(second, 50)
     assert len(texts(ends)) == 3
     assert len(endpoint.asked) == 10
@@ -34,7 +34,7 @@ async def test_faults_that_nobody_bills_leave_the_budget_alone(endpoint, connect
 @pytest.mark.parametrize("budget", [Budget(tokens=2000), Budget(dollars=0.01)])
 async def test_tokens_and_dollars_never_pass_the_budget_and_nearly_reach_it(endpoint, connect, budget) -> None:
     price = Price(input=2.0, output=8.0)  # 0.00018 dollars for the 10 + 20 tokens of a good answer
-    client = await connect(budget=budget, price=price, in_flight=64)
+    client = await connect(budget=budget, price=price, max_concurrency=64)
     ends = await all_of(client, 200, max_tokens=100)
     calls = len(endpoint.asked)
     assert isinstance(ends[-1], FatalEngineError)
@@ -82,7 +82,7 @@ async def test_counters_add_up(endpoint, connect) -> None:
 async def test_the_key_never_shows_even_when_the_endpoint_repeats_it(endpoint, connect, caplog, status) -> None:
     caplog.set_level(logging.DEBUG)
     endpoint.first(3, refusing(status, f"bad key {KEY} in Bearer {KEY}"))
-    ends = await all_of(await connect(in_flight=1), 3)
+    ends = await all_of(await connect(max_concurrency=1), 3)
     traces = "".join("".join(traceback.format_exception(end)) for end in ends if isinstance(end, BaseException))
     assert endpoint.asked
     assert KEY not in caplog.text + traces + repr(ends)

@@ -13,7 +13,7 @@ from speed_ray.prompts.parse import parse_example, parse_tasks, tasks_schema
 from speed_ray.recipes.schema import Faults, SimulatedEngine
 from speed_ray.records import Rejected
 
-INSTANT = {"prefill": 1e12, "decode": 1e12, "one_stream": 1e12}
+INSTANT = {"prefill": 1e12, "decode": 1e12, "max_tokens_per_stream": 1e12}
 
 
 class ImaginedTime(asyncio.SelectorEventLoop):
@@ -61,50 +61,56 @@ async def started(**settings) -> Simulated:
 
 
 def test_one_request_takes_prefill_plus_its_own_stream() -> None:
-    taken = seconds(config(prefill=1000, decode=400, one_stream=100, output_tokens=200), [prompt(0, tokens=500)])
+    taken = seconds(
+        config(prefill=1000, decode=400, max_tokens_per_stream=100, output_tokens=200), [prompt(0, tokens=500)]
+    )
     assert taken == pytest.approx([500 / 1000 + 200 / 100], rel=0.01)
 
 
 def test_many_requests_share_the_decode_rate() -> None:
     taken = seconds(
-        config(prefill=1e9, decode=400, one_stream=100, output_tokens=200), [prompt(i, tokens=1) for i in range(16)]
+        config(prefill=1e9, decode=400, max_tokens_per_stream=100, output_tokens=200),
+        [prompt(i, tokens=1) for i in range(16)],
     )
     assert taken == pytest.approx([16 * 200 / 400] * 16, rel=0.01)
 
 
 def test_few_requests_do_not_slow_each_other() -> None:
     taken = seconds(
-        config(prefill=1e9, decode=400, one_stream=100, output_tokens=200), [prompt(i, tokens=1) for i in range(4)]
+        config(prefill=1e9, decode=400, max_tokens_per_stream=100, output_tokens=200),
+        [prompt(i, tokens=1) for i in range(4)],
     )
     assert taken == pytest.approx([200 / 100] * 4, rel=0.01)
 
 
 def test_prompts_are_read_one_after_another() -> None:
-    taken = seconds(config(prefill=100, decode=1e12, one_stream=1e12), [prompt(i, tokens=50) for i in range(4)])
+    taken = seconds(
+        config(prefill=100, decode=1e12, max_tokens_per_stream=1e12), [prompt(i, tokens=50) for i in range(4)]
+    )
     assert taken == pytest.approx([0.5, 1.0, 1.5, 2.0], rel=0.01)
 
 
 def test_beyond_in_flight_requests_wait() -> None:
     taken = seconds(
-        config(prefill=1e9, decode=200, one_stream=100, output_tokens=100, in_flight=2),
+        config(prefill=1e9, decode=200, max_tokens_per_stream=100, output_tokens=100, max_concurrency=2),
         [prompt(i, tokens=1) for i in range(6)],
     )
     assert taken == pytest.approx([1, 1, 2, 2, 3, 3], rel=0.01)
 
 
 def test_a_request_that_ends_gives_its_rate_to_the_others() -> None:
-    settings = config(prefill=1e9, decode=100, one_stream=100, output_tokens=300)
+    settings = config(prefill=1e9, decode=100, max_tokens_per_stream=100, output_tokens=300)
     taken = seconds(settings, [prompt(0, tokens=1, max_tokens=100), prompt(1, tokens=1, max_tokens=300)])
     assert taken == pytest.approx([100 / 50, 100 / 50 + 200 / 100], rel=0.01)
 
 
 def test_every_sample_is_a_stream() -> None:
-    settings = config(prefill=1e9, decode=100, one_stream=100, output_tokens=100)
+    settings = config(prefill=1e9, decode=100, max_tokens_per_stream=100, output_tokens=100)
     assert seconds(settings, [prompt(0, tokens=1, n=4)]) == pytest.approx([4.0], rel=0.01)
 
 
 def test_answers_differ_in_length_as_asked_and_a_row_has_the_same_each_time() -> None:
-    settings = config(prefill=1e9, decode=1e9, one_stream=100, output_tokens=300, spread=0.5)
+    settings = config(prefill=1e9, decode=1e9, max_tokens_per_stream=100, output_tokens=300, spread=0.5)
     taken = seconds(settings, [prompt(i, tokens=1) for i in range(200)])
     assert min(taken) >= 1.5 and max(taken) <= 4.51
     assert max(taken) - min(taken) > 2
@@ -113,7 +119,9 @@ def test_answers_differ_in_length_as_asked_and_a_row_has_the_same_each_time() ->
 
 
 async def test_what_was_decoded_is_noted_with_its_time(tmp_path) -> None:
-    engine = Simulated(config(prefill=1e9, decode=1e5, one_stream=1e5, output_tokens=50, busy=str(tmp_path)))
+    engine = Simulated(
+        config(prefill=1e9, decode=1e5, max_tokens_per_stream=1e5, output_tokens=50, utilization_log=str(tmp_path))
+    )
     await engine.start()
     await asyncio.gather(*(engine.generate(prompt(seed)) for seed in range(100)))
     await asyncio.sleep(1.1)
@@ -208,7 +216,9 @@ async def test_a_row_kills_its_engine_once_and_no_more(tmp_path, monkeypatch) ->
 
 async def test_a_dying_engine_takes_all_in_flight_along_and_stays_dead(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(DEATHS, str(tmp_path))
-    engine = Simulated(config(prefill=1e9, decode=1e4, one_stream=1e4, output_tokens=400, faults=Faults(die=1.0)))
+    engine = Simulated(
+        config(prefill=1e9, decode=1e4, max_tokens_per_stream=1e4, output_tokens=400, faults=Faults(die=1.0))
+    )
     await engine.start()
     asked = [prompt(0, max_tokens=10), *(prompt(seed) for seed in range(1, 20))]
     ends = await asyncio.gather(*map(engine.generate, asked), return_exceptions=True)

@@ -81,7 +81,7 @@ def work(run: Run) -> Callable[..., Counts | None]:
     topics = ({"id": f"id{number}", "topic": str(number), "source": ""} for number in range(ROWS))
     passed: Iterator[driver_stage.RowResult] = (driver_stage.RowResult(topic["id"], topic, None) for topic in topics)
     driver_stage.publish_rows(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
-    stage = Numbers(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.retries={RETRIES}"]))
+    stage = Numbers(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.max_retries={RETRIES}"]))
     artifact, plan = run.artifact(PROPOSED_TASKS), stage.plan(run)
     artifact.ensure_plan(plan)
 

@@ -18,14 +18,14 @@ HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
     ("takes", "fit"),
     [
         (Pool(), 8),
-        (Pool(cpus=2, gpus=1), 4),
-        (Pool(cpus=0.1, gpus=0.3), 13),
-        (Pool(gpus=8), 0),
-        (Pool(gpus=1, accelerator="H100"), 4),
-        (Pool(gpus=1, accelerator="A100"), 0),
-        (Pool(gpus=1, labels={"zone": "a"}), 4),
-        (Pool(gpus=1, labels={"zone": "b"}), 0),
-        (Pool(cpus=0), 1),
+        (Pool(num_cpus=2, num_gpus=1), 4),
+        (Pool(num_cpus=0.1, num_gpus=0.3), 13),
+        (Pool(num_gpus=8), 0),
+        (Pool(num_gpus=1, accelerator_type="H100"), 4),
+        (Pool(num_gpus=1, accelerator_type="A100"), 0),
+        (Pool(num_gpus=1, label_selector={"zone": "a"}), 4),
+        (Pool(num_gpus=1, label_selector={"zone": "b"}), 0),
+        (Pool(num_cpus=0), 1),
     ],
 )
 def test_how_many_a_node_holds(takes, fit):
@@ -36,8 +36,8 @@ def test_how_many_a_node_holds(takes, fit):
 @pytest.mark.parametrize(
     ("pool", "said"),
     [
-        ({"gpus": 1}, "synthesize.pool asks for CPU 1, GPU 1 on one node"),
-        ({"labels": {"zone": "b"}}, "synthesize.pool asks for CPU 1, zone=b on one node"),
+        ({"num_gpus": 1}, "synthesize.pool asks for CPU 1, GPU 1 on one node"),
+        ({"label_selector": {"zone": "b"}}, "synthesize.pool asks for CPU 1, zone=b on one node"),
     ],
 )
 def test_a_cluster_without_capacity_is_refused_before_work_begins(make_job, drive, pool, said):
@@ -54,7 +54,7 @@ def test_nodes_of_a_cluster_are_checked(make_job, drive):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=2, labels={"zone": "a"})
-        job = make_job(synthesize__pool={"cpus": 2.0, "labels": {"zone": "a"}}).begin()
+        job = make_job(synthesize__pool={"num_cpus": 2.0, "label_selector": {"zone": "a"}}).begin()
         driver = drive(job, RAY_ADDRESS=cluster.address)
         assert driver.ended() == 0, driver.said()
         assert not job.run.store.names("probes")
@@ -100,5 +100,5 @@ def test_a_clock_that_is_off_is_a_warning(tmp_path, caplog):
 
 
 def test_workers_that_come_and_go_need_capacity_for_the_fewest():
-    workers = TrainingWorkers(count=4, least=2, gpus=1)
+    workers = TrainingWorkers(num_workers=4, min_workers=2, num_gpus=1)
     assert ResourceNeed("junior.workers", workers, workers.counts[0]).count == 2

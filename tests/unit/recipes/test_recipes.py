@@ -2,9 +2,12 @@
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
+from speed_ray.recipes.renamed_keys import PREVIOUS_NAMES
+from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.fingerprint import identity_fields
 
 MINIMAL = "topics: {source: t.txt}\nteacher: {engine: scripted}\ngenerator: {engine: simulated}"
@@ -22,28 +25,79 @@ def complaint(*overrides: str) -> str:
     [
         ("seedd=1", "seedd", "seed"),
         ("topics.sourcee=x", "topics.sourcee", "source"),
-        ("generator.argss={}", "generator.argss", "args"),
-        ("teacher.in_fligth=3", "teacher.in_fligth", "in_flight"),
-        ("synthesize.pool.maxx=2", "synthesize.pool.maxx", "max"),
+        ("generator.engine_kwargss={}", "generator.engine_kwargss", "engine_kwargs"),
+        ("teacher.max_concurency=3", "teacher.max_concurency", "max_concurrency"),
+        ("synthesize.pool.max_sizee=2", "synthesize.pool.max_sizee", "max_size"),
         ("brainstorm.sampling.temprature=1", "brainstorm.sampling.temprature", "temperature"),
-        ("brainstorm.kep=1", "brainstorm.kep", "keep"),
+        ("brainstorm.tasks_per_topik=1", "brainstorm.tasks_per_topik", "tasks_per_topic"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_one(override, key, meant):
     assert f"  {key}: there is no such key (did you mean {meant!r}?)" in complaint(override)
 
 
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("generator.in_flight=3", "generator.in_flight: renamed to generator.max_concurrency"),
+        ("generator.args.dtype=half", "generator.args: renamed to generator.engine_kwargs"),
+        ("synthesize.pool.max=2", "synthesize.pool.max: renamed to synthesize.pool.max_size"),
+        ("synthesize.retries=2", "synthesize.retries: renamed to synthesize.max_retries"),
+        ("senior.workers.retries=2", "senior.workers.retries: renamed to senior.workers.max_failures"),
+        ("senior.lora.rank=2", "senior.lora.rank: renamed to senior.lora.r"),
+        ("revisor.dpo={batch: 8}", "revisor.dpo.batch: renamed to revisor.dpo.global_batch_size"),
+    ],
+)
+def test_an_old_key_is_told_its_new_name(override, answer):
+    assert f"  {answer}\n" in complaint(override) + "\n"
+
+
+def test_an_old_key_in_a_file_is_told_its_new_name(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text(f"{MINIMAL}\nembedder: {{model: m, follow: true}}\n")
+    with pytest.raises(UserError, match=r"old\.yaml is not .*\n  embedder\.follow: renamed to embedder\.stream$"):
+        recipes.load_recipe(str(path))
+
+
+def test_every_renamed_key_is_a_key():
+    fields = {name for model in models_below(Recipe) for name in model.model_fields}
+    assert set(PREVIOUS_NAMES) <= fields and not fields & set(PREVIOUS_NAMES.values())
+
+
+def models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """A model, and all that its keys hold."""
+    below = [each for field in model.model_fields.values() for each in recipes.models_in(field.annotation)]
+    return {model}.union(*map(models_below, below))
+
+
+def old_names(value: object, key: str = "") -> object:
+    """A dumped recipe under the names of 0.1.0; what lies below vLLM's own keys and in slots stays."""
+    if not isinstance(value, dict) or key in ("engine_kwargs", "slots"):
+        return value
+    return {PREVIOUS_NAMES.get(name, name): old_names(below, name) for name, below in value.items()}
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], [OPENAI, "revisor.dpo={beta: 0.2}", "generator.price={input: 1.0, output: 2.0}"]]
+)
+def test_a_frozen_recipe_of_an_earlier_version_is_read(overrides):
+    recipe = recipes.load_recipe("miniature", overrides)
+    old = old_names(yaml.safe_load(recipes.dump_yaml(recipe)))
+    assert old["generator"]["in_flight"] == recipe.generator.max_concurrency
+    assert recipes.validate_frozen(old, "recipe.yaml") == recipe
+
+
 def test_an_unknown_key_below_an_engine_is_found_among_that_engines_keys():
     assert "generator.budget.cals: there is no such key (did you mean 'calls'?)" in complaint(
         OPENAI, "generator.budget.cals=3"
     )
-    assert "valid: engine, in_flight, model" in complaint("teacher.xyzzy=1"), "the scripted engine's keys only"
+    assert "valid: engine, max_concurrency, model" in complaint("teacher.xyzzy=1"), "the scripted engine's keys only"
 
 
 def test_all_mistakes_are_named_at_once():
-    said = complaint("seedd=1", "synthesize.examples=many", "brainstorm.keep=0")
+    said = complaint("seedd=1", "synthesize.examples=many", "brainstorm.tasks_per_topic=0")
     assert said.count("\n") == 3
-    for key in ("seedd", "synthesize.examples", "brainstorm.keep"):
+    for key in ("seedd", "synthesize.examples", "brainstorm.tasks_per_topic"):
         assert f"  {key}: " in said
 
 
@@ -73,8 +127,11 @@ def test_all_mistakes_are_named_at_once():
         ("synthesize.sampling.temperature=.nan", "synthesize.sampling.temperature: "),
         ("synthesize.sampling.top_p=1.5", "synthesize.sampling.top_p: "),
         ("brainstorm.duplicate_similarity=7", "brainstorm.duplicate_similarity: "),
-        ("synthesize.pool={min: 3, max: 1}", "synthesize.pool: min is 3 and max is 1: set max to 3 or more"),
-        ("brainstorm.pool.cpus=-1", "brainstorm.pool.cpus: "),
+        (
+            "synthesize.pool={min_size: 3, max_size: 1}",
+            "synthesize.pool: min_size is 3 and max_size is 1: set max_size to 3 or more",
+        ),
+        ("brainstorm.pool.num_cpus=-1", "brainstorm.pool.num_cpus: "),
         ("junior.learning_rate=1e-5", "(got '1e-5'): YAML takes that for text; write 1.0e-05"),
         ("junior.learning_rate=fast", "junior.learning_rate: Input should be a valid number (got 'fast')"),
     ],
@@ -91,21 +148,23 @@ def test_a_malformed_override_repeats_what_was_written(override):
 def test_overrides_are_yaml_laid_over_the_file_in_order():
     recipe = recipes.load_recipe(
         "miniature",
-        ["synthesize.examples=3", "generator.args.max_model_len=64", "generator.args.x={a: [1, 2]}", "prompts=a=b",
-         "seed=1", "seed=2", "mix={sts: 1}"],
+        ["synthesize.examples=3", "generator.engine_kwargs.max_model_len=64",
+         "generator.engine_kwargs.x={a: [1, 2]}", "prompts=a=b", "seed=1", "seed=2", "mix={sts: 1}"],
     )  # fmt: skip
     assert recipe.synthesize.examples == 3
-    assert recipe.generator.args["x"] == {"a": [1, 2]} and recipe.generator.args["max_model_len"] == 64
-    assert recipe.generator.args["dtype"] == "float32", "the rest of a mapping stays"
+    assert (
+        recipe.generator.engine_kwargs["x"] == {"a": [1, 2]} and recipe.generator.engine_kwargs["max_model_len"] == 64
+    )
+    assert recipe.generator.engine_kwargs["dtype"] == "float32", "the rest of a mapping stays"
     assert (recipe.prompts, recipe.seed, recipe.mix) == ("a=b", 2, {"sts": 1})
 
 
 def test_a_key_is_set_in_its_own_place_alone(tmp_path):
     """YAML anchors are for writing a mapping once; two keys that share one are still two."""
     path = tmp_path / "shared.yaml"
-    path.write_text(f"{MINIMAL}\nsenior: &dpo {{epochs: 2.0}}\nrevisor: {{dpo: *dpo}}\n")
-    recipe = recipes.load_recipe(str(path), ["revisor.dpo.epochs=5"])
-    assert (recipe.senior.epochs, recipe.revisor.dpo.epochs) == (2.0, 5.0)
+    path.write_text(f"{MINIMAL}\nsenior: &dpo {{num_train_epochs: 2.0}}\nrevisor: {{dpo: *dpo}}\n")
+    recipe = recipes.load_recipe(str(path), ["revisor.dpo.num_train_epochs=5"])
+    assert (recipe.senior.num_train_epochs, recipe.revisor.dpo.num_train_epochs) == (2.0, 5.0)
 
 
 def test_a_key_is_read_from_the_environment_only(monkeypatch):
@@ -157,14 +216,14 @@ def identity(*overrides: str) -> dict:
 @pytest.mark.parametrize(
     "override",
     [
-        "synthesize.pool.max=8",
-        "brainstorm.pool.gpus=1",
+        "synthesize.pool.max_size=8",
+        "brainstorm.pool.num_gpus=1",
         "generator.budget.calls=10",
         "generator.base_url=http://elsewhere/v1",
-        "generator.in_flight=3",
+        "generator.max_concurrency=3",
         "generator.timeout=5",
         "generator.price={input: 1, output: 2}",
-        "teacher.in_flight=9",
+        "teacher.max_concurrency=9",
     ],
 )
 def test_where_and_how_fast_change_no_identity(override):
@@ -176,14 +235,14 @@ def test_where_and_how_fast_change_no_identity(override):
     [
         "seed=8",
         "generator.model=other",
-        "generator.structured=false",
+        "generator.structured_outputs=false",
         "teacher.model=other",
         "synthesize.sampling.temperature=0.5",
-        "synthesize.retries=0",
+        "synthesize.max_retries=0",
         "synthesize.shard_rows=9",
         "mix={sts: 1}",
         "languages={German: 1}",
-        "brainstorm.keep=2",
+        "brainstorm.tasks_per_topic=2",
     ],
 )
 def test_what_decides_a_row_changes_the_identity(override):
@@ -192,9 +251,9 @@ def test_what_decides_a_row_changes_the_identity(override):
 
 def test_of_vllms_arguments_only_those_that_decide_a_token_count():
     plain = identity_fields(recipes.load_recipe("miniature"))
-    fast = ["generator.args.tensor_parallel_size=2", "generator.args.gpu_memory_utilization=0.5"]
+    fast = ["generator.engine_kwargs.tensor_parallel_size=2", "generator.engine_kwargs.gpu_memory_utilization=0.5"]
     assert identity_fields(recipes.load_recipe("miniature", fast)) == plain
-    assert identity_fields(recipes.load_recipe("miniature", ["generator.args.quantization=fp8"])) != plain
+    assert identity_fields(recipes.load_recipe("miniature", ["generator.engine_kwargs.quantization=fp8"])) != plain
 
 
 def test_the_order_in_which_languages_were_written_changes_nothing():

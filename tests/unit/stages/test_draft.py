@@ -48,7 +48,7 @@ def test_what_synthesize_draws_is_what_it_drew_before_there_were_other_stages(al
 
 
 def test_an_unfit_lesson_is_no_lesson(begin_alignment, weak):
-    made = begin_alignment("draft.retries=0")
+    made = begin_alignment("draft.max_retries=0")
     artifact = made.make(Draft(made.recipe), weak)
     counts = artifact.manifest()["counts"]
     assert counts["reasons"]["not_json"] and counts["rejected"] == 46 - len(made.rows(DRAFTS))

@@ -106,7 +106,7 @@ class AlwaysFirst:
 
 
 def test_one_candidate_is_a_reject_and_no_call(begin_alignment, weak):
-    made = begin_alignment("propose.candidates=2", "propose.retries=0")
+    made = begin_alignment("propose.candidates=2", "propose.max_retries=0")
     junior = made.recipe.generator
     made.make(Propose(made.recipe, junior), weak)
     alone = [row["id"] for row in made.rows(CANDIDATES) if len(row["candidates"]) < 2]

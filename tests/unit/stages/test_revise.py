@@ -39,7 +39,7 @@ class Answers:
 @pytest.fixture
 def written(begin_alignment, weak):
     """Examples, a few of which were rejected."""
-    made = begin_alignment("synthesize.retries=0")
+    made = begin_alignment("synthesize.max_retries=0")
     made.make(Synthesize(made.recipe), weak)
     assert made.rows(EXAMPLES, REJECTS)
     return made

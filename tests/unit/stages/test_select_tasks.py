@@ -56,7 +56,7 @@ MANY = [
 
 @pytest.mark.parametrize("keep", [1, 2, 9])
 def test_at_most_keep_tasks_for_a_topic_and_kind(run, keep):
-    tasks, rejects = selected(run, MANY, f"brainstorm.keep={keep}")
+    tasks, rejects = selected(run, MANY, f"brainstorm.tasks_per_topic={keep}")
     assert Counter((row["topic"], row["kind"]) for row in tasks) == dict.fromkeys(
         {proposal[:2] for proposal in MANY}, min(keep, 4)
     )

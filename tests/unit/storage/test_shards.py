@@ -96,7 +96,7 @@ class Fates(Stage):
 
 @functools.cache
 def stage_of(retries: int) -> Fates:
-    return Fates(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.retries={retries}"]))
+    return Fates(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.max_retries={retries}"]))
 
 
 def topics_of(world: World) -> Iterator[driver_stage.RowResult]:

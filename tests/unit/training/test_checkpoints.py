@@ -129,11 +129,13 @@ def test_states_go_to_workers_that_can_hold_them(rank_of, save, tiny_training_pl
         save(rank_of(rank, world=wrote[0], zero=wrote[1]), 10)
     now = rank_of(0, world=asks[0], zero=asks[1])
     (whole,) = now.complete()
-    training = tiny_training_plan(zero=asks[1])
+    training = tiny_training_plan(zero_stage=asks[1])
     if fits:
         checkpoints.check_same_sharding(training, now, whole)
     else:
-        with pytest.raises(UserError, match=r"written by 2 workers with ZeRO stage 2; .*\n.*junior.workers.count: 2"):
+        with pytest.raises(
+            UserError, match=r"written by 2 workers with ZeRO stage 2; .*\n.*junior.workers.num_workers: 2"
+        ):
             checkpoints.check_same_sharding(training, now, whole)
 
 

@@ -58,10 +58,14 @@ def test_speed_is_no_part_of_the_identity_and_settings_are(run, base):
     recipe = tiny_recipe(base)
     before = plan.training_identity(plan.plan_junior(run, recipe))
     faster = changed(
-        recipe, junior__workers__count=8, junior__zero=3, junior__micro_batch=1, junior__checkpoint_every=5
+        recipe,
+        junior__workers__num_workers=8,
+        junior__zero_stage=3,
+        junior__micro_batch_size=1,
+        junior__save_steps=5,
     )
     assert plan.training_identity(plan.plan_junior(run, faster)) == before
-    for key, value in {"learning_rate": 1e-5, "batch": 16, "lora": {"rank": 4}, "precision": "bf16"}.items():
+    for key, value in {"learning_rate": 1e-5, "global_batch_size": 16, "lora": {"r": 4}, "precision": "bf16"}.items():
         assert plan.training_identity(plan.plan_junior(run, changed(recipe, **{f"junior__{key}": value}))) != before, (
             key
         )
@@ -79,15 +83,15 @@ def test_a_model_to_start_from_must_be_there(run, base):
         plan.training_identity(plan.plan_senior(run, tiny_recipe(base)))
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 8}])
+@pytest.mark.parametrize("lora", [None, {"r": 8}])
 def test_one_model_has_one_adapter(run, base, lora):
-    recipe = changed(tiny_recipe(base, lora={"rank": 4}), senior__lora=lora)
+    recipe = changed(tiny_recipe(base, lora={"r": 4}), senior__lora=lora)
     with pytest.raises(UserError, match=r"senior\.lora must equal junior\.lora"):
         plan.plan_senior(run, recipe)
 
 
 def test_whole_weights_may_get_an_adapter(run, base):
-    assert plan.plan_senior(run, changed(tiny_recipe(base), senior__lora={"rank": 4})).start == "junior"
+    assert plan.plan_senior(run, changed(tiny_recipe(base), senior__lora={"r": 4})).start == "junior"
 
 
 def test_a_revisor_may_begin_as_the_junior(run, base):
@@ -96,7 +100,7 @@ def test_a_revisor_may_begin_as_the_junior(run, base):
 
 
 def test_a_revisor_that_begins_as_the_junior_has_its_adapter(run, base):
-    recipe = changed(tiny_recipe(base, lora={"rank": 4}), revisor__start="junior", revisor__sft__lora=None)
+    recipe = changed(tiny_recipe(base, lora={"r": 4}), revisor__start="junior", revisor__sft__lora=None)
     with pytest.raises(UserError, match=r"revisor\.sft\.lora must equal junior\.lora"):
         plan.plan_revisor(run, recipe)
 
@@ -107,20 +111,20 @@ def test_smoothing_that_means_nothing_is_refused(run, base):
 
 
 def test_too_few_rows_are_told_before_anything_is_started(run, base):
-    training = plan.plan_junior(run, tiny_recipe(base, batch=64))
+    training = plan.plan_junior(run, tiny_recipe(base, global_batch_size=64))
     with pytest.raises(UserError, match=r"drafts has 40 rows to train junior on, and one step needs 64"):
         plan.training_identity(training)
 
 
 @pytest.mark.parametrize(("batch", "micro_batch", "count"), [(8, 3, 1), (8, 4, 3), (4, 4, 8)])
 def test_a_batch_that_cannot_be_shared_out(run, base, batch, micro_batch, count):
-    recipe = tiny_recipe(base, batch=batch, micro_batch=micro_batch, workers={"count": count})
+    recipe = tiny_recipe(base, global_batch_size=batch, micro_batch_size=micro_batch, workers={"num_workers": count})
     with pytest.raises(UserError, match=rf"A batch of {batch} rows cannot be divided among {count} workers"):
         plan.plan_junior(run, recipe)
 
 
 def test_more_workers_hold_fewer_rows_each(base):
-    settings = tiny_recipe(base, batch=8, micro_batch=4).junior
+    settings = tiny_recipe(base, global_batch_size=8, micro_batch_size=4).junior
     assert [plan.per_device_batch_size(settings, workers) for workers in (1, 2, 4, 8)] == [4, 4, 2, 1]
 
 

@@ -82,7 +82,7 @@ def test_every_row_is_trained_held_out_or_counted(folder, tokenizer, tmp_path):
     write_rows(run, VERDICTS, stored)
 
     read = tokenize.tokenize_rows(
-        plan.plan_senior(run, tiny_recipe(folder, evaluation=0.2)), tokenizer, context_length=256
+        plan.plan_senior(run, tiny_recipe(folder, eval_fraction=0.2)), tokenizer, context_length=256
     )
 
     assert read.excluded == {"chosen_is_rejected": 1, "too_long": 1, "special_token": 1}
@@ -137,9 +137,9 @@ def test_rows_of_like_length_lie_together_within_their_batch():
 def test_too_few_rows(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(12))
-    training = plan.plan_junior(run, tiny_recipe(folder, batch=16, evaluation=0.0))
+    training = plan.plan_junior(run, tiny_recipe(folder, global_batch_size=16, eval_fraction=0.0))
     with pytest.raises(
-        UserError, match=r"drafts has 12 rows to train junior on, and one step needs 16 \(junior.batch"
+        UserError, match=r"drafts has 12 rows to train junior on, and one step needs 16 \(junior.global_batch_size"
     ):
         tokenize.tokenize_rows(training, tokenizer, context_length=256)
 
@@ -147,6 +147,6 @@ def test_too_few_rows(folder, tokenizer, tmp_path):
 def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
     run = Run(str(tmp_path / "run"))
     write_rows(run, DRAFTS, tiny_rows(12))
-    training = plan.plan_junior(run, tiny_recipe(folder, batch=8, evaluation=0.0, epochs=0.5))
+    training = plan.plan_junior(run, tiny_recipe(folder, global_batch_size=8, eval_fraction=0.0, num_train_epochs=0.5))
     with pytest.raises(UserError, match=r"one step needs 16"):
         tokenize.tokenize_rows(training, tokenizer, context_length=256)

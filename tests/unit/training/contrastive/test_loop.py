@@ -47,8 +47,9 @@ def a_run(folder, rows, shard_rows=16):
 
 def a_recipe(model, **settings):
     embedder = {
-        "model": str(model), "pooling": "last", "batch": 16, "micro_batch": 8, "learning_rate": 1e-3, "epochs": 2,
-        "precision": "fp32", "lora": None, "max_length": 64, "checkpoint_every": 1000, **settings,
+        "model": str(model), "pooling": "last", "global_batch_size": 16, "micro_batch_size": 8,
+        "learning_rate": 1e-3, "num_train_epochs": 2,
+        "precision": "fp32", "lora": None, "max_length": 64, "save_steps": 1000, **settings,
     }  # fmt: skip
     tree = {
         "topics": {"source": "topics.txt"},
@@ -83,7 +84,7 @@ def distance(one, other):
 
 
 def test_the_loss_goes_down_and_the_folder_loads(base, tmp_path):
-    model = trained(a_run(tmp_path / "run", examples()), a_recipe(base, epochs=6))
+    model = trained(a_run(tmp_path / "run", examples()), a_recipe(base, num_train_epochs=6))
     losses = [logged["loss"] for logged in history(model)]
     assert losses[-1] < 0.7 * losses[0]
     loaded = SentenceTransformer(str(model.fetch()), device="cpu")
@@ -95,7 +96,7 @@ def test_the_loss_goes_down_and_the_folder_loads(base, tmp_path):
 
 def test_a_set_without_instructions_gives_a_model_without_prompts(base, tmp_path):
     rows = [{**row, "instruction": ""} for row in examples(32)]
-    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, epochs=1))
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=1))
     assert not any(SentenceTransformer(str(model.fetch()), device="cpu").prompts.values())
 
 
@@ -104,17 +105,17 @@ def test_rows_that_are_held_out_are_not_trained_on(base, tmp_path):
     for row in rows[:8]:
         row["split"] = "held_out"
     run = a_run(tmp_path / "run", rows)
-    model = trained(run, a_recipe(base, epochs=1))
+    model = trained(run, a_recipe(base, num_train_epochs=1))
     assert model.published()["facts"]["rows"]["steps"] == 2
 
 
 def test_too_few_rows_are_left_to_train_on(base, tmp_path):
     rows = [{**row, "split": "held_out" if place < 8 else "train"} for place, row in enumerate(examples(40))]
     with pytest.raises(UserError, match=r"has 32 rows to train embedder on, and one step needs 40"):
-        trained(a_run(tmp_path / "run", rows), a_recipe(base, batch=40, epochs=1))
+        trained(a_run(tmp_path / "run", rows), a_recipe(base, global_batch_size=40, num_train_epochs=1))
 
 
-@pytest.mark.parametrize("settings", [{"lora": {"rank": 4}}, {"gradient_checkpointing": True}, {"pooling": "mean"}])
+@pytest.mark.parametrize("settings", [{"lora": {"r": 4}}, {"gradient_checkpointing": True}, {"pooling": "mean"}])
 def test_ways_to_train(base, tmp_path, settings):
     model = trained(a_run(tmp_path / "run", examples(48)), a_recipe(base, **settings))
     assert SentenceTransformer(str(model.fetch()), device="cpu").encode("one").shape == (64,)
@@ -122,7 +123,7 @@ def test_ways_to_train(base, tmp_path, settings):
 
 
 def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path):
-    rows, recipe = examples(100), a_recipe(base, checkpoint_every=5)
+    rows, recipe = examples(100), a_recipe(base, save_steps=5)
     unbroken = trained(a_run(tmp_path / "unbroken", rows), recipe)
 
     class Cut(Exception):
@@ -142,11 +143,11 @@ def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path):
     assert distance(resumed, unbroken) < 1e-6
 
 
-@pytest.mark.parametrize("settings", [{"zero": 2}, {"zero": 3}, {"lora": {"rank": 4}}])
+@pytest.mark.parametrize("settings", [{"zero_stage": 2}, {"zero_stage": 3}, {"lora": {"r": 4}}])
 def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
     rows = examples(64)
-    alone = trained(a_run(tmp_path / "one", rows), a_recipe(base, **{**settings, "zero": 0}))
-    recipe = a_recipe(base, workers={"count": 2}, **settings)
+    alone = trained(a_run(tmp_path / "one", rows), a_recipe(base, **{**settings, "zero_stage": 0}))
+    recipe = a_recipe(base, workers={"num_workers": 2}, **settings)
     ended = torchrun(recipe, a_run(tmp_path / "two", rows), "embedder", 2)
     assert ended.returncode == 0, ended.stderr
     together = plan.plan_embedder(Run(str(tmp_path / "two")), recipe).model
@@ -156,7 +157,7 @@ def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
 
 
 def test_sharded_states_are_resumed(base, tmp_path):
-    rows, recipe = examples(64), a_recipe(base, zero=2, checkpoint_every=3, workers={"count": 2})
+    rows, recipe = examples(64), a_recipe(base, zero_stage=2, save_steps=3, workers={"num_workers": 2})
     run = a_run(tmp_path / "run", rows)
     process = subprocess.Popen(
         command(recipe, run, "embedder", 2),
@@ -186,13 +187,15 @@ def test_weights_that_no_vector_depends_on_hold_up_no_worker(tmp_path):
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     base = tiny_model(tmp_path / "base")
     BertModel(BertConfig(vocab_size=300, **shape)).save_pretrained(base)
-    recipe = a_recipe(base, pooling="mean", workers={"count": 2}, epochs=1)
+    recipe = a_recipe(base, pooling="mean", workers={"num_workers": 2}, num_train_epochs=1)
     ended = torchrun(recipe, a_run(tmp_path / "run", examples(32)), "embedder", 2)
     assert ended.returncode == 0, ended.stderr
 
 
 def test_fewer_rows_than_a_batch(base, tmp_path):
-    with pytest.raises(UserError, match=r"10 rows to train embedder on, and one step needs 16 \(embedder.batch: 16"):
+    with pytest.raises(
+        UserError, match=r"10 rows to train embedder on, and one step needs 16 \(embedder.global_batch_size: 16"
+    ):
         trained(a_run(tmp_path / "run", examples(10)), a_recipe(base))
 
 
@@ -204,19 +207,19 @@ def test_rows_that_never_fill_a_batch_together(base, tmp_path):
 
 def test_a_kind_that_counts_its_own_negatives_alone_and_has_none(base, tmp_path):
     rows = examples(32) + [example(number, "classification", negatives=0) for number in range(16)]
-    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, epochs=1))
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=1))
     assert model.published()["facts"]["rows"]["steps"] == 2
 
 
 def test_dimensions_wider_than_the_model(base, tmp_path):
     with pytest.raises(UserError, match=r"embedder\.dimensions: 128 is more than the 64"):
-        trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, dimensions=[128, 32]))
+        trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, matryoshka_dims=[128, 32]))
 
 
 def test_texts_that_are_cut_are_counted(base, tmp_path):
     rows = examples(32)
     rows[3]["positive"] = "1234 " * 100
-    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, epochs=1, max_length=200))
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=1, max_length=200))
     assert model.published()["facts"]["rows"]["cut"] == 1
 
 
@@ -224,7 +227,10 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_rows(base, tmp_path):
     with pytest.raises(
         UserError, match=r"(loss|gradient norm) of step \d+ is (nan|inf)(.|\n)*embedder\.learning_rate"
     ):
-        trained(a_run(tmp_path / "run", examples(64)), a_recipe(base, learning_rate=1e30, epochs=4, clip=1e30))
+        trained(
+            a_run(tmp_path / "run", examples(64)),
+            a_recipe(base, learning_rate=1e30, num_train_epochs=4, max_grad_norm=1e30),
+        )
 
 
 def test_a_recipe_without_an_embedder(base, tmp_path):
