@@ -1,4 +1,4 @@
-"""Where a run stands: read from storage alone, while it runs or after a crash."""
+"""Report a run's status from storage alone, while it runs or after a crash."""
 
 import json
 import time

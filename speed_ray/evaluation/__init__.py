@@ -1,1 +1,1 @@
-"""How good data and models are, read from what a run holds."""
+"""Measure the quality of examples and of trained embedders."""

@@ -1,4 +1,4 @@
-"""Which of two runs writes the better examples: a teacher compares them pair by pair, and is not told whose is whose.
+"""Measure which of two runs writes better examples: a teacher compares pairs blindly.
 
 A pair is what two runs made of one planned prompt: the same task in the same variant, which their ids tell. The order
 in which a pair is shown is drawn from its id. What was compared once is kept in the run, so that it is paid once.
@@ -30,7 +30,7 @@ PAIRS = 200  # a teacher may cost money: they give the share to about 3.5 percen
 
 @dataclass(frozen=True)
 class Wins:
-    """How often the teacher preferred the first run's example. A verdict that cannot be read counts for nobody."""
+    """Counts how often the teacher preferred each run's example. An unparsable verdict counts for neither."""
 
     judge: str
     compared: int

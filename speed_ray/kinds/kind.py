@@ -1,4 +1,4 @@
-"""What a kind of example is: slots that vary in its prompt, fields that a model must return, checks on them."""
+"""Define `Kind`, a type of example: slots that vary in its prompt, fields that a model returns, checks on them."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What decides a run's rows: the part of a recipe that may not change between two drives of it, and a model's name."""
+"""Select the recipe settings that determine rows, which a resume may not change, and label models."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ _VLLM_RESOURCES = {
 
 
 def identity_fields(model: BaseModel) -> dict[str, Any]:
-    """The part of a recipe, or of one engine in it, that decides its rows."""
+    """Return the settings of a recipe, or of one engine in it, that determine its rows."""
     tree = model.model_dump(mode="json", exclude=_WHERE_AND_HOW_FAST)
     return {key: _decides(key, value) for key, value in tree.items()}
 
@@ -65,11 +65,11 @@ def _is_path(value: str) -> bool:
 
 
 def without_adapter(config: EngineConfig) -> EngineConfig:
-    """Return what engines must have in common to be one engine: everything but the adapter."""
+    """Return the config without its LoRA adapter; configs equal after this can share one engine."""
     return config.model_copy(update={"adapter": None}) if isinstance(config, VllmEngine) else config
 
 
 def model_label(config: EngineConfig) -> str:
-    """Name a model as records do: "junior" for a run's own, wherever that run's folder is, else by its full name."""
+    """Return the model's name in records: "junior" for a model of a run, else its full name."""
     model = (config.adapter if isinstance(config, VllmEngine) else None) or config.model
     return Path(model).name if _is_path(model) else model

@@ -1,4 +1,4 @@
-"""Which input row, in which variant, is planned row i: a pure function of the plan and of the input's manifest.
+"""Map planned row i to an input row and variant, as a pure function of the plan and the input's manifest.
 
 Two orders exist. With `variants`, planned rows are input rows in manifest order times the variants. With `mix`, kinds
 alternate in a fixed pattern by their weights and each kind cycles through its own input rows, a new variant each time

@@ -1,4 +1,4 @@
-"""The exactly-once protocol: plan -> attempt -> commit -> publish. Nothing else writes Parquet into a run.
+"""Implement the exactly-once protocol: plan -> attempt -> commit -> publish. Nothing else writes Parquet into a run.
 
 Promise: every planned row ends in exactly one committed shard, as accepted records or as one rejected row with its
 reason, whatever is killed, whenever, also when two drivers run at once. Ray may run a shard any number of times; a
@@ -40,7 +40,7 @@ SWEEP_GRACE = 3600.0  # seconds after `_SUCCESS`: a driver that was forgotten ma
 
 @dataclass(frozen=True)
 class Plan:
-    """What an artifact will hold. Shard k is rows [k * shard_rows, (k + 1) * shard_rows); nothing in it is random.
+    """Describes the rows that an artifact will hold. Shard k is rows [k * shard_rows, (k + 1) * shard_rows).
 
     `identity` holds the digests of all that decides a row: input, model, prompts, sampling, schemas, seed, code.
     `variants` or `mix` say which input row, in which variant, planned row i is (see storage/planned_rows.py).
@@ -56,37 +56,37 @@ class Plan:
 
     @property
     def shards(self) -> int:
-        """How many shards, K."""
+        """Return the number of shards."""
         return -(-self.rows // self.shard_rows)
 
     def rows_of(self, shard: int) -> range:
-        """The planned rows of one shard."""
+        """Return the indices of one shard's planned rows."""
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
 
     @property
     def key(self) -> str:
-        """The column of a record that names its planned row: the input's own id where rows are only passed on."""
+        """Return the column of a record that holds its planned row's id; `id` where rows are filtered, not made."""
         return "row_id" if self.variants or self.mix else "id"
 
     @cached_property
     def digest(self) -> str:
-        """One hash over the whole plan."""
+        """Return the hash of the whole plan."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
-        """Canonical bytes: equal plans, equal bytes."""
+        """Serialize canonically: equal plans give equal bytes."""
         return json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     @staticmethod
     def from_json(data: bytes) -> "Plan":
-        """Read what `to_json` wrote."""
+        """Deserialize the output of `to_json`."""
         tree = json.loads(data)
         return Plan(**{**tree, "variants": tuple(tree["variants"])})
 
 
 @dataclass(frozen=True)
 class File:
-    """One committed Parquet file."""
+    """Describes one committed Parquet file."""
 
     path: str
     rows: int
@@ -96,7 +96,7 @@ class File:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one shard, or many together, came to. `accepted` and `rejected` count planned rows."""
+    """Counts the results of one shard or many. `accepted` and `rejected` are numbers of planned rows."""
 
     accepted: int = 0
     rejected: int = 0
@@ -124,7 +124,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Commit:
-    """The attempt that counts for one shard."""
+    """Records which attempt counts for a shard, with its files and counts."""
 
     shard: int
     generation: int
@@ -136,19 +136,19 @@ class Commit:
     finished: float
 
     def to_json(self) -> bytes:
-        """Bytes that no other attempt can produce: they hold the attempt's own id."""
+        """Serialize; the bytes are unique to the attempt, whose id they hold."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @staticmethod
     def from_json(data: bytes) -> "Commit":
-        """Read what `to_json` wrote."""
+        """Deserialize the output of `to_json`."""
         tree = json.loads(data)
         files = {role: File(**entry) for role, entry in tree["files"].items()}
         return Commit(**{**tree, "files": files, "counts": Counts(**tree["counts"])})
 
 
 class Attempt:
-    """One try at one shard: write files under names of its own, then commit them all at once."""
+    """Writes one attempt at a shard: files under unique names, then one commit for all of them."""
 
     def __init__(self, artifact: "Artifact", plan: Plan, shard: int, generation: int) -> None:
         self.artifact = artifact
@@ -161,7 +161,7 @@ class Attempt:
         self.row_ids: dict[str, set[str]] = {role: set() for role in ROLES}
 
     def write(self, role: str, rows: Sequence[Row], schema: pa.Schema) -> None:
-        """Write one role's rows, read them back and check them. An empty role leaves no file."""
+        """Write one role's rows as Parquet, read them back and compare. An empty role has no file."""
         if not rows:
             return
         data = parquet.write_table(rows, schema)
@@ -177,7 +177,7 @@ class Attempt:
         self.row_ids[role].update([row[key] for row in rows])
 
     def commit(self, planned: Iterable[str], counts: Counts) -> bool:
-        """Make this attempt the one that counts. Returns False when another was first; its files are then orphans."""
+        """Commit this attempt. Return False if another attempt committed first; this one's files are then orphans."""
         accepted, rejected = self.row_ids[RECORDS], self.row_ids[REJECTS]
         # An assertion, not an error: if this fails the executor is wrong, and no user can put it right.
         assert accepted | rejected == set(planned) and not accepted & rejected, (
@@ -197,7 +197,7 @@ class Attempt:
 
 
 class Artifact:
-    """One named folder of a run, such as `tasks` or `examples`."""
+    """Reads and writes one named artifact of a run, such as `tasks` or `examples`."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
@@ -205,7 +205,7 @@ class Artifact:
         self.where = f"{store.uri}/{name}"
 
     def ensure_plan(self, plan: Plan) -> None:
-        """Write the plan, or find the same one there. Raises UserError with the difference when it is another."""
+        """Write the plan unless an equal one exists. Raises UserError with the difference to another one."""
         if self.create("plan.json", plan.to_json()):
             return
         existing = self.plan()
@@ -218,24 +218,24 @@ class Artifact:
             )
 
     def plan(self) -> Plan | None:
-        """The plan, or None before there is one."""
+        """Return the plan, or None before there is one."""
         data = self._find("plan.json")
         return None if data is None else self._understood("plan.json", data, Plan.from_json)
 
     def has_commits(self) -> bool:
-        """Whether anything was ever committed, whatever became of the plan."""
+        """Tell if any shard was ever committed."""
         done, _ = self._commit_names()
         return bool(done)
 
     def pending(self, plan: Plan) -> list[tuple[int, int]]:
-        """The shards without a commit, each with the generation that its commit will have."""
+        """List the shards without a commit, each with the generation of its next commit."""
         done, void = self._commit_names()
         generations = {shard: max(of) + 1 for shard, of in void.items()}
         wanted = ((shard, generations.get(shard, 0)) for shard in range(plan.shards))
         return [pair for pair in wanted if pair[1] not in done.get(pair[0], ())]
 
     def commits(self) -> Iterator[Commit]:
-        """The commits that count, in shard order; a few at a time in memory."""
+        """Yield the valid commits in shard order, a few at a time in memory."""
         done, void = self._commit_names()
         names = [
             f"commits/{shard:08d}.{max(of)}.json"
@@ -247,7 +247,7 @@ class Artifact:
                 yield from readers.map(self._commit, names[start : start + 256])
 
     def commit_of(self, shard: int) -> Commit | None:
-        """The commit of one shard that counts, or None: a look-up or two, however many shards there are."""
+        """Return a shard's valid commit or None, in one or two look-ups however many shards there are."""
         generation = 0
         while self._find(f"commits/{shard:08d}.{generation}.void") is not None:
             generation += 1
@@ -255,11 +255,11 @@ class Artifact:
         return self._commit(path) if self._find(path) is not None else None
 
     def is_committed(self, shard: int, generation: int) -> bool:
-        """Whether another worker was there first: spares a shard that Ray hands out twice."""
+        """Tell if a shard is committed already, which spares the work when Ray hands it out twice."""
         return self._find(f"commits/{shard:08d}.{generation}.json") is not None
 
     def publish(self, plan: Plan) -> bool:
-        """Check every file of every commit, then write `_MANIFEST.json` and `_SUCCESS`.
+        """Check every committed file, then write `_MANIFEST.json` and `_SUCCESS`.
 
         Returns False when that is not to be yet: a damaged file's commit was withdrawn, by this driver or another,
         and its shard is pending again; or what is published names a commit that was withdrawn since.
@@ -284,17 +284,17 @@ class Artifact:
         return True
 
     def manifest(self) -> dict[str, Any] | None:
-        """The published list of shards, or None before publication, which both files must be there for."""
+        """Return the published list of shards, or None unless both `_MANIFEST.json` and `_SUCCESS` exist."""
         data = self._find("_MANIFEST.json") if self._find("_SUCCESS") else None
         return None if data is None else self._understood("_MANIFEST.json", data, json.loads)
 
     def withdraw(self, commit: Commit) -> None:
-        """Void a commit whose files cannot be read. Its shard is done anew in the next generation."""
+        """Void a commit whose files are damaged; its shard is made again in the next generation."""
         self.unpublish()
         self.create(f"commits/{commit.shard:08d}.{commit.generation}.void", uuid.uuid4().bytes)
 
     def unpublish(self) -> None:
-        """Take back a manifest that names what is no longer whole.
+        """Delete a manifest that names damaged files.
 
         `_MANIFEST.json` goes first: should the driver die in between, what stays is no publication, and the next
         driver finds no manifest in the place of its own.
@@ -303,7 +303,7 @@ class Artifact:
             self.store.delete(f"{self.name}/{name}")
 
     def damage(self, entry: File) -> str | None:
-        """Say what is wrong with a stored file, or None: missing, torn, flipped, or not the Parquet it claims."""
+        """Describe the damage of a stored file (missing, truncated, wrong hash or content), or return None."""
         data = self._find(entry.path)
         if data is None:
             return "the file is missing"
@@ -328,19 +328,19 @@ class Artifact:
             ) from error
 
     def records(self) -> Iterator[Any]:
-        """All published records, in the order of their plan; a shard at a time in memory."""
+        """Yield the published records in the order of their plan, a shard at a time in memory."""
         for file in self.record_files().values():
             yield from self.read(file.path).to_pylist()
 
     def record_files(self) -> dict[int, File]:
-        """The published files of records by shard, in order; a shard whose rows were all rejected has none."""
+        """Return the published record files by shard; a shard whose rows were all rejected has none."""
         manifest = self.manifest()
         assert manifest is not None, f"{self.where} is read before it is published"
         files = ((shard["shard"], shard["files"].get(RECORDS)) for shard in manifest["shards"])
         return {shard: File(**entry) for shard, entry in files if entry}
 
     def sweep(self, grace: float = SWEEP_GRACE) -> int:
-        """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds. Returns how many files went."""
+        """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds; return how many files."""
         success, manifest = self._find("_SUCCESS"), self.manifest()
         if success is None or manifest is None:
             return 0
@@ -359,7 +359,7 @@ class Artifact:
         self.store.put(f"{self.name}/{path}", data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file of the protocol, only if it is not there."""
+        """Write a file of the protocol unless it exists; return if it was written."""
         return self.store.create(f"{self.name}/{path}", data)
 
     def get(self, path: str) -> bytes:
@@ -394,7 +394,7 @@ class Artifact:
 
 
 def manifest_of(plan: Plan, commits: list[Commit]) -> bytes:
-    """Write `_MANIFEST.json` out, without a time or a host: the same commits, the same bytes, whoever publishes."""
+    """Serialize `_MANIFEST.json` without a time or a host, so that equal commits give equal bytes."""
     shards = [
         {
             "shard": commit.shard,
@@ -410,7 +410,7 @@ def manifest_of(plan: Plan, commits: list[Commit]) -> bytes:
 
 
 def identity_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    """List, one line a key, where two trees differ: `  key: was X, now Y`."""
+    """List the differences of two identities, one line a key: `  key: was X, now Y`."""
     lines = []
     for key in sorted(set(old) | set(new)):
         was, now = old.get(key), new.get(key)

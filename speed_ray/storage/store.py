@@ -1,4 +1,4 @@
-"""Storage as the protocol needs it: whole objects, and one atomic verb, `create`, that has one winner.
+"""Store whole objects on local disk or in a bucket, with an atomic `create` that has one winner.
 
 One interface for local disk, S3 (`If-None-Match: *`), GCS (generation 0), Azure and memory, through obstore. Local
 disk gets `fsync` on top: obstore does not ask for it, and a commit that a power cut can tear is no commit.
@@ -33,7 +33,7 @@ CLOUDS = ("s3", "gs", "az", "abfs", "abfss")
 
 
 class ObjectStore:
-    """A bucket, or a folder of one. Paths are relative, with forward slashes. Safe to use from several threads."""
+    """Stores objects in a bucket, or a folder of one. Paths are relative. Safe to use from several threads."""
 
     def __init__(self, backend: Any, uri: str) -> None:
         self.backend = backend
@@ -113,7 +113,7 @@ class ObjectStore:
 
 
 class LocalFolder:
-    """A folder on local disk, or on a file system that nodes share. What `create` and `put` return from is on disk."""
+    """Stores files in a folder on a local or shared file system; `create` and `put` return after fsync."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -235,7 +235,7 @@ def read_if_exists(store: Store, path: str) -> bytes | None:
 
 
 def cache_folder() -> Path:
-    """The folder of this machine for what can be had again: models that were trained or fetched here."""
+    """Return this machine's cache folder: `$SPEED_RAY_CACHE`, else `~/.cache/speed_ray`."""
     return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
 
 

@@ -1,4 +1,4 @@
-"""A trained model of a run: planned like an artifact, published once and whole, fetched by whoever serves it.
+"""Store the trained models of a run: planned like an artifact, published once and whole, fetched to serve.
 
 `<run>/models/<name>/` holds
 
@@ -30,7 +30,7 @@ FOLDER = "models"
 
 
 class Model:
-    """One model of a run, by name: "junior", "senior", "revisor". Opening it touches nothing."""
+    """Reads and writes one model of a run by name: "junior", "senior", "revisor". Opening it touches no storage."""
 
     def __init__(self, run: Run, name: str) -> None:
         self.store = run.store
@@ -39,7 +39,7 @@ class Model:
         self.where = f"{run.store.uri}/{self.path}"
 
     def ensure_plan(self, identity: dict[str, Any]) -> str:
-        """Write the plan, or find the same one there; return its digest. Raises UserError with the difference."""
+        """Write the plan unless an equal one exists; return its digest. Raises UserError with the difference."""
         data = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False).encode()
         if not self.store.create(f"{self.path}/plan.json", data):
             there = json.loads(self.store.get(f"{self.path}/plan.json"))
@@ -51,7 +51,7 @@ class Model:
         return hashlib.sha256(data).hexdigest()
 
     def manifest(self) -> dict[str, Any] | None:
-        """The published files and facts, or None before publication."""
+        """Return the published manifest (files and facts), or None before publication."""
         data = read_if_exists(self.store, f"{self.path}/_MANIFEST.json")
         if data is None:
             return None
@@ -66,18 +66,18 @@ class Model:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether its weights are a LoRA's alone. Raises UserError before publication."""
+        """Tell if the weights are only a LoRA adapter. Raises UserError before publication."""
         return any(entry["path"] == "adapter_config.json" for entry in self.published()["files"])
 
     def published(self) -> dict[str, Any]:
-        """The manifest. Raises UserError before publication."""
+        """Return the manifest. Raises UserError before publication."""
         manifest = self.manifest()
         if manifest is None:
             raise UserError(f"{self.where} is not trained yet: run `speed-ray {PRODUCED_BY[self.name]}` first.")
         return manifest
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> bool:
-        """Store every file of a local folder, then the manifest. Returns False where another training was first."""
+        """Upload a local folder, then the manifest; return False if another training published first."""
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         entries = [{"path": name, **file_fingerprint(path)} for name, path in files.items()]
         digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
@@ -129,7 +129,7 @@ class Model:
 
 @functools.cache  # a large model takes a minute to check, and is asked for by plan, preflight and engine
 def fetch_model(uri: str) -> Path:
-    """Return a local folder with the weights of `<run>/models/<name>`, wherever the run is: an engine's adapter."""
+    """Return a local folder with the weights of `<run>/models/<name>`, downloading them if needed."""
     run, separator, name = uri.rstrip("/").rpartition(f"/{FOLDER}/")
     if not separator or not run or "/" in name:
         raise UserError(f"{uri} does not name a trained model: write it as <run>/{FOLDER}/<name>.")
@@ -137,7 +137,7 @@ def fetch_model(uri: str) -> Path:
 
 
 def file_fingerprint(file: Path) -> dict[str, Any]:
-    """Return the size and the sha256 of a file of any size."""
+    """Return the size and the sha256 of a file."""
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
@@ -161,7 +161,7 @@ def generator_with_trained_weights(run: Run, recipe: Recipe, name: str) -> VllmE
 
 
 def base_weights_of(run: Run, name: str | None) -> Model | None:
-    """Return the model of a run that holds a model's whole weights: itself or, for an adapter, what it was put on.
+    """Return the model that holds a model's full weights: itself or, for an adapter, its base.
 
     None where those are the weights of the recipe's generator. Raises UserError before publication.
     """

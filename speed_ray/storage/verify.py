@@ -1,4 +1,4 @@
-"""Proof, from storage alone, that a run kept its promise: every planned row once, as accepted or as rejected."""
+"""Verify from storage alone that every planned row of a run is there once, accepted or rejected."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, Plan, m
 
 @dataclass
 class VerifyResult:
-    """What was found in one artifact. `problems` are sentences for a person, each with the file it is about."""
+    """Holds the result for one artifact. `problems` are sentences, each naming the file it is about."""
 
     artifact: str
     planned: int = 0
@@ -25,7 +25,7 @@ class VerifyResult:
 
     @property
     def holds(self) -> bool:
-        """Whether the promise is kept."""
+        """Tell if every planned row is there exactly once and no file is damaged."""
         whole = self.planned == self.accepted + self.rejected and not self.duplicates and not self.missing
         return whole and self.published and not self.problems
 
@@ -37,7 +37,7 @@ class VerifyResult:
 
 
 def verify(run: Run) -> list[VerifyResult]:
-    """Check every artifact of a run that was begun. Reads every committed file; memory stays that of one shard."""
+    """Verify every artifact that was begun, reading all committed files, one shard at a time in memory."""
     verdicts: list[VerifyResult] = []
     for name in ARTIFACTS:
         artifact = run.artifact(name)
@@ -53,7 +53,7 @@ def verify(run: Run) -> list[VerifyResult]:
 
 
 def repair(run: Run, verdicts: list[VerifyResult]) -> int:
-    """Withdraw every damaged commit, so that the next drive makes its shard anew. Only while nobody drives the run.
+    """Withdraw every damaged commit, so that a rerun makes its shard again. Only while no job runs.
 
     A publication that does not hold goes too: the next drive publishes what its commits say by then.
     """
@@ -90,7 +90,7 @@ def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[VerifyResult]
 
 
 def _inputs(run: Run, plan: Plan, verdict: VerifyResult, before: list[VerifyResult]) -> Inputs | FollowedInputs | None:
-    """The planned rows to hold the committed ones against; None where each input row is only passed on."""
+    """Return the planned rows to compare with the committed ones; None for a driver stage."""
     follows = plan.stage == REVISED_EXAMPLES
     if not plan.input or not (plan.variants or plan.mix or follows):
         return None
