@@ -29,14 +29,14 @@ JUNIOR = {
 NOTES_ITS_STARTS = """
 import sys
 from speed_ray.cli import main
-from speed_ray.on_ray import fit
-work, notes = fit._work, sys.argv.pop(1)
+from speed_ray.on_ray import train
+work, notes = train._train_worker, sys.argv.pop(1)
 def noted(config):
     import ray
     with open(notes, "a") as file:
-        file.write(ray.get(config["board"].fault.remote())[0] + ";")
+        file.write(ray.get(config["metrics_actor"].error.remote())[0] + ";")
     work(config)
-fit._work = noted
+train._train_worker = noted
 main()
 """
 
