@@ -26,7 +26,7 @@ class ContinuousBatching:
     """Schedules requests: they wait for one of `slots`, prefill one after another, then decode concurrently."""
 
     def __init__(self, slots: int, prefill: float, decode: float, one_stream: float) -> None:
-        """Rates are tokens a second: `decode` of all streams together, `max_tokens_per_stream` of a single one."""
+        """Rates are tokens a second: `decode` of all streams together, `one_stream` of a single one."""
         self._slots = slots
         self._prefill = prefill
         self._decode = decode

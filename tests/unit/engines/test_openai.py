@@ -37,7 +37,7 @@ async def test_a_request_carries_all_that_decides_its_answer(endpoint, connect) 
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     settings = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 77, "seed": 123, "schema": schema}
     await all_of(await connect(), 1, **settings)
-    await all_of(await connect(structured=False), 1, **settings)
+    await all_of(await connect(structured_outputs=False), 1, **settings)
     structured, plain = endpoint.bodies
     assert structured.pop("response_format")["json_schema"]["schema"] == schema
     settings.pop("schema")
