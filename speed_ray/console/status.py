@@ -41,7 +41,7 @@ class ArtifactStatus:
 
     @property
     def state(self) -> str:
-        """In a word or two."""
+        """Return "published", "planned" (nothing committed yet) or the time since the last commit."""
         if self.published:
             return "published"
         if self.idle is None:
@@ -50,7 +50,7 @@ class ArtifactStatus:
 
 
 def artifact_statuses(run: Run) -> list[ArtifactStatus]:
-    """Every artifact that was begun. Raises UserError where there is none."""
+    """List the artifacts that were begun. Raises UserError where there is none."""
     found = [_standing(run.artifact(name)) for name in ARTIFACTS]
     begun = [standing for standing in found if standing]
     if not begun:

@@ -57,7 +57,8 @@ def resolve_model(model: str, key: str = "generator.model") -> Path | None:
 def fetch_model_folder(model: str, revision: str | None, key: str) -> Path:
     """Return the folder that a recipe's `model` names, downloaded where it is a hub name.
 
-    Raises UserError, and Interrupted where the hub does not answer.
+    `key` is the recipe's key of the model, for messages. Raises UserError where there is no such
+    folder, and Interrupted where the hub does not answer.
     """
     folder = resolve_model(model, key)
     if folder is not None:

@@ -32,7 +32,7 @@ def measure_parse_rate(artifact: Artifact) -> list[ParseRate]:
     """Parse the first `MAX_REPLIES` raw replies of an artifact's committed shards again, and count them by model."""
     plan = artifact.plan()
     engine = plan.identity.get("engine", {}) if plan is not None else {}
-    held = bool(engine.get("structured_outputs", engine.get("structured")))  # the second: as 0.1.0 wrote it
+    held = bool(engine.get("structured_outputs", engine.get("structured")))  # the second: the key's previous name
     replies: Counter[str] = Counter()
     parsed: Counter[str] = Counter()
     for commit in artifact.commits():

@@ -33,7 +33,7 @@ class PositionCounts:
 
     @property
     def bias(self) -> float:
-        """Compute the favourite's excess over chance: 0 is none, 1 is every verdict."""
+        """Return how far the most often chosen position exceeds its chance share: 0 not at all, 1 always chosen."""
         return max(0.0, self._excess(self.favourite - 1))
 
     @property

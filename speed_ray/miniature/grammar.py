@@ -88,7 +88,7 @@ class Thought:
 
 
 def think(topic: Topic, rng: random.Random, about: Sequence[Concept] = ()) -> Thought:
-    """Draw a thought on a topic, taking the concepts of `about` first."""
+    """Draw a thought (two nouns, a verb, an adjective) on a topic, which holds the concepts of `about` if any."""
     nouns = [*_part(about, "noun"), *rng.sample(topic.nouns, len(topic.nouns))]
     other = next(noun for noun in nouns if noun != nouns[0])
     verb = [*_part(about, "verb"), rng.choice(topic.verbs)][0]

@@ -109,7 +109,7 @@ class StageProgress:
         self._before = self.recount()
 
     def recount(self) -> Counts:
-        """Count again, from storage, what is committed."""
+        """Recount the committed shards' rows from storage, replace the running counts by them and return them."""
         committed = [commit.counts for commit in self.artifact.commits()]
         self.shards, self.counts = len(committed), sum(committed, Counts())
         return self.counts

@@ -84,7 +84,7 @@ def parse_verdict(text: str, shown: int) -> tuple[int, int, str]:
 
 
 def verdict_schema(shown: int) -> dict[str, Any]:
-    """Return the JSON schema of a verdict. The reason comes first, so that a model thinks before it decides."""
+    """Return the JSON schema of a verdict on `shown` candidates; the reason comes first, before the decision."""
     place = {"type": "integer", "enum": list(range(1, shown + 1))}
     return _object_schema({"reason": {"type": "string", "minLength": 1}, "best": place, "worst": place})
 

@@ -90,7 +90,7 @@ def parse_by_context(request: Request, text: str) -> Fields:
 
 
 def to_json(fields: Fields) -> str:
-    """Write an example as the JSON text that a model learns: its fields in their kind's order, nothing escaped."""
+    """Serialize an example as the JSON that a model learns to write, its fields in the kind's order, not escaped."""
     return json.dumps(fields, ensure_ascii=False)
 
 

@@ -85,7 +85,7 @@ class TaskDeduplicator:
         return None
 
     def add(self, task: str) -> None:
-        """Add a task to the index."""
+        """Add a task to those that later ones are compared with."""
         self.index.insert(len(self.tasks), _sketch(_word_pairs(task)))
         self.tasks.append(task)
 

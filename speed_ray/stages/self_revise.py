@@ -25,7 +25,7 @@ class SelfRevise(Stage[RevisionRow, SftRow]):
     name, key, record_schema, role = OWN_REVISIONS, "revise", SFT_EXAMPLE, "generator"
 
     def plan(self, run: Run) -> Plan:
-        """Plan one revision for each of the teacher's."""
+        """Plan one prompt to the revisor for each example that the teacher revised."""
         return self.plan_per_record(run.artifact(REVISIONS), ("own",))
 
     def request(self, row: PlannedRow[RevisionRow]) -> Request:

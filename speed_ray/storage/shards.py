@@ -223,7 +223,7 @@ class Artifact:
         return None if data is None else self._understood("plan.json", data, Plan.from_json)
 
     def has_commits(self) -> bool:
-        """Tell if any shard was ever committed."""
+        """Tell if any shard has a commit, withdrawn ones included."""
         done, _ = self._commit_names()
         return bool(done)
 

@@ -121,9 +121,10 @@ class LocalFolder:
         self.requests = Counter[str]()
 
     def create(self, path: str, data: bytes) -> bool:
-        """Link a synced file into place: a hard link is atomic and refuses an existing name, on NFS too.
+        """Write a file unless it exists; return True if the file there is ours. A synced file is hard-linked.
 
-        NFS may lose the response and send the request again, so the content decides here too whose the file is.
+        A hard link is atomic and refuses an existing name, on NFS too. NFS may lose the response and send the request
+        again, so where the name exists the content tells whose file it is.
         """
         self.requests["create"] += 1
         final = self.root / path

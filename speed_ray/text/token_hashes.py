@@ -41,7 +41,7 @@ class Words:
     texts: int
 
     def counts(self) -> Places:
-        """Count the words of each text. -> (texts,)"""
+        """Return the number of words of each text, an integer array (texts,)."""
         return np.bincount(self.owners, minlength=self.texts)
 
     def grams(self, n: int) -> "Words":

@@ -189,7 +189,7 @@ def streamed_plan(training: TrainingPlan) -> Plan:
 
 
 def per_device_batch_size(settings: Sft | Dpo, workers: int) -> int:
-    """Return the rows that a worker computes at once. Raises UserError where they do not divide its batch."""
+    """Return the rows of one micro-batch. Raises UserError unless they divide a worker's share of the batch."""
     local, rest = divmod(settings.global_batch_size, workers)
     rows = min(settings.micro_batch_size, local)
     if rest or local % rows:

@@ -93,7 +93,7 @@ class BatchReader:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def local_batches(self, windows: Iterable[WindowBatches], skip: int) -> Iterator[LocalBatch]:
-        """Yield this worker's rows of each batch after the first `skip`; closing the iterator ends the thread."""
+        """Yield this worker's rows of each batch after the first `skip`; closing it ends the prefetch thread."""
         threading.Thread(target=self._prefetch, args=(windows, skip), daemon=True).start()
         try:
             while (batch := self._queue.get()) is not None:

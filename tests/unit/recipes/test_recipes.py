@@ -71,7 +71,7 @@ def models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 def old_names(value: object, key: str = "") -> object:
-    """A dumped recipe under the names of 0.1.0; what lies below vLLM's own keys and in slots stays."""
+    """A dumped recipe under its keys' previous names; what lies below vLLM's own keys and in slots stays."""
     if not isinstance(value, dict) or key in ("engine_kwargs", "slots"):
         return value
     return {PREVIOUS_NAMES.get(name, name): old_names(below, name) for name, below in value.items()}
