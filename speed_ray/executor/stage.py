@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
 
-from speed_ray import __version__, kinds
+from speed_ray import kinds
 from speed_ray.engines import model_folder
 from speed_ray.engines.base import PromptContext, Reply, Request
 from speed_ray.errors import UserError
-from speed_ray.prompts.render import Prompts
+from speed_ray.prompts import render
 from speed_ray.recipes.schema import EngineConfig, Recipe, StageSettings, VllmEngine
 from speed_ray.records import Message, Rejected, Row
-from speed_ray.storage.fingerprint import identity_fields
+from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.planned_rows import Parent, PlannedRow
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Plan
@@ -38,7 +38,7 @@ class Stage(ABC, Generic[Parent, Record]):
         self.recipe = recipe
         self.engine: EngineConfig = engine or getattr(recipe, self.role)
         self.settings: StageSettings = getattr(recipe, self.key)
-        self.prompts = Prompts(recipe.prompts)
+        self.prompts = render.Prompts(recipe.prompts)
         self._sampling = self.settings.sampling.model_dump()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,13 +79,13 @@ class Stage(ABC, Generic[Parent, Record]):
     def identity(self, source: dict[str, Any]) -> dict[str, Any]:
         """Return all that decides the stage's rows, `source` among it: a resume with other values is refused."""
         recipe = self.recipe
+        # A kind that nobody asks for, such as one that is added later, makes no other run of an old one.
+        mixed = [f"{kinds.__name__}.{name}" for name, weight in recipe.mix.items() if weight]
         return {
-            "code": __version__,
+            "code": code_digests(type(self).__module__, render.__name__, *mixed),
             "input": source,
             "engine": _engine_identity(self.engine, self.role),
             "prompts": self.prompts.digests,
-            # A kind that nobody asks for, such as one that is added later, makes no other run of an old one.
-            "kinds": {name: kinds.kind_digest(name) for name, weight in recipe.mix.items() if weight},
             "sampling": self._sampling,
             "retries": self.settings.max_retries,
             "languages": recipe.languages,

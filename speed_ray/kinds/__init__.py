@@ -1,8 +1,6 @@
 """The kinds of example. A kind is one file here whose `KIND` says all about it; adding one touches nothing else."""
 
-import hashlib
 import importlib
-import inspect
 import pkgutil
 
 from speed_ray.errors import UserError
@@ -28,9 +26,3 @@ def load_kind(name: str) -> Kind:
             f"name {', '.join(learned)}.\nName each field by exactly one of the three, and have no other."
         )
     return kind
-
-
-def kind_digest(name: str) -> str:
-    """Hash a kind's file: slots, schema, guidelines and checks all decide its rows."""
-    source = inspect.getsource(importlib.import_module(f"{__name__}.{name}"))
-    return hashlib.sha256(source.encode()).hexdigest()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from speed_ray import __version__
 from speed_ray.curation import contamination, negatives, quotas, reference_model, scan, semantic
 from speed_ray.curation.near_duplicates import Flags, MinHashIndex
 from speed_ray.curation.reference_model import Numbers, Vectors
@@ -23,6 +22,7 @@ from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Curate, Recipe
 from speed_ray.records import CURATED, EXAMPLE, ExampleRow
 from speed_ray.stages import driver_stage
+from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import CURATED_EXAMPLES, Run, finished_examples
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.text.token_hashes import Hashes, Places
@@ -64,13 +64,26 @@ def plan(source: Artifact, rules: Rules) -> Plan:
     """Plan a row for each example."""
     settings = rules.settings
     identity = {
-        "code": __version__,
+        "code": code_identity(settings),
         "input": artifact_identity(source),
         "settings": settings.model_dump(mode="json", exclude=RUNTIME_SETTINGS),
         "decontaminate": rules.evaluation.digest,
         "reference": settings.reference and reference_model.reference_digest(settings.reference),
     }
     return Plan(CURATED_EXAMPLES, count_records(source), settings.shard_rows, input=source.name, identity=identity)
+
+
+def code_identity(settings: Curate) -> dict[str, str]:
+    """Hash the code of the rules that are on: a change of one that is off decides no row."""
+    is_on = {
+        "curation.contamination": settings.decontaminate,
+        "curation.near_duplicates": settings.duplicate_similarity is not None,
+        "curation.negatives": settings.mine_negatives,
+        "curation.reference_model": settings.reference,
+        "curation.semantic": settings.semantic_similarity is not None,
+        "text.language": settings.check_language,
+    }
+    return code_digests(__name__, unused=[module for module, on in is_on.items() if not on])
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import PREFERENCE_PAIR, PreferenceRow, RevisionRow
 from speed_ray.stages import driver_stage
+from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import OWN_REVISIONS, REVISION_PAIRS, REVISIONS, Run
 from speed_ray.storage.shards import Artifact, Plan
 
@@ -14,7 +15,11 @@ from speed_ray.storage.shards import Artifact, Plan
 def pair_revisions(run: Run, recipe: Recipe) -> Artifact:
     """Publish a preference pair for each of the teacher's revisions that differs from the text to reject."""
     revisions, own, artifact = (run.artifact(name) for name in (REVISIONS, OWN_REVISIONS, REVISION_PAIRS))
-    identity = {"input": artifact_identity(revisions), "own": artifact_identity(own)}
+    identity = {
+        "code": code_digests(__name__),
+        "input": artifact_identity(revisions),
+        "own": artifact_identity(own),
+    }
     manifest = revisions.manifest()
     assert manifest is not None
     plan = Plan(

@@ -13,6 +13,7 @@ from speed_ray import kinds
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TASK, TaskRow
 from speed_ray.stages import driver_stage
+from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.text.rules import word_runs
@@ -33,6 +34,7 @@ def select_tasks(run: Run, recipe: Recipe) -> Artifact:
         shard_rows=settings.shard_rows * settings.tasks_per_prompt,
         input=PROPOSED_TASKS,
         identity={
+            "code": code_digests(__name__),
             "input": manifest["plan"],
             "keep": settings.tasks_per_topic,
             "duplicate_similarity": settings.duplicate_similarity,

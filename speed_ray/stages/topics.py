@@ -8,6 +8,7 @@ from pathlib import Path
 from speed_ray.errors import UserError
 from speed_ray.records import TOPIC, Row, TopicRow, content_id
 from speed_ray.stages import driver_stage
+from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.storage.store import open_store
@@ -20,7 +21,8 @@ SHARD_ROWS = 4096
 def collect_topics(run: Run, lines: list[str]) -> Artifact:
     """Publish one record per topic; duplicates and over-long lines are rejects with a reason."""
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity={"topics.source, by its lines": digest})
+    identity = {"code": code_digests(__name__), "topics.source, by its lines": digest}
+    plan = Plan(stage=TOPICS, rows=len(lines), shard_rows=SHARD_ROWS, identity=identity)
     artifact = run.artifact(TOPICS)
     seen: set[str] = set()
     rows = [_topic(number, line, seen) for number, line in enumerate(lines)]

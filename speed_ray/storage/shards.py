@@ -214,7 +214,8 @@ class Artifact:
             raise UserError(
                 f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now:\n"
                 + identity_difference(asdict(existing), asdict(plan))
-                + "\nUse another --run folder, or go back to the recipe and inputs that this one was begun with."
+                + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
+                "that this one was begun with."
             )
 
     def plan(self) -> Plan | None:

@@ -46,7 +46,8 @@ class Model:
             raise UserError(
                 f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now:\n"
                 + identity_difference(there, json.loads(data))
-                + "\nUse another --run folder, or go back to the recipe and inputs that this one was begun with."
+                + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
+                "that this one was begun with."
             )
         return hashlib.sha256(data).hexdigest()
 

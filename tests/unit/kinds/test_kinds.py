@@ -129,7 +129,7 @@ def test_a_kind_that_no_run_asks_for_changes_no_plan(
 ) -> None:
     job = make_job().begin()
     before = Synthesize(job.recipe).plan(job.run)
-    assert before.identity["kinds"] == {name: kinds.kind_digest(name) for name in job.recipe.mix}
+    assert {f"kinds.{name}" for name in job.recipe.mix} <= set(before.identity["code"])
     (tmp_path / "limerick.py").write_text(LIMERICK)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
