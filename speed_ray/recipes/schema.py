@@ -1,6 +1,8 @@
 """The recipe: every key, its type, its default, and what must hold between keys. `recipes/` reads one from YAML."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -21,6 +23,29 @@ from speed_ray.errors import nearest
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@dataclass(frozen=True)
+class RuntimeMark:
+    """Mark a setting, or the named keys of a mapping, that determines no row or weight and may change in a resume."""
+
+    keys: Collection[str] | None = None  # None: the whole setting
+
+
+Setting = TypeVar("Setting")
+RuntimeOnly = Annotated[Setting, RuntimeMark()]
+VLLM_RESOURCES = RuntimeMark(
+    (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+        "kv_cache_memory_bytes",
+        "download_dir",
+    )
+)
+
+
 class Strict(BaseModel):
     """No unknown key, no silent conversion, no change after loading."""
 
@@ -30,7 +55,7 @@ class Strict(BaseModel):
 class Topics(Strict):
     """Where topics come from: a file or URI (one path a line, or CSV/Parquet with a `topic` column)."""
 
-    source: str
+    source: RuntimeOnly[str]
     limit: PositiveInt | None = None
 
 
@@ -58,8 +83,8 @@ class VllmEngine(Strict):
     adapter: str | None = None  # a LoRA folder
     chat_template: str | None = None  # Jinja text or file, for a model without one
     structured_outputs: bool = True  # hold replies to the kind's JSON schema
-    max_concurrency: PositiveInt = 256
-    engine_kwargs: dict[str, Any] = {}
+    max_concurrency: RuntimeOnly[PositiveInt] = 256
+    engine_kwargs: Annotated[dict[str, Any], VLLM_RESOURCES] = {}
 
 
 class OpenAIEngine(Strict):
@@ -67,13 +92,13 @@ class OpenAIEngine(Strict):
 
     engine: Literal["openai"]
     model: str
-    base_url: str
-    api_key_env: str | None = None
+    base_url: RuntimeOnly[str]
+    api_key_env: RuntimeOnly[str | None] = None
     structured_outputs: bool = True
-    max_concurrency: PositiveInt = 64  # the most at once; lowered by itself when the endpoint pushes back
-    timeout: PositiveFloat = 600.0  # seconds for one answer
-    budget: Budget = Budget()
-    price: Price | None = None
+    max_concurrency: RuntimeOnly[PositiveInt] = 64  # the most at once; lowered by itself when the endpoint pushes back
+    timeout: RuntimeOnly[PositiveFloat] = 600.0  # seconds for one answer
+    budget: RuntimeOnly[Budget] = Budget()
+    price: RuntimeOnly[Price | None] = None
 
 
 class Faults(Strict):
@@ -89,15 +114,15 @@ class SimulatedEngine(Strict):
 
     engine: Literal["simulated"]
     model: str = "simulated"
-    max_concurrency: PositiveInt = 256
+    max_concurrency: RuntimeOnly[PositiveInt] = 256
     prefill: PositiveFloat = 50_000.0  # prompt tokens a second
     decode: PositiveFloat = 6_400.0  # output tokens a second with all requests in flight
     max_tokens_per_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
     output_tokens: PositiveInt = 350
     spread: Share = 0.0  # of output_tokens, by which an answer may be longer or shorter
-    faults: Faults = Faults()
-    request_log: str | None = None  # a folder that takes the id of each row asked about: work done twice shows there
-    utilization_log: str | None = None  # a folder that takes, each second, the tokens that each engine decoded
+    faults: RuntimeOnly[Faults] = Faults()
+    request_log: RuntimeOnly[str | None] = None  # a folder: gets each asked row's id, so that work done twice shows
+    utilization_log: RuntimeOnly[str | None] = None  # a folder: gets each second the tokens that each engine decoded
 
 
 class ScriptedEngine(Strict):
@@ -105,7 +130,7 @@ class ScriptedEngine(Strict):
 
     engine: Literal["scripted"]
     model: str = "scripted-teacher"
-    max_concurrency: PositiveInt = 64
+    max_concurrency: RuntimeOnly[PositiveInt] = 64
 
 
 EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]
@@ -147,7 +172,7 @@ class StageSettings(Strict):
     sampling: Sampling = Sampling()
     shard_rows: PositiveInt = 256
     max_retries: NonNegativeInt = 2  # new seeds for a malformed reply, before it is rejected for good
-    pool: Pool = Pool()
+    pool: RuntimeOnly[Pool] = Pool()
 
     @property
     def key(self) -> str:
@@ -249,7 +274,7 @@ class TrainingConfig(Strict):
 
     learning_rate: PositiveFloat
     global_batch_size: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
-    micro_batch_size: PositiveInt = 4  # rows a worker at once: TRL's per_device_train_batch_size
+    micro_batch_size: RuntimeOnly[PositiveInt] = 4  # rows a worker at once: TRL's per_device_train_batch_size
     num_train_epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = None
     warmup_ratio: Share = 0.03  # of the steps
@@ -259,12 +284,12 @@ class TrainingConfig(Strict):
     max_length: PositiveInt = 2_048  # tokens; a longer row is counted and left out, never cut
     lora: Lora | None = Lora()  # null: all weights are trained
     precision: Literal["bf16", "fp32"] = "bf16"
-    gradient_checkpointing: bool = False
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0  # DeepSpeed's stage
-    offload_optimizer: bool = False  # to the CPU's memory; from stage 1 on
-    offload_param: bool = False  # to the CPU's memory; stage 3
-    save_steps: PositiveInt = 100  # steps
-    workers: TrainingWorkers = TrainingWorkers()
+    gradient_checkpointing: RuntimeOnly[bool] = False
+    zero_stage: RuntimeOnly[Annotated[int, Field(ge=0, le=3)]] = 0  # DeepSpeed's stage
+    offload_optimizer: RuntimeOnly[bool] = False  # to the CPU's memory; from stage 1 on
+    offload_param: RuntimeOnly[bool] = False  # to the CPU's memory; stage 3
+    save_steps: RuntimeOnly[PositiveInt] = 100  # steps
+    workers: RuntimeOnly[TrainingWorkers] = TrainingWorkers()
 
     @validates("workers")
     @classmethod
@@ -320,14 +345,14 @@ class Curate(Strict):
     min_words: PositiveInt | None = None  # of query and positive together
     max_words: PositiveInt | None = None
     check_language: bool = False  # once more: 25 microseconds a text
-    decontaminate: list[str] = []  # evaluation sets, files or folders, whose texts may not be learnt from
+    decontaminate: RuntimeOnly[list[str]] = []  # evaluation sets, files or folders, whose texts may not be learnt from
     reference: str | None = None  # a folder or hub name of sentence-transformers
     margin_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (
         None  # of its cosines, see the docs
     )
     semantic_similarity: Share | None = None  # its cosine of two queries from which an example repeats another
     mine_negatives: NonNegativeInt = 0  # hard negatives for an example that has none, by the reference or by words
-    workers: Workers = Workers()  # with more than one, or with GPUs, the reference embeds on Ray
+    workers: RuntimeOnly[Workers] = Workers()  # with more than one, or with GPUs, the reference embeds on Ray
     shard_rows: PositiveInt = 2_048
 
     @model_validator(mode="after")
@@ -371,7 +396,7 @@ class Evaluate(Strict):
     classification: list[ClassificationSet] = []
     retrieval: list[EvaluationSet] = []  # BEIR folders
     mteb: list[str] = []  # tasks, types of task, or a whole benchmark: "MTEB(eng, v2)"
-    workers: Workers = Workers()
+    workers: RuntimeOnly[Workers] = Workers()
 
 
 class Embedder(TrainingConfig):
@@ -382,7 +407,7 @@ class Embedder(TrainingConfig):
     pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
     learning_rate: PositiveFloat = 1e-4
     global_batch_size: PositiveInt = 1_536  # SPEED, appendix B
-    micro_batch_size: PositiveInt = 32  # texts that a worker embeds at once: GradCache makes any batch fit
+    micro_batch_size: RuntimeOnly[PositiveInt] = 32  # texts a worker embeds at once: with GradCache any batch fits
     weight_decay: NonNegativeFloat = 0.1
     max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
     temperature: PositiveFloat = 0.02
@@ -407,7 +432,7 @@ class Recipe(Strict):
         "matching_long": 1,
     }  # 7 : 7 : 7 : 2, matching split evenly (SPEED, appendix)
     slots: dict[str, dict[str, str | int | float | None]] = {}  # by kind: slots that are not to vary
-    prompts: str | None = None  # a folder whose templates replace ours, name by name
+    prompts: RuntimeOnly[str | None] = None  # a folder whose templates replace ours, name by name
     brainstorm: Brainstorm = Brainstorm()
     draft: Draft = Draft()
     junior: Sft = Sft()
@@ -420,7 +445,7 @@ class Recipe(Strict):
     revise: Revise = Revise()
     curate: Curate = Curate()
     embedder: Embedder | None = None  # null: the run ends with its examples
-    evaluate: Evaluate = Evaluate()
+    evaluate: RuntimeOnly[Evaluate] = Evaluate()
 
     @validates("mix")
     @classmethod

@@ -22,15 +22,13 @@ from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Curate, Recipe
 from speed_ray.records import CURATED, EXAMPLE, ExampleRow
 from speed_ray.stages import driver_stage
-from speed_ray.storage.fingerprint import code_digests
+from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.run import CURATED_EXAMPLES, Run, finished_examples
 from speed_ray.storage.shards import Artifact, Plan
 from speed_ray.text.token_hashes import Hashes, Places
 
 TRAIN, HELD_OUT = "train", "held_out"
 DUPLICATE_REASONS = ("duplicate", "near_duplicate", "semantic_duplicate")
-# Settings outside the plan's identity: what the first two name is in it by its digest.
-RUNTIME_SETTINGS = {"decontaminate", "reference", "shard_rows", "workers"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def plan(source: Artifact, rules: Rules) -> Plan:
     identity = {
         "code": code_identity(settings),
         "input": artifact_identity(source),
-        "settings": settings.model_dump(mode="json", exclude=RUNTIME_SETTINGS),
+        "settings": identity_fields(settings),
         "decontaminate": rules.evaluation.digest,
         "reference": settings.reference and reference_model.reference_digest(settings.reference),
     }

@@ -11,62 +11,35 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from speed_ray.recipes.schema import EngineConfig, VllmEngine
+from speed_ray.recipes.schema import EngineConfig, RuntimeMark, VllmEngine
 
-# What may change between two drives of one run: where and how fast, never what. What lies at a path (topics, prompts,
-# weights) is in the plans by its digest, so the path itself is not: folders move, and nodes mount them elsewhere.
-_WHERE_AND_HOW_FAST = {
-    "api_key_env",
-    "request_log",
-    "base_url",
-    "budget",
-    "utilization_log",
-    "save_steps",
-    "decontaminate",
-    "evaluate",  # decides no row and no weight: a run is scored on other sets whenever one likes
-    "faults",
-    "gradient_checkpointing",
-    "max_concurrency",
-    "micro_batch_size",
-    "offload_optimizer",
-    "offload_param",
-    "pool",
-    "price",
-    "prompts",
-    "source",
-    "timeout",
-    "workers",
-    "zero_stage",
-}
 PACKAGE = Path(__file__).parents[1]
 # The packages whose modules determine rows. Of the others, records.py determines ids and seeds, which a test pins.
 _CODE_OF_ROWS = tuple(f"{PACKAGE.name}.{name}." for name in ("curation", "kinds", "prompts", "stages", "text"))
 _PATHS = ("/", "./", "../", "~")
-_VLLM_RESOURCES = {
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enforce_eager",
-    "kv_cache_memory_bytes",
-    "download_dir",
-}
 
 
 def identity_fields(model: BaseModel) -> dict[str, Any]:
-    """Return the settings of a recipe, or of one engine in it, that determine its rows."""
-    tree = model.model_dump(mode="json", exclude=_WHERE_AND_HOW_FAST)
-    return {key: _decides(key, value) for key, value in tree.items()}
+    """Return the settings of a recipe, or of one engine in it, that determine its rows: all but the marked ones.
+
+    What lies at a path (topics, prompts, weights) is in the plans by its digest, so the path itself is not: folders
+    move, and nodes mount them elsewhere.
+    """
+    dumped, fields = model.model_dump(mode="json"), {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        mark = next((each for each in field.metadata if isinstance(each, RuntimeMark)), None)
+        if mark is None:
+            fields[name] = identity_fields(value) if isinstance(value, BaseModel) else _without_paths(dumped[name])
+        elif mark.keys is not None:
+            fields[name] = _without_paths({key: below for key, below in dumped[name].items() if key not in mark.keys})
+    return fields
 
 
-def _decides(key: str, value: Any) -> Any:
-    if isinstance(value, str) and _is_path(value):
-        return "(a path)"
-    if not isinstance(value, dict):
-        return value
-    dropped = _VLLM_RESOURCES if key == "engine_kwargs" else _WHERE_AND_HOW_FAST
-    return {name: _decides(name, below) for name, below in value.items() if name not in dropped}
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(below) for key, below in value.items()}
+    return "(a path)" if isinstance(value, str) and _is_path(value) else value
 
 
 def _is_path(value: str) -> bool:

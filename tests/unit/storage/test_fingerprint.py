@@ -1,11 +1,14 @@
 """A run goes on only where all that determines its rows is as it was: recipe settings and our own code."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
+from pydantic import BaseModel
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
+from speed_ray.recipes.schema import RuntimeMark
 from speed_ray.records import content_id, is_in_share, seed_of
 from speed_ray.stages import curate, select_tasks, topics
 from speed_ray.stages.brainstorm import Brainstorm
@@ -141,3 +144,66 @@ def test_ids_seeds_and_shares_are_those_of_the_first_version() -> None:
     assert content_id("a", "b") == "6a93c5780b9861cdd8d2761a748d9591"
     assert seed_of(7, "row", "slots") == 256384245
     assert [number for number in range(8) if is_in_share(f"row {number}", "salt", 0.5)] == [0, 1, 4]
+
+
+ENGINES: dict[str, dict[str, object]] = {
+    "vllm": {"model": "org/model", "adapter": "org/adapter", "chat_template": "{{ messages }}"},
+    "openai": {"model": "model", "base_url": "http://localhost/v1", "price": {"input": 1.0, "output": 2.0}},
+    "simulated": {},
+    "scripted": {},
+}
+
+
+def leaves(model: BaseModel, is_marked: bool = False) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield the path of every setting that is no group of settings, and whether it or a group of it is marked."""
+    for name, field in type(model).model_fields.items():
+        marked = is_marked or RuntimeMark() in field.metadata
+        value = getattr(model, name)
+        below = leaves(value, marked) if isinstance(value, BaseModel) else [((), marked)]
+        yield from (((name, *path), marked) for path, marked in below)
+
+
+def with_another_value(model: BaseModel, path: tuple[str, ...]) -> BaseModel:
+    """Change one setting, unchecked."""
+    name, *rest = path
+    value = getattr(model, name)
+    return model.model_copy(update={name: with_another_value(value, tuple(rest)) if rest else another(value)})
+
+
+def another(value: object) -> object:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value} changed"
+        case list():
+            return [*value, "more"]
+        case dict():
+            return {**value, "more": 1}
+    assert value is None
+    return 1
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_setting_is_in_the_identity_or_marked(engine: str) -> None:
+    own = json.dumps({"engine": engine, **ENGINES[engine]})
+    embedder = 'embedder={"model": "org/embedder"}'
+    recipe = recipes.load_recipe("speed_8b", [f"teacher={own}", f"generator={own}", embedder])
+    before = fingerprint.identity_fields(recipe)
+    marked = {path for path, is_marked in leaves(recipe) if is_marked}
+    without_effect = {
+        path for path, _ in leaves(recipe) if fingerprint.identity_fields(with_another_value(recipe, path)) == before
+    }
+    assert without_effect == marked
+    assert len(marked) > 50 and ("topics", "source") in marked and ("seed",) not in marked
+
+
+def test_a_language_may_be_named_like_a_marked_setting() -> None:
+    identities = [
+        fingerprint.identity_fields(recipes.load_recipe("miniature", [f"languages={{{name}: 1}}"]))
+        for name in ("workers", "prompts")
+    ]
+    assert identities[0] != identities[1]
