@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.storage import trained_models as trained
+from speed_ray.storage.trained_models import fetch_model
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -46,7 +46,7 @@ def resolve_model(model: str, key: str = "generator.model") -> Path | None:
         return Path(base_model.ensure_base_model(model.removeprefix("miniature://")))
     folder = Path(model).expanduser()
     if "://" in model or (folder / "_MANIFEST.json").is_file():
-        return trained.fetch_model(model)
+        return fetch_model(model)
     if folder.is_dir():
         return folder
     if HUB_NAME.fullmatch(model) and not folder.exists():

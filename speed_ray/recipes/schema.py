@@ -53,7 +53,7 @@ class Strict(BaseModel):
 
 
 class Topics(Strict):
-    """Where topics come from: a file or URI (one path a line, or CSV/Parquet with a `topic` column)."""
+    """Names the source of topics: a file or URI (one path a line, or CSV/Parquet with a `topic` column)."""
 
     source: RuntimeOnly[str]
     limit: PositiveInt | None = None
@@ -102,7 +102,7 @@ class OpenAIEngine(Strict):
 
 
 class Faults(Strict):
-    """What a simulated engine gets wrong, as shares of its answers. Drawn from the request's seed."""
+    """Sets a simulated engine's faults, as shares of its replies. Drawn from the request's seed."""
 
     malformed: Share = 0.0
     die: Share = 0.0  # the whole engine dies, once per row
@@ -159,7 +159,7 @@ class Pool(Strict):
 
 
 class Sampling(Strict):
-    """How an engine chooses tokens (SPEED, section 4.1: temperature 1, top_p 1; appendix B: at most 800 new ones)."""
+    """Sets how an engine samples tokens (SPEED, 4.1: temperature 1, top_p 1; appendix B: at most 800 new ones)."""
 
     temperature: NonNegativeFloat = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -167,7 +167,7 @@ class Sampling(Strict):
 
 
 class StageSettings(Strict):
-    """What every stage that asks a model has in common."""
+    """Holds the settings that every stage with a model has."""
 
     sampling: Sampling = Sampling()
     shard_rows: PositiveInt = 256
@@ -176,7 +176,7 @@ class StageSettings(Strict):
 
     @property
     def key(self) -> str:
-        """Where the recipe has these settings."""
+        """Return the recipe's key of these settings."""
         return type(self).__name__.lower()
 
 
@@ -237,7 +237,7 @@ class Lora(Strict):
 
 
 class Workers(Strict):
-    """What one training takes of a cluster. Never part of a model's identity."""
+    """Sets the workers of one training and their resources. Never part of a model's identity."""
 
     num_workers: PositiveInt = 1
     num_cpus: NonNegativeFloat = 1.0  # each
@@ -255,7 +255,7 @@ class TrainingWorkers(Workers):
 
     @property
     def counts(self) -> range:
-        """How many there may be."""
+        """Return the numbers of workers allowed."""
         return range(self.min_workers or self.num_workers, self.num_workers + 1)
 
     @model_validator(mode="after")
@@ -270,7 +270,7 @@ class TrainingWorkers(Workers):
 
 
 class TrainingConfig(Strict):
-    """What all trainings have in common."""
+    """Holds the settings that every training has."""
 
     learning_rate: PositiveFloat
     global_batch_size: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
@@ -303,7 +303,7 @@ class TrainingConfig(Strict):
 
 
 class Alignment(TrainingConfig):
-    """What SFT and DPO have in common."""
+    """Holds the settings that SFT and DPO share."""
 
     eval_fraction: Share = 0.02  # of the rows, never trained on
 
@@ -333,7 +333,7 @@ class Revisor(Strict):
 
 
 class Curate(Strict):
-    """Which examples are learnt from; each of the others is a reject with its reason. null: the rule is off."""
+    """Sets which examples are kept for training; each other one is a reject with its reason. null: the rule is off."""
 
     examples: PositiveInt | None = None  # at most so many to train on
     kinds: dict[str, PositiveInt] = {}  # at most so many of a kind to train on
@@ -390,7 +390,7 @@ class ClassificationSet(Strict):
 
 
 class Evaluate(Strict):
-    """What an embedder is scored on, beside the model that its training began with."""
+    """Lists the evaluation sets, on which the embedder and its base are scored."""
 
     sts: list[EvaluationSet] = []  # tables of text, text, score
     classification: list[ClassificationSet] = []
