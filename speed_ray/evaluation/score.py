@@ -79,4 +79,5 @@ def _score_mteb(scoring: Scoring) -> Result:
 
     model, task = scoring.model, scoring.task
     loaded = eval_models.load_model(model, scoring.device)
-    return mteb_tasks.score_mteb(loaded, model, mteb_tasks.find_task(task.sources[0], task.name))
+    found = mteb_tasks.score_mteb(loaded, model, mteb_tasks.find_task(task.sources[0], task.name))
+    return {"scores": {"main_score": found["main_score"]}, "mteb": found["result"]}

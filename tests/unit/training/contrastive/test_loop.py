@@ -212,7 +212,7 @@ def test_a_kind_that_counts_its_own_negatives_alone_and_has_none(base, tmp_path)
 
 
 def test_dimensions_wider_than_the_model(base, tmp_path):
-    with pytest.raises(UserError, match=r"embedder\.dimensions: 128 is more than the 64"):
+    with pytest.raises(UserError, match=r"embedder\.matryoshka_dims: 128 is more than the 64"):
         trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, matryoshka_dims=[128, 32]))
 
 
