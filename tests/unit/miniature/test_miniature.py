@@ -233,11 +233,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(answers[0])
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_build_one_model(quick: Path) -> None:
     assert (quick.parent / "builds").read_text().split() == ["built"]
     assert not list(quick.parent.glob("*.unfinished"))
 
 
+@pytest.mark.slow
 def test_the_folder_is_an_ordinary_one_that_transformers_loads(quick: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

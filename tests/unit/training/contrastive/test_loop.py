@@ -143,6 +143,7 @@ def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path):
     assert distance(resumed, unbroken) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"zero_stage": 2}, {"zero_stage": 3}, {"lora": {"r": 4}}])
 def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
     rows = examples(64)
@@ -156,6 +157,7 @@ def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
     assert distance(together, alone) < 2e-5
 
 
+@pytest.mark.slow
 def test_sharded_states_are_resumed(base, tmp_path):
     rows, recipe = examples(64), a_recipe(base, zero_stage=2, save_steps=3, workers={"num_workers": 2})
     run = a_run(tmp_path / "run", rows)
@@ -183,6 +185,7 @@ def test_sharded_states_are_resumed(base, tmp_path):
     assert distance(resumed, unbroken) < 1e-6
 
 
+@pytest.mark.slow
 def test_weights_that_no_vector_depends_on_hold_up_no_worker(tmp_path):
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     base = tiny_model(tmp_path / "base")

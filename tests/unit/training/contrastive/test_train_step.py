@@ -80,6 +80,7 @@ def test_the_micro_batch_size_changes_no_gradient(base, micro_batch_size):
     assert furthest(gradient(base, 1000), gradient(base, micro_batch_size)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_together_have_the_gradient_of_one(base, workers, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
