@@ -74,9 +74,9 @@ def interrupt(moments: Moments) -> None:
     """Put the moments where the pipeline begins to make something, and where it has begun."""
     first(pool, "execute", lambda run, *steps: moments.reached(f"before {steps[0].plan.stage}"))
     first(StagesProgress, "add", lambda progress, counts: moments.reached(f"inside {next(iter(counts), None)}"))
-    first(driver_stage, "publish", lambda artifact, *work: moments.reached(f"before {artifact.name}"))
+    first(driver_stage, "publish_rows", lambda artifact, *work: moments.reached(f"before {artifact.name}"))
     first(Artifact, "publish", lambda artifact, plan: moments.reached(f"inside {artifact.name}"))
-    first(train, "train_on_ray", moments.training_begins)
+    first(pipeline, "train_on_ray", moments.training_begins)
 
 
 def first(owner: Any, name: str, act: Callable[..., None]) -> None:
@@ -93,7 +93,7 @@ def first(owner: Any, name: str, act: Callable[..., None]) -> None:
 def main() -> None:
     """Run the command until it is through, or until an interruption that ends this process."""
     moments = Moments(Path(sys.argv.pop(1)))
-    pipeline.served = stand_in
+    pipeline.generator_with_trained_weights = stand_in
     interrupt(moments)
     while moments.left():
         try:
