@@ -1,4 +1,4 @@
-"""What the type check refuses: a misspelt column of a row, and a stage without one of its methods."""
+"""Run the type check on small faulty stages: it refuses a misspelt column of a row and a stage without `parse`."""
 
 import subprocess
 import sys
