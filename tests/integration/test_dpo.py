@@ -196,7 +196,7 @@ def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
         run.store.delete(f"models/senior/{name}")
     done = []
     compute = reference_logps._chunk_log_probs
-    monkeypatch.setattr(reference_logps, "_pairs", lambda *with_rows: done.append(1) or compute(*with_rows))
+    monkeypatch.setattr(reference_logps, "_chunk_log_probs", lambda *with_rows: done.append(1) or compute(*with_rows))
     plan.plan_senior(run, tiny_recipe(base, max_steps=1)).train(ignore)
     assert done == [1], "what was stored was computed again"
     assert stored_reference(run) == before

@@ -301,7 +301,7 @@ from speed_ray.engines.vllm import Vllm
 from speed_ray.recipes.schema import VllmEngine
 
 async def main():
-    engine = Vllm(VllmEngine(engine="vllm", model={str(tiny)!r}, args={{"max_model_len": {WINDOW}}}))
+    engine = Vllm(VllmEngine(engine="vllm", model={str(tiny)!r}, engine_kwargs={{"max_model_len": {WINDOW}}}))
     await engine.start()
     print("started", flush=True)
     await asyncio.sleep(600)
