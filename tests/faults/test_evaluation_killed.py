@@ -44,5 +44,5 @@ def test_what_is_scored_stays_when_the_driver_is_killed(job, drive, nothing_left
     assert again.ended() == 0, again.said()
     after = kept(job)
     assert len(after) == 2 * TASKS and {path: after[path] for path in before} == before
-    assert f"of {2 * TASKS - len(before)} ·" in again.said()
+    assert f"of {2 * TASKS - len(before)} done ·" in again.said()
     assert "Spearman" in again.said()
