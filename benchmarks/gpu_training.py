@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Pretr
 
 from benchmarks import report
 from speed_ray import recipes
-from speed_ray.engines.model_folder import resolve_model
+from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.records import CURATED, SFT_EXAMPLE, VERDICT, Row, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
@@ -53,7 +53,7 @@ def base(folder: Path, config: PretrainedConfig, device: str) -> Path:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    small = resolve_model("miniature://base")
+    small = ensure_model_folder("miniature://base")
     assert small
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).write_bytes((small / name).read_bytes())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speed_ray import pipeline, recipes
-from speed_ray.engines.model_folder import resolve_model
+from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.session import session
@@ -62,7 +62,7 @@ def publish_adapter(run: Run, name: str, overrides: list[str]) -> None:
     recipe = recipes.load_recipe("miniature", overrides)
     lora = recipe.junior.lora
     assert lora is not None
-    base = AutoModelForCausalLM.from_pretrained(resolve_model(recipe.generator.model))
+    base = AutoModelForCausalLM.from_pretrained(ensure_model_folder(recipe.generator.model))
     config = LoraConfig(
         r=lora.r, lora_alpha=lora.lora_alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"
     )

@@ -14,7 +14,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from benchmarks.prompts import planned
 from speed_ray.engines.base import Request
-from speed_ray.engines.model_folder import resolve_model
+from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.recipes.schema import VllmEngine
 
 
@@ -25,7 +25,7 @@ async def main() -> None:
     os.environ["VLLM_CPU_OMP_THREADS_BIND"], os.environ["OMP_NUM_THREADS"] = "nobind", "1"  # as in an actor of one CPU
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
-            model=str(resolve_model(config.model)),
+            model=str(ensure_model_folder(config.model)),
             enable_prefix_caching=True,
             enable_chunked_prefill=False,
             disable_log_stats=True,

@@ -16,7 +16,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from benchmarks.clocked_executor import CLOCK, OneProcess, OwnProcess, seconds
 from benchmarks.prompts import planned
-from speed_ray.engines.model_folder import resolve_model
+from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.recipes.schema import VllmEngine
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     }
     processor = build_processor(
         vLLMEngineProcessorConfig(
-            model_source=str(resolve_model(config.model)),
+            model_source=str(ensure_model_folder(config.model)),
             engine_kwargs=engine,
             batch_size=16,
             max_concurrent_batches=2 * config.max_concurrency // 16,

@@ -18,7 +18,7 @@ from trl import DPOConfig, DPOTrainer
 
 from benchmarks.training import FROM, rate
 from speed_ray import recipes
-from speed_ray.engines.model_folder import resolve_model
+from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.recipes.schema import Dpo
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
@@ -60,7 +60,7 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
         settings.global_batch_size,
     )  # as ours: like is compared with like
     order = [read[place]["row_id"] for place in places]
-    base = AutoModelForCausalLM.from_pretrained(resolve_model(training.base))
+    base = AutoModelForCausalLM.from_pretrained(ensure_model_folder(training.base))
     junior = Model(Run(training.run), str(training.start)).fetch()
     return DPOTrainer(
         model=PeftModel.from_pretrained(base, junior, is_trainable=True),

@@ -42,17 +42,20 @@ class EmbeddedRows:
 
 
 def reference_folder(name: str) -> str:
-    """Find a reference model. Raises UserError where it is no folder of sentence-transformers and no hub name."""
-    found = model_folder.resolve_model(name, "curate.reference")
+    """Return a reference model's local folder, downloaded if a run trained it, or its hub name.
+
+    Raises UserError where it is neither a folder of sentence-transformers nor a hub name.
+    """
+    found = model_folder.ensure_model_folder(name, "curate.reference")
     if found and not (found / "modules.json").is_file():
         raise UserError(f"curate.reference: {found} holds no modules.json, so it is no sentence-transformers model.")
     return str(found or name)
 
 
 def reference_digest(name: str) -> str:
-    """Hash a reference's files, wherever they lie; a model of the hub is named."""
-    found = reference_folder(name)
-    return model_folder.folder_digest(Path(found)) if Path(found).is_dir() else found
+    """Return a digest of a reference's weights; a model of the hub is named. Raises as `reference_folder` does."""
+    reference_folder(name)  # one that cannot embed is refused before the plan
+    return model_folder.identify_model(name, "curate.reference") or name
 
 
 class ReferenceModel:

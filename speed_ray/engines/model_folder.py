@@ -1,4 +1,4 @@
-"""Resolve, validate and fingerprint model folders, and count tokens, without torch.
+"""Identify, fetch and validate model folders, and count tokens, without torch.
 
 The driver does this before Ray starts, so that a wrong folder costs a second and not a cluster's minutes.
 """
@@ -13,8 +13,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.storage.trained_models import fetch_model
+from speed_ray.recipes.schema import VllmEngine
+from speed_ray.storage.trained_models import fetch_model, find_model
 
+MINIATURE = "miniature://"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 
@@ -34,24 +36,35 @@ WINDOW = 1 << 20  # bytes
 WINDOWS = 16  # of one weights file; a finetune that leaves the first and the last tensor alone still shows
 
 
-def resolve_model(model: str, key: str = "generator.model") -> Path | None:
-    """Return the folder that a recipe's `model` names, or None when it is a hub name.
+def identify_model(model: str, key: str) -> str | None:
+    """Return a digest of the weights that a recipe's `model` names, or None when it is a hub name.
+
+    It only reads: a folder's digest is of its files, that of `<run>/models/<name>` is in its manifest, and that of
+    `miniature://<name>` is of the code that trains it.
+    Raises UserError when it looks like a path and nothing is there.
+    """
+    if model.startswith(MINIATURE):
+        from speed_ray.miniature import base_model  # its world, which other models do not need
+
+        return base_model.base_digest(model.removeprefix(MINIATURE))
+    if _is_trained(model):
+        digest: str = find_model(model).published()["digest"]
+        return digest
+    folder = _folder_on_disk(model, key)
+    return None if folder is None else folder_digest(folder)
+
+
+def ensure_model_folder(model: str, key: str = "generator.model") -> Path | None:
+    """Return the local folder of a recipe's `model`, trained or downloaded if needed, or None when it is a hub name.
 
     `miniature://<name>` is trained on first use, `<run>/models/<name>` is a model that a run trained, on any storage.
     Raises UserError when it looks like a path and nothing is there.
     """
-    if model.startswith("miniature://"):
-        from speed_ray.miniature import base_model  # trains with torch, which a folder on disk does not need
+    if model.startswith(MINIATURE):
+        from speed_ray.miniature import base_model
 
-        return Path(base_model.ensure_base_model(model.removeprefix("miniature://")))
-    folder = Path(model).expanduser()
-    if "://" in model or (folder / "_MANIFEST.json").is_file():
-        return fetch_model(model)
-    if folder.is_dir():
-        return folder
-    if HUB_NAME.fullmatch(model) and not folder.exists():
-        return None
-    raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
+        return base_model.ensure_base_model(model.removeprefix(MINIATURE))
+    return fetch_model(model) if _is_trained(model) else _folder_on_disk(model, key)
 
 
 def fetch_model_folder(model: str, revision: str | None, key: str) -> Path:
@@ -60,7 +73,7 @@ def fetch_model_folder(model: str, revision: str | None, key: str) -> Path:
     `key` is the recipe's key of the model, for messages. Raises UserError where there is no such
     folder, and Interrupted where the hub does not answer.
     """
-    folder = resolve_model(model, key)
+    folder = ensure_model_folder(model, key)
     if folder is not None:
         return folder
     from huggingface_hub import snapshot_download
@@ -72,6 +85,14 @@ def fetch_model_folder(model: str, revision: str | None, key: str) -> Path:
             f"{key}: {model} could not be fetched: {error}\n"
             "Run the same command again with a network, or name a folder that every node sees."
         ) from error
+
+
+def ensure_checked_folder(config: VllmEngine, key: str) -> Path | None:
+    """Return the local folder of an engine's model as `ensure_model_folder` does, checked by `check_model_folder`."""
+    folder = ensure_model_folder(config.model, f"{key}.model")
+    if folder is not None:
+        check_model_folder(folder, config.chat_template, key)
+    return folder
 
 
 def check_model_folder(path: Path, chat_template: str | None, key: str = "generator") -> None:
@@ -149,6 +170,19 @@ def count_tokens(path: Path, texts: Sequence[str]) -> list[int]:
         raise UserError(f"{file} cannot be read as a tokenizer: {error}. Save the model's own there again.") from None
     tokenizer.no_truncation()
     return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _is_trained(model: str) -> bool:
+    return "://" in model or (Path(model).expanduser() / "_MANIFEST.json").is_file()
+
+
+def _folder_on_disk(model: str, key: str) -> Path | None:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if HUB_NAME.fullmatch(model) and not folder.exists():
+        return None
+    raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
 
 
 def _check_weights(path: Path, key: str) -> None:

@@ -33,7 +33,12 @@ from vllm.v1.executor import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from speed_ray.engines.base import EngineDead, FatalEngineError, Load, Message, PromptTooLong, Reply, Request, Sample
-from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, read_chat_template, resolve_model
+from speed_ray.engines.model_folder import (
+    check_adapter_folder,
+    ensure_checked_folder,
+    ensure_model_folder,
+    read_chat_template,
+)
 from speed_ray.engines.parent_watchdog import EndsWithParent
 from speed_ray.engines.vllm_arguments import check_vllm_arguments
 from speed_ray.errors import UserError
@@ -70,9 +75,7 @@ class Vllm:
     async def start(self) -> None:
         """Load the weights. Raises UserError when the recipe is at fault, EngineDead when vLLM does not come up."""
         args = check_args(self._config.engine_kwargs, self._key)
-        folder = resolve_model(self._config.model, f"{self._key}.model")
-        if folder is not None:
-            check_model_folder(folder, self._config.chat_template, self._key)
+        folder = ensure_checked_folder(self._config, self._key)
         _set_environment()
         ranks = [check_adapter_folder(_folder(adapter, self._key), self._key) for adapter in self._adapters]
         self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model), ranks), self._key)
@@ -245,7 +248,7 @@ def check_args(args: dict[str, Any], role: str = "generator") -> dict[str, Any]:
 
 
 def _folder(adapter: str, key: str) -> Path:
-    return resolve_model(adapter, f"{key}.adapter") or Path(adapter)
+    return ensure_model_folder(adapter, f"{key}.adapter") or Path(adapter)
 
 
 def _engine_args(config: VllmEngine, chosen: dict[str, Any], model: str, ranks: list[int]) -> AsyncEngineArgs:

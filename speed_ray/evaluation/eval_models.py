@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from speed_ray.engines.model_folder import fetch_model_folder, folder_digest, resolve_model
+from speed_ray.engines.model_folder import fetch_model_folder, identify_model
 from speed_ray.errors import UserError
 from speed_ray.evaluation.metrics import Embed, Vectors
 from speed_ray.recipes.schema import Recipe
@@ -49,13 +49,12 @@ def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
         raise UserError("embedder: this recipe trains none, so there is nothing to evaluate. Name at least its model.")
     trained = Model(run, EMBEDDER)
     manifest = trained.published()
-    folder = resolve_model(settings.model, "embedder.model")
-    weights = folder_digest(folder) if folder else f"{settings.model} {settings.revision or ''}"
+    weights = identify_model(settings.model, "embedder.model") or f"{settings.model} {settings.revision or ''}"
     length = settings.max_length
     base = EvalModel(
         name=BASE,
         digest=content_id(BASE, weights, str(settings.pooling), str(length)),
-        location=str(folder or settings.model),
+        location=settings.model,
         revision=settings.revision,
         pooling=settings.pooling,
         max_length=length,

@@ -27,8 +27,8 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
             openai.check_endpoint(config, role)
         if isinstance(config, VllmEngine):
             vllm_arguments.check_vllm_arguments(config.engine_kwargs, role)
-            if not config.model.startswith("miniature://"):  # that would train it
-                folder = _checked_folder(config, role)
+            if not config.model.startswith(model_folder.MINIATURE):  # that would train it
+                folder = model_folder.ensure_checked_folder(config, role)
                 if folder and role == "generator":
                     _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
 
@@ -44,18 +44,13 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
         )
     if not isinstance(config, VllmEngine):
         return
-    folder = _checked_folder(config, stage.role)
+    folder = model_folder.ensure_checked_folder(config, stage.role)
+    if config.adapter:
+        model_folder.ensure_model_folder(config.adapter, f"{stage.role}.adapter")
     if folder is None:
         return
     requests = [request for row in rows[:SAMPLE_PROMPTS] if (request := stage.request(row))]
     _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
-
-
-def _checked_folder(config: VllmEngine, role: str) -> Path | None:
-    folder = model_folder.resolve_model(config.model, f"{role}.model")
-    if folder:
-        model_folder.check_model_folder(folder, config.chat_template, role)
-    return folder
 
 
 def _check_window(

@@ -127,10 +127,9 @@ def count_records(source: Artifact) -> int:
 def _engine_identity(config: EngineConfig, role: str) -> dict[str, Any]:
     decides = identity_fields(config)
     if isinstance(config, VllmEngine):
-        folder = model_folder.resolve_model(config.model, f"{role}.model")
-        decides["weights"] = model_folder.folder_digest(folder) if folder else config.revision
+        decides["weights"] = model_folder.identify_model(config.model, f"{role}.model") or config.revision
         if config.chat_template:
             decides["chat_template"] = model_folder.read_chat_template(config.chat_template)
-        if config.adapter and (adapter := model_folder.resolve_model(config.adapter, f"{role}.adapter")):
-            decides["adapter_weights"] = model_folder.folder_digest(adapter)
+        if config.adapter and (digest := model_folder.identify_model(config.adapter, f"{role}.adapter")):
+            decides["adapter_weights"] = digest
     return decides

@@ -131,10 +131,15 @@ class Model:
 @functools.cache  # a large model takes a minute to check, and is asked for by plan, preflight and engine
 def fetch_model(uri: str) -> Path:
     """Return a local folder with the weights of `<run>/models/<name>`, downloading them if needed."""
+    return find_model(uri).fetch()
+
+
+def find_model(uri: str) -> Model:
+    """Return the model that `<run>/models/<name>` names, whether it is trained yet or not."""
     run, separator, name = uri.rstrip("/").rpartition(f"/{FOLDER}/")
     if not separator or not run or "/" in name:
         raise UserError(f"{uri} does not name a trained model: write it as <run>/{FOLDER}/<name>.")
-    return Model(Run(run), name).fetch()
+    return Model(Run(run), name)
 
 
 def file_fingerprint(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from speed_ray.engines.model_folder import resolve_model
+from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Lora
 from speed_ray.storage.run import Run
@@ -75,7 +75,7 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
 
 
 def _base_folder(training: TrainingPlan) -> str | Path:
-    return resolve_model(training.base) or training.base
+    return ensure_model_folder(training.base) or training.base
 
 
 def lora_config(lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> LoraConfig:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speed_ray import __version__
-from speed_ray.engines.model_folder import check_model_folder, folder_digest, read_chat_template, resolve_model
+from speed_ray.engines.model_folder import MINIATURE, ensure_checked_folder, identify_model, read_chat_template
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.schema import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
@@ -157,12 +157,12 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
         assert manifest is not None
         count_steps(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
-    folder = resolve_model(training.base)
+    weights = identify_model(training.base, "generator.model")
     named = {"name": training.base, "revision": training.revision}
     return {
         "code": __version__,
         "method": training.method,
-        "base": {"weights": folder_digest(folder)} if folder else named,
+        "base": {"weights": weights} if weights else named,
         "start": {"model": training.start, "digest": start} if start else None,
         "data": data_identity(training),
         "settings": identity_fields(training.settings),
@@ -278,9 +278,8 @@ def _trainable_generator(recipe: Recipe) -> VllmEngine:
             "generator.adapter: training begins with the weights of generator.model alone, so remove this key.\n"
             "To train an adapter on, merge it into the model's weights first."
         )
-    folder = resolve_model(generator.model)
-    if folder is not None:
-        check_model_folder(folder, generator.chat_template)
+    if not generator.model.startswith(MINIATURE):  # which the workers train; only one that is given can be wrong
+        ensure_checked_folder(generator, "generator")
     return generator
 
 

@@ -7,8 +7,17 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speed_ray.engines import model_folder
-from speed_ray.engines.model_folder import check_adapter_folder, check_model_folder, folder_digest, resolve_model
+from speed_ray.engines.model_folder import (
+    check_adapter_folder,
+    check_model_folder,
+    ensure_model_folder,
+    folder_digest,
+    identify_model,
+)
 from speed_ray.errors import UserError
+from speed_ray.miniature import base_model
+from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import Model
 
 
 @pytest.fixture
@@ -65,11 +74,30 @@ def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
 
 
 def test_a_path_to_nothing_is_refused_and_a_hub_name_passes(tmp_path: Path) -> None:
-    assert resolve_model("someone/some-model-0.5B") is None
-    assert resolve_model(str(tmp_path)) == tmp_path
+    assert identify_model("someone/some-model-0.5B", "k") is None is ensure_model_folder("someone/some-model-0.5B")
+    assert ensure_model_folder(str(tmp_path)) == tmp_path
+    assert identify_model(str(tmp_path), "k") == folder_digest(tmp_path)
     for gone in (str(tmp_path / "gone"), "./gone", "../gone", "a/b/c"):
-        with pytest.raises(UserError, match="no model folder"):
-            resolve_model(gone)
+        for refuse in (identify_model, ensure_model_folder):
+            with pytest.raises(UserError, match="no model folder"):
+                refuse(gone, "generator.model")
+
+
+def test_a_miniature_and_a_trained_model_are_identified_without_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEED_RAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Model, "fetch", lambda self: pytest.fail("an identity fetches nothing"))
+    assert identify_model("miniature://base", "k") == base_model.base_digest("base")
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"weights")
+    trained = Model(Run(str(tmp_path / "run")), "junior")
+    with pytest.raises(UserError, match="not trained yet"):
+        identify_model(f"file://{tmp_path}/run/models/junior", "k")
+    trained.publish(weights, {})
+    assert identify_model(trained.where, "k") == trained.published()["digest"]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_an_adapter_tells_its_rank(tmp_path: Path) -> None:
