@@ -37,7 +37,7 @@ demo: venv
 	$(BIN)/python jobs/compare_writers.py runs/demo
 
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration tests/cluster tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults tests/integration tests/cluster tests/unit
 
 check: lint typecheck
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests/unit

@@ -173,7 +173,7 @@ class Driver:
         """Wait for something that the running driver brings about."""
         while not reached():
             assert self.process.poll() is None, f"the driver ended too early:\n{self.said()}"
-            time.sleep(0.003)
+            time.sleep(0.01)
 
     def kill(self) -> None:
         """End the driver, and nothing else, the hard way."""

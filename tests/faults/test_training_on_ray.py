@@ -6,6 +6,7 @@ prompts are real; the lessons are a simulated teacher's.
 
 import json
 import sys
+from functools import partial
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from speed_ray.stages.draft import Draft
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
+from tests.conftest import small_job
 from tests.helpers.tiny_training import tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -47,22 +49,22 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture
-def make_drafted(make_job, base):
+def make_drafted(tmp_path, base):
     """Make a job whose junior has all its lessons and is not trained."""
-
-    def make(name="run", **junior):
-        generator = {"engine": "vllm", "model": base}
-        job = make_job(name, generator=generator, junior={**JUNIOR, **junior}, draft__examples=46).begin()
-        job.make(Draft(job.recipe))
-        return job
-
-    return make
+    return partial(drafted_job, tmp_path, base)
 
 
-@pytest.fixture
-def unbroken(make_drafted):
+def drafted_job(folder, base, **junior):
+    generator = {"engine": "vllm", "model": base}
+    job = small_job(folder, generator=generator, junior={**JUNIOR, **junior}, draft__examples=46).begin()
+    job.make(Draft(job.recipe))
+    return job
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, base):
     """The weights of a training that nothing happened to, on one worker and without Ray."""
-    job = make_drafted("unbroken")
+    job = drafted_job(tmp_path_factory.mktemp("unbroken"), base)
     plan.plan_junior(job.run, job.recipe).train(lambda metrics: None)
     return weights(job)
 
