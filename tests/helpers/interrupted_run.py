@@ -4,8 +4,9 @@
 
 MOMENTS holds one line for each, "before STAGE" or "inside STAGE", and loses it as it comes. Inside is after the first
 commit of a stage that asks a model, after the first complete checkpoint of a training, and before the publication of
-what the driver makes by itself. An interruption that leaves Ray running ends this process with code 3, as it ends
-`speed-ray`; after another the next one comes in the same process. Code 0 says that the run is through.
+what the driver makes by itself. Every start is a process of its own that is forked from this one, which has imported
+all that a run needs: that takes longer than most starts then last. Code 0 says that the run is through, and that every
+start before the last ended with code 3.
 
 What a run trained is served by a simulated engine, which answers from a row's seed alone, as greedy sampling on one
 worker would. It is named by the digest of the weights it stands for, and records hold that name: with other weights
@@ -91,16 +92,18 @@ def first(owner: Any, name: str, act: Callable[..., None]) -> None:
 
 
 def main() -> None:
-    """Run the command until it is through, or until an interruption that ends this process."""
+    """Start the command again and again until it is through."""
     moments = Moments(Path(sys.argv.pop(1)))
     pipeline.generator_with_trained_weights = stand_in
     interrupt(moments)
-    while moments.left():
-        try:
+    code = 3
+    while code == 3:
+        child = os.fork()
+        if not child:
             cli.main()
-        except SystemExit as end:
-            assert end.code == 3, f"the run ended with code {end.code} before it came to {moments.left()}"
-    cli.main()
+            sys.exit()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0 and not moments.left(), f"a start ended with code {code} before it came to {moments.left()}"
 
 
 if __name__ == "__main__":
