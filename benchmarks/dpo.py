@@ -17,6 +17,7 @@ from speed_ray import recipes
 from speed_ray.on_ray import train
 from speed_ray.storage.run import Run
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 
 
 def overrides(steps: int, drafts: int) -> list[str]:
@@ -36,7 +37,7 @@ def overrides(steps: int, drafts: int) -> list[str]:
 def ours(run: Run, changes: list[str]) -> dict[str, Any]:
     """As `align_senior` trains."""
     training.forget(run, plan.SENIOR)
-    train.train_on_ray(plan.plan_senior(run, recipes.load_recipe("miniature", changes)))
+    train.train_on_ray(plan.plan_senior(run, recipes.load_recipe("miniature", changes)), train_model)
     return {
         "contender": "speed_ray under Ray Train",
         "steps/s": training.steps_per_second(run, plan.SENIOR),

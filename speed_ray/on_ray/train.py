@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import ray
 
@@ -61,12 +61,14 @@ class TrainingJob(Protocol):
     def begin(self) -> bool:
         """Write the plan; return whether there is anything to do."""
 
-    def train(self, report: Report) -> None:
-        """Train on one worker of many, calling `report` with metrics now and then."""
+
+Job = TypeVar("Job", bound=TrainingJob)
 
 
-def train_on_ray(training: TrainingJob) -> None:
+def train_on_ray(training: Job, train_model: Callable[[Job, Report], None]) -> None:
     """Train a model and publish it; nothing is started where it is published. Raises UserError or Interrupted.
+
+    `train_model` is called on every worker with the job and with what takes the metrics of a step.
 
     A lost worker is replaced `workers.max_failures` times, each time from the last complete checkpoint; after that, or
     when this driver ends, the same command goes on from there. Raises Stalled where the cluster has had no capacity
@@ -84,7 +86,7 @@ def train_on_ray(training: TrainingJob) -> None:
             .remote(training.run, training.name, training.global_batch_size)
         )
         ended: list[BaseException | None] = []
-        threading.Thread(target=_fit, args=(training, metrics_actor, ended), daemon=True).start()
+        threading.Thread(target=_fit, args=(training, train_model, metrics_actor, ended), daemon=True).start()
         need = f"{workers.num_workers} workers of {capacity.ResourceNeed(training.key, workers)} each"
         starting = f"{training.name}: starting {need}; the cluster has {resources()}"
         with LineProgress(starting) as progress:
@@ -140,10 +142,12 @@ class _MetricsActor:
         return self._error
 
 
-def _fit(training: TrainingJob, metrics_actor: Any, ended: list[BaseException | None]) -> None:
+def _fit(
+    training: Job, train_model: Callable[[Job, Report], None], metrics_actor: Any, ended: list[BaseException | None]
+) -> None:
     folder = tempfile.mkdtemp(prefix="speed_ray-fit-")  # of Ray's own notes, which nobody reads
     try:
-        _trainer(training, metrics_actor, folder).fit()
+        _trainer(training, train_model, metrics_actor, folder).fit()
         ended.append(None)
     except BaseException as error:
         ended.append(error)
@@ -151,7 +155,9 @@ def _fit(training: TrainingJob, metrics_actor: Any, ended: list[BaseException | 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _trainer(training: TrainingJob, metrics_actor: Any, folder: str) -> "TorchTrainer":
+def _trainer(
+    training: Job, train_model: Callable[[Job, Report], None], metrics_actor: Any, folder: str
+) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer  # brings torch, which no other job's driver needs
 
@@ -159,7 +165,7 @@ def _trainer(training: TrainingJob, metrics_actor: Any, folder: str) -> "TorchTr
     workers = training.workers
     return TorchTrainer(
         _train_worker,
-        train_loop_config={"training": training, "metrics_actor": metrics_actor},
+        train_loop_config={"training": training, "train_model": train_model, "metrics_actor": metrics_actor},
         scaling_config=ScalingConfig(
             num_workers=(workers.min_workers, workers.num_workers) if workers.min_workers else workers.num_workers,
             use_gpu=workers.num_gpus > 0,
@@ -192,7 +198,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     ended = threading.Event()
     threading.Thread(target=_send_heartbeats, args=(metrics_actor, ended), daemon=True).start()
     try:
-        config["training"].train(report)
+        config["train_model"](config["training"], report)
     except (UserError, Interrupted) as error:
         ray.get(metrics_actor.fail.remote(type(error).__name__, str(error)))
         raise

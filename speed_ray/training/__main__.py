@@ -17,6 +17,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
+from speed_ray.training.train_model import train_model
 
 app = typer.Typer(add_completion=False)
 
@@ -34,7 +35,7 @@ def main(
         opened = Run(run)
         training = _plan(model, opened, loaded)
         opened.freeze(loaded)
-        training.train(_print)
+        train_model(training, _print)
         distributed.destroy_process_group()
     except (UserError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -80,17 +80,6 @@ class TrainingPlan:
         self.model.ensure_plan(training_identity(self))
         return self.model.manifest() is None
 
-    def train(self, report: Report) -> None:
-        """Train and publish the model, as one of its workers. Needs torch, unlike all else in this module."""
-        if self.method == "contrastive":
-            from speed_ray.training.contrastive.loop import train_contrastive
-
-            train_contrastive(self, report)
-        else:
-            from speed_ray.training.trl_trainer import train_with_trl
-
-            train_with_trl(self, report)
-
 
 def plan_junior(run: Run, recipe: Recipe) -> TrainingPlan:
     """Plan the junior generator: SFT of the base on the teacher's drafts (SPEED, section 3.1)."""

@@ -12,6 +12,7 @@ from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import ignore, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -42,7 +43,7 @@ def unbroken(curated):
     """The same training in a copy of the run, on one worker and without Ray."""
     shutil.copytree(curated.uri, f"{curated.uri}-unbroken")
     run = Run(f"{curated.uri}-unbroken")
-    plan.plan_embedder(run, curated.recipe).train(ignore)
+    train_model(plan.plan_embedder(run, curated.recipe), ignore)
     return run
 
 

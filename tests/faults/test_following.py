@@ -8,6 +8,7 @@ import pytest
 from speed_ray.errors import UserError
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import ignore, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -45,7 +46,7 @@ def test_training_follows_a_running_synthesis_and_takes_each_shard_once(job, dri
     driver.wait_until(lambda: job.commits() > 1)
     training = plan.plan_embedder(job.run, job.recipe)
     began_with = []
-    training.train(lambda metrics: began_with.append(job.commits()))
+    train_model(training, lambda metrics: began_with.append(job.commits()))
     assert driver.ended() == 0, driver.said()
     assert began_with[1] < 46, "the first step came before the last example"
     assert sorted(shard for window in windows(job.run) for shard in window) == list(range(46))
@@ -63,18 +64,18 @@ def test_a_follower_that_was_stopped_sees_the_batches_of_one_that_was_not(job, d
             raise Cut
 
     with pytest.raises(Cut):
-        training.train(cut)
-    training.train(ignore)
+        train_model(training, cut)
+    train_model(training, ignore)
     assert driver.ended() == 0, driver.said()
     first = facts(job.run)
     model = Model(job.run, "embedder")
     kept = [name for name in model.store.names(model.path) if not name.startswith("windows")]
     for name in kept:
         model.store.delete(f"{model.path}/{name}")
-    training.train(ignore)  # over the windows that are written down
+    train_model(training, ignore)  # over the windows that are written down
     assert facts(job.run) == first
 
 
 def test_there_is_nothing_to_follow_yet(job):
     with pytest.raises(UserError, match=r"is not begun, and embedder streams its rows \(embedder\.stream\)"):
-        plan.plan_embedder(job.run, job.recipe).train(ignore)
+        train_model(plan.plan_embedder(job.run, job.recipe), ignore)

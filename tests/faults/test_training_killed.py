@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from speed_ray.storage.run import DRAFTS, Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_serving import free_port
 from tests.helpers.tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
@@ -50,7 +51,7 @@ def base(tmp_path_factory):
 def unbroken(base, tmp_path_factory):
     """The weights of a training that nothing happened to, on one worker."""
     run = drafted(tmp_path_factory.mktemp("unbroken") / "run")
-    plan.plan_junior(run, tiny_recipe(base, **SETTINGS)).train(lambda metrics: None)
+    train_model(plan.plan_junior(run, tiny_recipe(base, **SETTINGS)), lambda metrics: None)
     return weights(run)
 
 

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from speed_ray.stages.draft import Draft
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 from tests.conftest import small_job
 from tests.helpers.tiny_training import tiny_model
 
@@ -65,7 +66,7 @@ def drafted_job(folder, base, **junior):
 def unbroken(tmp_path_factory, base):
     """The weights of a training that nothing happened to, on one worker and without Ray."""
     job = drafted_job(tmp_path_factory.mktemp("unbroken"), base)
-    plan.plan_junior(job.run, job.recipe).train(lambda metrics: None)
+    train_model(plan.plan_junior(job.run, job.recipe), lambda metrics: None)
     return weights(job)
 
 

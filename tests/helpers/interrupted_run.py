@@ -51,7 +51,7 @@ class Moments:
             self.file.write_text("\n".join(others))
             os.kill(os.getpid(), signal.SIGINT)
 
-    def training_begins(self, training: train.TrainingJob) -> None:
+    def training_begins(self, training: train.TrainingJob, train_model: Callable[..., None]) -> None:
         """Press Ctrl-C now, or once it has a complete checkpoint."""
         self.reached(f"before {training.name}")
         if f"inside {training.name}" in self.left()[:1]:

@@ -13,6 +13,7 @@ from speed_ray.errors import Interrupted
 from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
 from speed_ray.storage.trained_models import Model, generator_with_trained_weights
 from speed_ray.training import plan, reference_logps, tokenize
+from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 pytestmark = pytest.mark.slow
@@ -38,9 +39,9 @@ def aligned(folder):
 
 def both(run, recipe, report=ignore):
     """Train the junior, then the senior; return the senior's training."""
-    plan.plan_junior(run, recipe).train(ignore)
+    train_model(plan.plan_junior(run, recipe), ignore)
     senior = plan.plan_senior(run, recipe)
-    senior.train(report)
+    train_model(senior, report)
     return senior
 
 
@@ -163,10 +164,10 @@ def test_an_adapter_on_a_trained_model_is_trained_on(run, base):
     write_rows(run, REVISION_PAIRS, tiny_rows(80))
     lora = tiny_recipe(base, lora={"r": 4}, learning_rate=1e-2).revisor
     recipe = tiny_recipe(base).model_copy(update={"revisor": lora.model_copy(update={"start": "junior"})})
-    plan.plan_junior(run, recipe).train(ignore)
+    train_model(plan.plan_junior(run, recipe), ignore)
     supervised, preferring = plan.plan_revisor(run, recipe)
-    supervised.train(ignore)
-    preferring.train(ignore)
+    train_model(supervised, ignore)
+    train_model(preferring, ignore)
 
     junior = AutoModelForCausalLM.from_pretrained(Model(run, "junior").fetch())
     begun = PeftModel.from_pretrained(junior, Model(run, "revisor_sft").fetch())
@@ -183,7 +184,7 @@ def test_a_second_training_computes_no_reference(run, base, monkeypatch):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     monkeypatch.setattr(reference_logps, "_compute", lambda *_: pytest.fail("the reference was computed again"))
-    plan.plan_senior(run, tiny_recipe(base, max_steps=1, beta=0.5)).train(ignore)
+    train_model(plan.plan_senior(run, tiny_recipe(base, max_steps=1, beta=0.5)), ignore)
 
 
 def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
@@ -197,7 +198,7 @@ def test_an_unfinished_reference_is_finished(run, base, monkeypatch):
     done = []
     compute = reference_logps._chunk_log_probs
     monkeypatch.setattr(reference_logps, "_chunk_log_probs", lambda *with_rows: done.append(1) or compute(*with_rows))
-    plan.plan_senior(run, tiny_recipe(base, max_steps=1)).train(ignore)
+    train_model(plan.plan_senior(run, tiny_recipe(base, max_steps=1)), ignore)
     assert done == [1], "what was stored was computed again"
     assert stored_reference(run) == before
 
@@ -209,14 +210,14 @@ def test_a_damaged_reference_is_not_read(run, base):
     for name in run.store.names("models/senior"):
         run.store.delete(f"models/senior/{name}")
     with pytest.raises(Interrupted, match=r"00000000\.json is missing or damaged"):
-        plan.plan_senior(run, tiny_recipe(base, max_steps=1)).train(ignore)
+        train_model(plan.plan_senior(run, tiny_recipe(base, max_steps=1)), ignore)
 
 
 @pytest.mark.parametrize(("zero", "lora"), [(2, {"r": 4}), (3, None)], ids=["2-lora", "3-full"])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero, lora):
     one, two = aligned(tmp_path / "one"), aligned(tmp_path / "two")
     both(one, tiny_recipe(base, lora=lora))
-    plan.plan_junior(two, tiny_recipe(base, lora=lora)).train(ignore)
+    train_model(plan.plan_junior(two, tiny_recipe(base, lora=lora)), ignore)
     done = torchrun(tiny_recipe(base, lora=lora, zero_stage=zero, micro_batch_size=2), two, "senior", workers=2)
     assert done.returncode == 0, done.stderr
     made = [load(run) for run in (one, two)]

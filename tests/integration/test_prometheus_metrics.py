@@ -14,6 +14,7 @@ from speed_ray.on_ray.prometheus_metrics import COUNTERS, GAUGES, HISTOGRAMS
 from speed_ray.stages.draft import Draft
 from speed_ray.storage.run import PROPOSED_TASKS
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 from tests.helpers.prometheus import metrics_of
 from tests.helpers.tiny_endpoint import mock
 from tests.helpers.tiny_training import TEMPLATE, tiny_model
@@ -75,7 +76,7 @@ def test_a_live_run_exports_every_metric(make_job, tmp_path, endpoint):
     pipeline.brainstorm(job.run, job.recipe)
     pipeline.synthesize(job.run, job.recipe)
     pool.execute(job.run, Step(Draft(job.recipe).plan(job.run), Draft(job.recipe)))
-    train.train_on_ray(plan.plan_junior(job.run, job.recipe))
+    train.train_on_ray(plan.plan_junior(job.run, job.recipe), train_model)
     time.sleep(3)
     over.set()
     looking.join()

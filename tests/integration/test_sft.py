@@ -13,6 +13,7 @@ from speed_ray.errors import UserError
 from speed_ray.storage.run import DRAFTS, Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, tokenize
+from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def furthest(one, other):
 
 def test_loss_is_on_the_replies_alone(run, base):
     training = plan.plan_junior(run, tiny_recipe(base, max_steps=1, eval_fraction=0.0))
-    training.train(ignore)
+    train_model(training, ignore)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     trained = tokenize.tokenize_rows(training, tokenizer, context_length=256).train
@@ -70,19 +71,19 @@ def test_packed_rows_see_only_themselves(base, tmp_path):
     made = {}
     for packing in (False, True):
         run = drafted(tmp_path / f"packing-{packing}")
-        plan.plan_junior(run, tiny_recipe(base, packing=packing, max_steps=5)).train(ignore)
+        train_model(plan.plan_junior(run, tiny_recipe(base, packing=packing, max_steps=5)), ignore)
         made[packing] = weights(run)
     assert furthest(made[False], made[True]) < 1e-5
 
 
 def test_precision_and_checkpointing_of_gradients(base, tmp_path):
     run = drafted(tmp_path / "run")
-    plan.plan_junior(run, tiny_recipe(base, precision="bf16", gradient_checkpointing=True)).train(ignore)
+    train_model(plan.plan_junior(run, tiny_recipe(base, precision="bf16", gradient_checkpointing=True)), ignore)
     assert {weight.dtype for weight in weights(run).values()} == {torch.bfloat16}
 
 
 def test_an_adapter_is_published_as_one(run, base):
-    plan.plan_junior(run, tiny_recipe(base, lora={"r": 4, "lora_dropout": 0.1})).train(ignore)
+    train_model(plan.plan_junior(run, tiny_recipe(base, lora={"r": 4, "lora_dropout": 0.1})), ignore)
     folder = Model(run, "junior").fetch()
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
     assert not list(folder.glob("*.bin")), "pickle"
@@ -95,7 +96,7 @@ def test_an_adapter_is_published_as_one(run, base):
 
 def test_a_model_comes_with_its_tokenizer_and_its_card(run, base):
     reports = []
-    plan.plan_junior(run, tiny_recipe(base)).train(reports.append)
+    train_model(plan.plan_junior(run, tiny_recipe(base)), reports.append)
     folder = Model(run, "junior").fetch()
     assert AutoTokenizer.from_pretrained(folder).chat_template == AutoTokenizer.from_pretrained(base).chat_template
     card = (folder / "README.md").read_text()
@@ -107,9 +108,9 @@ def test_a_model_comes_with_its_tokenizer_and_its_card(run, base):
 
 def test_a_published_model_is_not_trained_again(run, base):
     training = plan.plan_junior(run, tiny_recipe(base, max_steps=1))
-    training.train(ignore)
+    train_model(training, ignore)
     reports = []
-    training.train(reports.append)
+    train_model(training, reports.append)
     assert reports == []
 
 
@@ -130,13 +131,13 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
     settings = {"save_steps": 4, "max_steps": 10, "num_train_epochs": 2.0, "lora": {"r": 4, "lora_dropout": dropout}}
     recipe = tiny_recipe(base, **settings)
     unbroken, broken = drafted(tmp_path / "unbroken"), drafted(tmp_path / "broken")
-    plan.plan_junior(unbroken, recipe).train(ignore)
+    train_model(plan.plan_junior(unbroken, recipe), ignore)
 
     reports = []
     for step in (3, 7):
         with pytest.raises(Killed):
-            plan.plan_junior(broken, recipe).train(killed_at(step))
-    plan.plan_junior(broken, recipe).train(reports.append)
+            train_model(plan.plan_junior(broken, recipe), killed_at(step))
+    train_model(plan.plan_junior(broken, recipe), reports.append)
 
     assert min(metrics["step"] for metrics in reports[1:]) == 5, "more was redone than since the checkpoint of step 4"
     assert furthest(weights(unbroken), weights(broken)) == 0.0
@@ -149,7 +150,7 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero):
     one, two = drafted(tmp_path / "one"), drafted(tmp_path / "two")
-    plan.plan_junior(one, tiny_recipe(base)).train(ignore)
+    train_model(plan.plan_junior(one, tiny_recipe(base)), ignore)
     done = torchrun(tiny_recipe(base, zero_stage=zero, micro_batch_size=2), two, "junior", workers=2)
     assert done.returncode == 0, done.stderr
     assert furthest(weights(one), weights(two)) < 1e-5
@@ -160,7 +161,7 @@ def test_a_diverged_training_says_where(run, base):
         run, tiny_recipe(base, learning_rate=1e38, warmup_ratio=0.0, save_steps=1, eval_fraction=0.0)
     )
     with pytest.raises(UserError) as told:
-        training.train(ignore)
+        train_model(training, ignore)
     said = str(told.value)
     trained = tokenize.tokenize_rows(training, AutoTokenizer.from_pretrained(base), context_length=256).train
     places = tokenize.sort_by_length_within_batch(
@@ -175,14 +176,14 @@ def test_a_diverged_training_says_where(run, base):
 def test_gpus_that_are_not_there(run, base, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="this machine has no GPU"):
-        plan.plan_junior(run, tiny_recipe(base, workers={"num_gpus": 1.0})).train(ignore)
+        train_model(plan.plan_junior(run, tiny_recipe(base, workers={"num_gpus": 1.0})), ignore)
 
 
 def test_another_recipe_is_refused_with_the_difference(run, base):
     with pytest.raises(Killed):
-        plan.plan_junior(run, tiny_recipe(base)).train(killed_at(1))
+        train_model(plan.plan_junior(run, tiny_recipe(base)), killed_at(1))
     with pytest.raises(UserError, match=r"settings\.learning_rate: was 0\.001, now 0\.002"):
-        plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)).train(ignore)
+        train_model(plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)), ignore)
 
 
 def test_the_seed_decides(base, tmp_path):
@@ -191,6 +192,6 @@ def test_the_seed_decides(base, tmp_path):
         random.seed(place)  # whatever else happened in the process
         torch.manual_seed(place)
         run = drafted(tmp_path / str(place))
-        plan.plan_junior(run, tiny_recipe(base, lora={"r": 4, "lora_dropout": 0.2})).train(ignore)
+        train_model(plan.plan_junior(run, tiny_recipe(base, lora={"r": 4, "lora_dropout": 0.2})), ignore)
         made.append(weights(run))
     assert furthest(*made) == 0.0

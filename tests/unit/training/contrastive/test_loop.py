@@ -15,6 +15,7 @@ from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, Run
 from speed_ray.storage.shards import Plan
 from speed_ray.training import plan
+from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
 
 INSTRUCTION = "Write the number as digits"
@@ -66,7 +67,7 @@ def base(tmp_path_factory):
 
 
 def trained(run, recipe, report=ignore):
-    plan.plan_embedder(run, recipe).train(report)
+    train_model(plan.plan_embedder(run, recipe), report)
     return plan.plan_embedder(run, recipe).model
 
 
