@@ -21,7 +21,8 @@ from jobs.compare_writers import truth_scores
 from speed_ray import pipeline, recipes
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipes.schema import EngineConfig, Recipe
+from speed_ray.recipes.engine_settings import EngineConfig
+from speed_ray.recipes.schema import Recipe
 from speed_ray.stages.revise import Revise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import Run

@@ -20,7 +20,7 @@ import orjson
 from speed_ray.engines.base import Request
 from speed_ray.engines.budget import Usage
 from speed_ray.engines.openai import OpenAI
-from speed_ray.recipes.schema import OpenAIEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine
 
 SCHEMA = {
     "type": "object",

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from speed_ray.miniature import base_model, retrieval_set
-from speed_ray.recipes.schema import Embedder
+from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, infonce, loop, train_step
 from speed_ray.training.contrastive.encoder import Encoder, pad_batch

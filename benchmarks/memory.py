@@ -24,7 +24,7 @@ def step(rows: int) -> dict[str, Any]:
     import torch
 
     from speed_ray.miniature import base_model
-    from speed_ray.recipes.schema import Embedder
+    from speed_ray.recipes.training_settings import Embedder
     from speed_ray.training.contrastive import encoder, loop, train_step
     from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
 

@@ -15,7 +15,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from benchmarks.prompts import planned
 from speed_ray.engines.base import Request
 from speed_ray.engines.model_folder import ensure_model_folder
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 
 
 async def main() -> None:

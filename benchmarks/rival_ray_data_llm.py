@@ -17,7 +17,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from benchmarks.clocked_executor import CLOCK, OneProcess, OwnProcess, seconds
 from benchmarks.prompts import planned
 from speed_ray.engines.model_folder import ensure_model_folder
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 
 
 def main() -> None:

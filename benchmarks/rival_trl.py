@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from benchmarks.training import FROM, rate
 from speed_ray import recipes
 from speed_ray.engines.model_folder import ensure_model_folder
-from speed_ray.recipes.schema import Dpo
+from speed_ray.recipes.training_settings import Dpo
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import load_model, plan, tokenize

@@ -14,7 +14,8 @@ from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
 from speed_ray.evaluation import parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
-from speed_ray.recipes.schema import OpenAIEngine, Recipe
+from speed_ray.recipes.engine_settings import OpenAIEngine
+from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
 from speed_ray.storage.store import read_if_exists

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from speed_ray.engines.base import Engine
 from speed_ray.engines.budget import Usage
-from speed_ray.recipes.schema import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
+from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 
 
 def build_engine(configs: Sequence[EngineConfig], spent: Usage, role: str) -> Engine:

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 
 from speed_ray.engines.base import BudgetExhausted
-from speed_ray.recipes.schema import Budget, Price
+from speed_ray.recipes.engine_settings import Budget, Price
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.storage.trained_models import fetch_model, find_model
 
 MINIATURE = "miniature://"

@@ -25,7 +25,7 @@ from speed_ray.engines.base import FatalEngineError, Load, PromptTooLong, Reply,
 from speed_ray.engines.budget import Ledger, Usage
 from speed_ray.engines.throttle import Throttle
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import OpenAIEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import time
 
 from speed_ray.engines.base import Load, Reply, Request, Sample
 from speed_ray.miniature import teacher
-from speed_ray.recipes.schema import ScriptedEngine
+from speed_ray.recipes.engine_settings import ScriptedEngine
 
 
 class ScriptedTeacher:

@@ -26,7 +26,7 @@ from speed_ray.engines.base import EngineDead, Load, Reply, Request, Sample
 from speed_ray.engines.continuous_batching_clock import ContinuousBatching
 from speed_ray.engines.fake_text import fake_reply
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import SimulatedEngine
+from speed_ray.recipes.engine_settings import SimulatedEngine
 
 DEATHS = "SPEED_RAY_DEATHS"
 CHARACTERS_A_TOKEN = 4

@@ -42,7 +42,7 @@ from speed_ray.engines.model_folder import (
 from speed_ray.engines.parent_watchdog import EndsWithParent
 from speed_ray.engines.vllm_arguments import check_vllm_arguments
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
 PARALLEL = ("tensor", "pipeline", "prefill_context", "data")

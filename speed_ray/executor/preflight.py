@@ -9,7 +9,8 @@ from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.schema import OpenAIEngine, Recipe, StageSettings, VllmEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine, VllmEngine
+from speed_ray.recipes.schema import Recipe, StageSettings
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES
 

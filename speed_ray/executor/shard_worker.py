@@ -9,7 +9,7 @@ from typing import Any
 from speed_ray.engines.base import Engine, PromptTooLong, Reply, Request
 from speed_ray.executor.reply_journal import Answer, Journal, replay
 from speed_ray.executor.stage import Stage
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.records import REJECT, REPLY, Rejected, RejectRow, ReplyRow, Row, seed_of
 from speed_ray.storage.fingerprint import model_label, without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow

@@ -12,7 +12,8 @@ from speed_ray.engines import model_folder
 from speed_ray.engines.base import PromptContext, Reply, Request
 from speed_ray.errors import UserError
 from speed_ray.prompts import render
-from speed_ray.recipes.schema import EngineConfig, Recipe, StageSettings, VllmEngine
+from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
+from speed_ray.recipes.schema import Recipe, StageSettings
 from speed_ray.records import Message, Rejected, Row
 from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.planned_rows import Parent, PlannedRow

@@ -18,7 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from speed_ray import __version__
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.session import uses_shared_cluster
-from speed_ray.recipes.schema import Pool, Workers
+from speed_ray.recipes.schema import Pool
+from speed_ray.recipes.training_settings import Workers
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import LocalFolder, read_if_exists
 

@@ -12,7 +12,7 @@ from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
 from speed_ray.on_ray.progress import LineProgress
 from speed_ray.on_ray.session import session
-from speed_ray.recipes.schema import Workers
+from speed_ray.recipes.training_settings import Workers
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

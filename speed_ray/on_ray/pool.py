@@ -37,7 +37,7 @@ from speed_ray.on_ray.drain import DrainGate, DriverLogHandler, is_drained, star
 from speed_ray.on_ray.progress import StagesProgress
 from speed_ray.on_ray.prometheus_metrics import EngineMetrics
 from speed_ray.on_ray.session import resources, session, uses_shared_cluster
-from speed_ray.recipes.schema import OpenAIEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.storage.fingerprint import without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import Run

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from speed_ray.engines.budget import Usage
-from speed_ray.recipes.schema import EngineConfig, OpenAIEngine
+from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine
 from speed_ray.storage.shards import Artifact, Counts, Plan
 from speed_ray.text.terminal import sanitize
 

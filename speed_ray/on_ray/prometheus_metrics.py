@@ -14,7 +14,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from speed_ray.engines.base import Engine, Load
 from speed_ray.engines.budget import Usage
 from speed_ray.executor.stage import Stage
-from speed_ray.recipes.schema import OpenAIEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Counts
 

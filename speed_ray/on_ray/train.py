@@ -20,7 +20,7 @@ from speed_ray.on_ray import capacity
 from speed_ray.on_ray.progress import LineProgress
 from speed_ray.on_ray.prometheus_metrics import TrainingMetrics
 from speed_ray.on_ray.session import resources, session
-from speed_ray.recipes.schema import TrainingWorkers
+from speed_ray.recipes.training_settings import TrainingWorkers
 from speed_ray.storage.run import Run
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from speed_ray.errors import UserError, nearest
+from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.renamed_keys import current_name
-from speed_ray.recipes.schema import OpenAIEngine, Recipe
+from speed_ray.recipes.schema import Recipe
 
 
 def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:

@@ -25,7 +25,8 @@ from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray import serve_env
 from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
 from speed_ray.on_ray.session import session, uses_shared_cluster
-from speed_ray.recipes.schema import Strict, Workers
+from speed_ray.recipes.setting import Strict
+from speed_ray.recipes.training_settings import Workers
 from speed_ray.serving.replica import Embed
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model

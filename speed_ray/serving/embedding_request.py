@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from speed_ray.recipes.schema import Strict
+from speed_ray.recipes.setting import Strict
 from speed_ray.serving.http_errors import APIError
 
 MAX_INPUTS = 2048  # OpenAI's

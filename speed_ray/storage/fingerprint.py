@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from speed_ray.recipes.schema import EngineConfig, RuntimeMark, VllmEngine
+from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
+from speed_ray.recipes.setting import RuntimeMark
 
 PACKAGE = Path(__file__).parents[1]
 # The packages whose modules determine rows. Of the others, records.py determines ids and seeds, which a test pins.

@@ -21,7 +21,8 @@ from typing import Any
 from filelock import FileLock
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.recipes.schema import Recipe, VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
+from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shards import identity_difference
 from speed_ray.storage.store import LocalFolder, cache_folder, read_if_exists

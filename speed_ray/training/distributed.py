@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import TrainingConfig
+from speed_ray.recipes.training_settings import TrainingConfig
 
 
 def prepare_environment(settings: TrainingConfig) -> None:

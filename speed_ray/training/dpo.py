@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from speed_ray.recipes.schema import Dpo
+from speed_ray.recipes.training_settings import Dpo
 from speed_ray.training import load_model, reference_logps
 from speed_ray.training.plan import TrainingPlan
 from speed_ray.training.tokenize import TokenizedRow

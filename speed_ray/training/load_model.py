@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import Lora
+from speed_ray.recipes.training_settings import Lora
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training.plan import TrainingPlan

@@ -12,7 +12,9 @@ from speed_ray import __version__
 from speed_ray.engines.model_folder import MINIATURE, ensure_checked_folder, identify_model, read_chat_template
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity
-from speed_ray.recipes.schema import Dpo, Embedder, Recipe, Sft, TrainingWorkers, VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
+from speed_ray.recipes.schema import Recipe
+from speed_ray.recipes.training_settings import Dpo, Embedder, Sft, TrainingWorkers
 from speed_ray.storage.fingerprint import identity_fields
 from speed_ray.storage.run import (
     CURATED_EXAMPLES,

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from speed_ray.recipes.schema import Sft
+from speed_ray.recipes.training_settings import Sft
 from speed_ray.training import load_model
 from speed_ray.training.tokenize import TokenizedRow
 from speed_ray.training.trainer_mixin import TrainerInputs, TrainerMixin

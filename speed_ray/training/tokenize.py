@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import TemplateError
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import Embedder
+from speed_ray.recipes.training_settings import Embedder
 from speed_ray.records import Row, is_in_share
 from speed_ray.training import plan
 from speed_ray.training.plan import TrainingPlan

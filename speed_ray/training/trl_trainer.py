@@ -14,7 +14,7 @@ import torch
 from transformers import PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 
-from speed_ray.recipes.schema import Dpo, Embedder, Sft
+from speed_ray.recipes.training_settings import Dpo, Embedder, Sft
 from speed_ray.training import distributed, dpo, load_model, model_card, plan, sft, tokenize
 from speed_ray.training.checkpoints import LOGGED_STEPS, resume_training
 from speed_ray.training.plan import Report, TrainingPlan

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from speed_ray.recipes.schema import SimulatedEngine
+from speed_ray.recipes.engine_settings import SimulatedEngine
 from speed_ray.stages.critique import Critique
 from speed_ray.stages.judge import Judge
 from speed_ray.stages.propose import Propose

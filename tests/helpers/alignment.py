@@ -23,7 +23,8 @@ from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.miniature import teacher, world
-from speed_ray.recipes.schema import OpenAIEngine, Recipe, ScriptedEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine, ScriptedEngine
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import Row
 from speed_ray.stages import pair_revisions, select_tasks, topics
 from speed_ray.stages.brainstorm import Brainstorm

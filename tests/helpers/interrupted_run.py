@@ -25,7 +25,8 @@ from typing import Any
 from speed_ray import cli, pipeline
 from speed_ray.on_ray import pool, train
 from speed_ray.on_ray.progress import StagesProgress
-from speed_ray.recipes.schema import Recipe, SimulatedEngine
+from speed_ray.recipes.engine_settings import SimulatedEngine
+from speed_ray.recipes.schema import Recipe
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact

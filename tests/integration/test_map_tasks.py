@@ -8,7 +8,7 @@ import pytest
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.map_tasks import map_tasks
 from speed_ray.on_ray.session import session
-from speed_ray.recipes.schema import Workers
+from speed_ray.recipes.training_settings import Workers
 
 
 @pytest.fixture(scope="module", autouse=True)

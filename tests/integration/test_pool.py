@@ -13,7 +13,7 @@ import ray
 
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
-from speed_ray.recipes.schema import SimulatedEngine
+from speed_ray.recipes.engine_settings import SimulatedEngine
 from speed_ray.stages.revise import Revise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.shards import RECORDS, REPLIES

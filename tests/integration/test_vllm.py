@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from speed_ray.engines.base import EngineDead, FatalEngineError, PromptTooLong, Request
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -298,7 +298,7 @@ async def test_a_killed_parent_leaves_no_process_behind(tiny: Path) -> None:
     script = f"""
 import asyncio
 from speed_ray.engines.vllm import Vllm
-from speed_ray.recipes.schema import VllmEngine
+from speed_ray.recipes.engine_settings import VllmEngine
 
 async def main():
     engine = Vllm(VllmEngine(engine="vllm", model={str(tiny)!r}, engine_kwargs={{"max_model_len": {WINDOW}}}))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import Lora
+from speed_ray.recipes.training_settings import Lora
 from speed_ray.training import load_model
 
 TokenIds = np.ndarray  # int32 (tokens,): a list takes nine times as much memory

@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import Embedder
+from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed, model_card, plan
 from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
 from speed_ray.training.contrastive import batches, encoder, loader

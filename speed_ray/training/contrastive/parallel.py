@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import get_scheduler
 
-from speed_ray.recipes.schema import Embedder
+from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed
 from speed_ray.training.contrastive.gradcache import NoSync
 

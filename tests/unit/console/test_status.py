@@ -10,7 +10,7 @@ from speed_ray.console import status
 from speed_ray.engines.budget import Usage
 from speed_ray.evaluation import parse_rate
 from speed_ray.executor.usage import usage_by_artifact, usage_of
-from speed_ray.recipes.schema import OpenAIEngine, Price
+from speed_ray.recipes.engine_settings import OpenAIEngine, Price
 from speed_ray.stages.draft import Draft
 from speed_ray.storage.run import CANDIDATES, DRAFTS, Run
 from speed_ray.storage.shards import REPLIES, Plan

@@ -13,7 +13,7 @@ from speed_ray.engines.base import FatalEngineError, PromptTooLong
 from speed_ray.engines.budget import Usage
 from speed_ray.engines.openai import OpenAI
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import OpenAIEngine
+from speed_ray.recipes.engine_settings import OpenAIEngine
 from tests.helpers.tiny_endpoint import (
     KEY,
     all_of,

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from speed_ray.engines import openai
 from speed_ray.engines.throttle import Throttle
-from speed_ray.recipes.schema import Budget
+from speed_ray.recipes.engine_settings import Budget
 from tests.helpers.tiny_endpoint import all_of, answers, good, prompt, refusing, texts
 
 

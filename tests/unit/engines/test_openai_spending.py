@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from speed_ray.engines.base import FatalEngineError
 from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import Budget, Price
+from speed_ray.recipes.engine_settings import Budget, Price
 from tests.helpers.tiny_endpoint import KEY, Endpoint, all_of, answers, completion, cut, refusing, texts
 
 

@@ -10,7 +10,7 @@ from speed_ray.engines.base import EngineDead, Request
 from speed_ray.engines.simulated import DEATHS, Simulated
 from speed_ray.errors import UserError
 from speed_ray.prompts.parse import parse_example, parse_tasks, tasks_schema
-from speed_ray.recipes.schema import Faults, SimulatedEngine
+from speed_ray.recipes.engine_settings import Faults, SimulatedEngine
 from speed_ray.records import Rejected
 
 INSTANT = {"prefill": 1e12, "decode": 1e12, "max_tokens_per_stream": 1e12}

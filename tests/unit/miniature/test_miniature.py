@@ -17,7 +17,7 @@ from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import UserError
 from speed_ray.miniature import base_model, corpus, teacher, truth, world
 from speed_ray.prompts.parse import parse_example, parse_tasks
-from speed_ray.recipes.schema import ScriptedEngine
+from speed_ray.recipes.engine_settings import ScriptedEngine
 
 OUTSIDE = "Automotive/Auto Shows"
 ALL_KINDS = ("classification", "sts", "retrieval", "matching_short", "matching_long")

@@ -8,7 +8,8 @@ from ray.cluster_utils import Cluster
 from speed_ray.errors import UserError
 from speed_ray.on_ray import capacity
 from speed_ray.on_ray.capacity import ResourceNeed
-from speed_ray.recipes.schema import Pool, TrainingWorkers
+from speed_ray.recipes.schema import Pool
+from speed_ray.recipes.training_settings import TrainingWorkers
 from speed_ray.storage.run import Run
 
 HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}

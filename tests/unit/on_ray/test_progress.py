@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from speed_ray.on_ray.progress import StageProgress
-from speed_ray.recipes.schema import ScriptedEngine
+from speed_ray.recipes.engine_settings import ScriptedEngine
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import Counts, Plan
 

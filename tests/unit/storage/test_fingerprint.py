@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.recipes.schema import RuntimeMark
+from speed_ray.recipes.setting import RuntimeMark
 from speed_ray.records import content_id, is_in_share, seed_of
 from speed_ray.stages import curate, select_tasks, topics
 from speed_ray.stages.brainstorm import Brainstorm

@@ -1,0 +1,97 @@
+"""Define the recipe's engines: vLLM, an OpenAI-compatible endpoint, and the two without a model."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from speed_ray.recipes.setting import RuntimeMark, RuntimeOnly, Share, Strict
+
+VLLM_RESOURCES = RuntimeMark(
+    (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+        "kv_cache_memory_bytes",
+        "download_dir",
+    )
+)
+
+
+class Budget(Strict):
+    """A hard limit on what an endpoint may be asked for, over the whole run and all its restarts."""
+
+    calls: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+    dollars: PositiveFloat | None = None
+
+
+class Price(Strict):
+    """Dollars per million tokens."""
+
+    input: NonNegativeFloat
+    output: NonNegativeFloat
+
+
+class VllmEngine(Strict):
+    """vLLM inside a Ray actor. `engine_kwargs` is vLLM's own; `model` is a folder or a hub name."""
+
+    engine: Literal["vllm"]
+    model: str
+    revision: str | None = None
+    adapter: str | None = None  # a LoRA folder
+    chat_template: str | None = None  # Jinja text or file, for a model without one
+    structured_outputs: bool = True  # hold replies to the kind's JSON schema
+    max_concurrency: RuntimeOnly[PositiveInt] = 256
+    engine_kwargs: Annotated[dict[str, Any], VLLM_RESOURCES] = {}
+
+
+class OpenAIEngine(Strict):
+    """Any OpenAI-compatible endpoint. The key is read from the environment variable that `api_key_env` names."""
+
+    engine: Literal["openai"]
+    model: str
+    base_url: RuntimeOnly[str]
+    api_key_env: RuntimeOnly[str | None] = None
+    structured_outputs: bool = True
+    max_concurrency: RuntimeOnly[PositiveInt] = 64  # the most at once; lowered by itself when the endpoint pushes back
+    timeout: RuntimeOnly[PositiveFloat] = 600.0  # seconds for one answer
+    budget: RuntimeOnly[Budget] = Budget()
+    price: RuntimeOnly[Price | None] = None
+
+
+class Faults(Strict):
+    """Sets a simulated engine's faults, as shares of its replies. Drawn from the request's seed."""
+
+    malformed: Share = 0.0
+    die: Share = 0.0  # the whole engine dies, once per row
+    hang: Share = 0.0
+
+
+class SimulatedEngine(Strict):
+    """An engine without a model: vLLM's shape in time, replies that parse. For tests and for planning a cluster."""
+
+    engine: Literal["simulated"]
+    model: str = "simulated"
+    max_concurrency: RuntimeOnly[PositiveInt] = 256
+    prefill: PositiveFloat = 50_000.0  # prompt tokens a second
+    decode: PositiveFloat = 6_400.0  # output tokens a second with all requests in flight
+    max_tokens_per_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
+    output_tokens: PositiveInt = 350
+    spread: Share = 0.0  # of output_tokens, by which an answer may be longer or shorter
+    faults: RuntimeOnly[Faults] = Faults()
+    request_log: RuntimeOnly[str | None] = None  # a folder: gets each asked row's id, so that work done twice shows
+    utilization_log: RuntimeOnly[str | None] = None  # a folder: gets each second the tokens that each engine decoded
+
+
+class ScriptedEngine(Strict):
+    """The scripted teacher of the miniature world: no model at all, and named so wherever its output is shown."""
+
+    engine: Literal["scripted"]
+    model: str = "scripted-teacher"
+    max_concurrency: RuntimeOnly[PositiveInt] = 64
+
+
+EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]

@@ -1,0 +1,138 @@
+"""Define the recipe's trainings: their workers, SFT, DPO, and the embedder's contrastive training."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic import field_validator as validates
+
+from speed_ray.recipes.setting import RuntimeOnly, Share, Strict
+
+
+class Lora(Strict):
+    """Low-rank adapters on the named modules; all others stay as they are."""
+
+    r: PositiveInt = 16
+    lora_alpha: PositiveInt = 32
+    lora_dropout: Share = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class Workers(Strict):
+    """Sets the workers of one training and their resources. Never part of a model's identity."""
+
+    num_workers: PositiveInt = 1
+    num_cpus: NonNegativeFloat = 1.0  # each
+    num_gpus: NonNegativeFloat = 0.0  # each
+    accelerator_type: str | None = None  # a GPU type as Ray names it: "H100"
+    label_selector: dict[str, str] = {}  # of the nodes that they may run on, as Ray knows them
+    max_failures: NonNegativeInt = 3  # lost workers that are made up for before the job ends
+    watchdog_minutes: PositiveFloat = 30.0  # without a worker at work a training ends with a diagnosis
+
+
+class TrainingWorkers(Workers):
+    """The same, and whether fewer will do: then workers come and go with the nodes, each time from a checkpoint."""
+
+    min_workers: PositiveInt | None = None
+
+    @property
+    def counts(self) -> range:
+        """Return the numbers of workers allowed."""
+        return range(self.min_workers or self.num_workers, self.num_workers + 1)
+
+    @model_validator(mode="after")
+    def min_workers_is_at_most_num_workers(self) -> "TrainingWorkers":
+        """Refuse workers that there can never be."""
+        if not self.counts:
+            raise ValueError(
+                f"min_workers is {self.min_workers} and num_workers is {self.num_workers}: "
+                f"set num_workers to {self.min_workers} or more"
+            )
+        return self
+
+
+class TrainingConfig(Strict):
+    """Holds the settings that every training has."""
+
+    learning_rate: PositiveFloat
+    global_batch_size: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
+    micro_batch_size: RuntimeOnly[PositiveInt] = 4  # rows a worker at once: TRL's per_device_train_batch_size
+    num_train_epochs: PositiveFloat = 1.0
+    max_steps: PositiveInt | None = None
+    warmup_ratio: Share = 0.03  # of the steps
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    max_length: PositiveInt = 2_048  # tokens; a longer row is counted and left out, never cut
+    lora: Lora | None = Lora()  # null: all weights are trained
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gradient_checkpointing: RuntimeOnly[bool] = False
+    zero_stage: RuntimeOnly[Annotated[int, Field(ge=0, le=3)]] = 0  # DeepSpeed's stage
+    offload_optimizer: RuntimeOnly[bool] = False  # to the CPU's memory; from stage 1 on
+    offload_param: RuntimeOnly[bool] = False  # to the CPU's memory; stage 3
+    save_steps: RuntimeOnly[PositiveInt] = 100  # steps
+    workers: RuntimeOnly[TrainingWorkers] = TrainingWorkers()
+
+    @validates("workers")
+    @classmethod
+    def workers_that_come_and_go_hold_whole_states(
+        cls, workers: TrainingWorkers, others: ValidationInfo
+    ) -> TrainingWorkers:
+        """Refuse states that only as many workers can take over as there were before."""
+        if workers.min_workers and others.data.get("zero_stage"):
+            raise ValueError("min_workers needs zero_stage: 0, where every worker holds all states")
+        return workers
+
+
+class Alignment(TrainingConfig):
+    """Holds the settings that SFT and DPO share."""
+
+    eval_fraction: Share = 0.02  # of the rows, never trained on
+
+
+class Sft(Alignment):
+    """Supervised fine-tuning on prompts and replies; the loss is on the reply alone."""
+
+    learning_rate: PositiveFloat = 1e-4  # the junior's (SPEED, appendix B)
+    packing: bool = False  # several rows in one sequence, none seeing another
+
+
+class Dpo(Alignment):
+    """Direct preference optimisation; the reference is the model that training begins with."""
+
+    learning_rate: PositiveFloat = 1e-5  # SPEED, appendix B
+    beta: PositiveFloat = 0.1  # the best of .05 to .3 (SPEED, section 4.3.4)
+    loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
+class Revisor(Strict):
+    """The revisor: SFT on revisions, of the unaligned base as in the paper or of the junior, then DPO or none."""
+
+    start: Literal["base", "junior"] = "base"
+    sft: Sft = Sft(learning_rate=5e-6, global_batch_size=24)  # SPEED, appendix B
+    dpo: Dpo | Literal[False] = Dpo()
+
+
+class Embedder(TrainingConfig):
+    """The embedder: InfoNCE over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
+
+    model: str  # a folder or hub name: one of sentence-transformers, or a language model
+    revision: str | None = None
+    pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
+    learning_rate: PositiveFloat = 1e-4
+    global_batch_size: PositiveInt = 1_536  # SPEED, appendix B
+    micro_batch_size: RuntimeOnly[PositiveInt] = 32  # texts a worker embeds at once: with GradCache any batch fits
+    weight_decay: NonNegativeFloat = 0.1
+    max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
+    temperature: PositiveFloat = 0.02
+    matryoshka_dims: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
+    no_in_batch_negatives: list[str] = ["classification"]  # kinds whose positives answer other rows' queries too
+    stream: bool = False  # begin while examples are still being written, and take each shard once, uncurated
