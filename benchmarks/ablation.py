@@ -26,7 +26,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.stages.revise import Revise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.trained_models import generator_with_trained_weights
 
 ORDER = ("junior", "senior", "senior + revisor")  # what alignment is for: each better than the one before

@@ -29,7 +29,7 @@ from speed_ray import recipes
 from speed_ray.records import EXAMPLE, Row, content_id
 from speed_ray.stages import curate, driver_stage
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 WORDS, QUERY, COPIES, CHANGED = 60, 10, 0.2, 0.05
 VOCABULARY, POOL = 20_000, 5_000

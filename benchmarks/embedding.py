@@ -14,7 +14,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 from speed_ray.training import plan
 from speed_ray.training.train_model import train_model
 

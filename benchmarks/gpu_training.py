@@ -28,7 +28,7 @@ from speed_ray.engines.model_folder import ensure_model_folder
 from speed_ray.records import CURATED, SFT_EXAMPLE, VERDICT, Row, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, DRAFTS, VERDICTS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 from speed_ray.training.train_model import train_model

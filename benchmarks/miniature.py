@@ -17,7 +17,7 @@ from speed_ray.records import VERDICT, Row
 from speed_ray.stages.draft import Draft
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import DRAFTS, VERDICTS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.trained_models import Model
 
 # Overrides for benchmarks of adapters on one base, as large models have them: the miniature trains all of its junior.

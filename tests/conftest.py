@@ -32,7 +32,8 @@ from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import Inputs
 from speed_ray.storage.run import EXAMPLES, PROPOSED_TASKS, TOPICS, Run
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.verify import verify
 
 PATHS = ["Arts/Music", "Science/Physics", "Health/Food", "Sports/Tennis"]

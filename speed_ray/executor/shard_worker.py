@@ -13,7 +13,8 @@ from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.records import REJECT, REPLY, Rejected, RejectRow, ReplyRow, Row, seed_of
 from speed_ray.storage.fingerprint import model_label, without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow
-from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts
 
 
 @dataclass

@@ -18,7 +18,8 @@ from speed_ray.records import Message, Rejected, Row
 from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.planned_rows import Parent, PlannedRow
 from speed_ray.storage.run import PRODUCED_BY, Run
-from speed_ray.storage.shards import RECORDS, Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, Artifact
 
 Record = TypeVar("Record", bound=Row)
 

@@ -41,7 +41,8 @@ from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.storage.fingerprint import without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import Run
-from speed_ray.storage.shards import Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Counts
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from speed_ray.engines.budget import Usage
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine
-from speed_ray.storage.shards import Artifact, Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact, Counts
 from speed_ray.text.terminal import sanitize
 
 LINE_SECONDS = 30.0

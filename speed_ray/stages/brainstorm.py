@@ -9,7 +9,7 @@ from speed_ray.prompts.parse import parse_tasks, tasks_schema
 from speed_ray.records import TASK, TaskRow, TopicRow, seed_of
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Brainstorm(Stage[TopicRow, TaskRow]):

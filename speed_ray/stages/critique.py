@@ -10,7 +10,7 @@ from speed_ray.records import REVISION, CandidatesRow, Rejected, RevisionRow, se
 from speed_ray.stages.example_request import PROPOSE, from_json, id_columns, prompt_context, sample_slots, to_json
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, REVISIONS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Critique(Stage[CandidatesRow, RevisionRow]):

@@ -24,7 +24,8 @@ from speed_ray.records import CURATED, EXAMPLE, ExampleRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.run import CURATED_EXAMPLES, Run, finished_examples
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.text.token_hashes import Hashes, Places
 
 TRAIN, HELD_OUT = "train", "held_out"

@@ -5,7 +5,7 @@ from speed_ray.records import SFT_EXAMPLE, SftRow, TaskRow
 from speed_ray.stages.example_request import DRAFT, ExampleStage, id_columns, parse_by_context, to_json
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import DRAFTS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Draft(ExampleStage[SftRow]):

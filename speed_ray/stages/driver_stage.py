@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from speed_ray.errors import Interrupted
 from speed_ray.records import REJECT, RejectRow, Row
-from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts
 
 
 class RowResult(NamedTuple):

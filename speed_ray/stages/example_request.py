@@ -18,7 +18,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.records import ExampleRow, IdColumns, TaskRow, seed_of
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import TASKS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 # What each stage's slots are seeded with: the same task is put otherwise to the junior than it was to the teacher.
 DRAFT, PROPOSE, SYNTHESIZE = "slots of draft", "slots of propose", "slots"

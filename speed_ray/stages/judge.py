@@ -14,7 +14,7 @@ from speed_ray.records import VERDICT, CandidatesRow, Rejected, VerdictRow, seed
 from speed_ray.stages.example_request import PROPOSE, from_json, id_columns, prompt_context, sample_slots
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, VERDICTS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Judge(Stage[CandidatesRow, VerdictRow]):

@@ -9,7 +9,8 @@ from speed_ray.records import PREFERENCE_PAIR, PreferenceRow, RevisionRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import OWN_REVISIONS, REVISION_PAIRS, REVISIONS, Run
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 
 
 def pair_revisions(run: Run, recipe: Recipe) -> Artifact:

@@ -6,7 +6,7 @@ from speed_ray.stages.example_request import PROPOSE, ExampleStage, id_columns, 
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Propose(ExampleStage[CandidatesRow]):

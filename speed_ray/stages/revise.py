@@ -20,7 +20,7 @@ from speed_ray.stages.example_request import (
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import UPSTREAM_REJECTED, PlannedRow
 from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Revise(Stage[ExampleRow, RevisedRow]):

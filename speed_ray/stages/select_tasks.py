@@ -15,7 +15,8 @@ from speed_ray.records import TASK, TaskRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.text.rules import word_runs
 
 PERMUTATIONS = 128

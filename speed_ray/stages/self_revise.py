@@ -16,7 +16,7 @@ from speed_ray.stages.example_request import (
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import OWN_REVISIONS, REVISIONS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class SelfRevise(Stage[RevisionRow, SftRow]):

@@ -9,7 +9,7 @@ from speed_ray.stages.example_request import SYNTHESIZE, ExampleStage, id_column
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Synthesize(ExampleStage[ExampleRow]):

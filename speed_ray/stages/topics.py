@@ -10,7 +10,8 @@ from speed_ray.records import TOPIC, Row, TopicRow, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import TOPICS, Run
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import open_store
 from speed_ray.text import tables
 

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row, content_id
 from speed_ray.storage.run import PRODUCED_BY
-from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact
 
 UPSTREAM_REJECTED = "not_written"  # the variant of a row that has no record, because the stage before rejected it
 

@@ -4,7 +4,8 @@ from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.fingerprint import identity_fields
-from speed_ray.storage.shards import Artifact, identity_difference
+from speed_ray.storage.shard_plan import identity_difference
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import Store, open_store, read_if_exists
 
 # In the order in which they are made.

@@ -24,7 +24,7 @@ from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import PRODUCED_BY, Run
-from speed_ray.storage.shards import identity_difference
+from speed_ray.storage.shard_plan import identity_difference
 from speed_ray.storage.store import LocalFolder, cache_folder, read_if_exists
 
 FOLDER = "models"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from speed_ray.errors import UserError
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import ARTIFACTS, REVISED_EXAMPLES, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, Plan, manifest_of
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, manifest_of
 
 
 @dataclass

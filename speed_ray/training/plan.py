@@ -26,7 +26,8 @@ from speed_ray.storage.run import (
     Run,
     finished_examples,
 )
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.trained_models import Model, base_weights_of
 
 Report = Callable[[dict[str, Any]], None]  # takes the metrics of a step

@@ -37,7 +37,8 @@ from speed_ray.stages.self_revise import SelfRevise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import Run
-from speed_ray.storage.shards import RECORDS, Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.storage.store import ObjectStore
 from tests.helpers.tiny_endpoint import KEY, Endpoint
 

@@ -16,7 +16,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.records import PREFERENCE_PAIR, REVISION, SFT_EXAMPLE, VERDICT, Row, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"

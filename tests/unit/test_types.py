@@ -15,7 +15,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TASK, TaskRow, TopicRow
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import TASKS, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 class Summarize(Stage[TopicRow, TaskRow]):

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from speed_ray.errors import Interrupted
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import distributed

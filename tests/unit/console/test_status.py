@@ -13,7 +13,8 @@ from speed_ray.executor.usage import usage_by_artifact, usage_of
 from speed_ray.recipes.engine_settings import OpenAIEngine, Price
 from speed_ray.stages.draft import Draft
 from speed_ray.storage.run import CANDIDATES, DRAFTS, Run
-from speed_ray.storage.shards import REPLIES, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import REPLIES
 
 
 def said(run) -> dict[str, str]:

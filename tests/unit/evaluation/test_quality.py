@@ -11,7 +11,7 @@ from speed_ray.evaluation import quality
 from speed_ray.records import EXAMPLE
 from speed_ray.stages import driver_stage
 from speed_ray.storage.run import TASKS
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 
 
 def example(number, query="a lamp", positive="a light", negatives=(), **more):

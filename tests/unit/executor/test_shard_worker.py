@@ -17,7 +17,8 @@ from speed_ray.records import TASK, TOPIC, Rejected, Row, seed_of
 from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts
 from speed_ray.storage.verify import verify
 
 ROWS = 100

@@ -8,7 +8,8 @@ import pytest
 from speed_ray.on_ray.progress import StageProgress
 from speed_ray.recipes.engine_settings import ScriptedEngine
 from speed_ray.storage.run import EXAMPLES, Run
-from speed_ray.storage.shards import Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Counts
 
 
 @pytest.fixture

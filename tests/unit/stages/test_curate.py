@@ -18,7 +18,8 @@ from speed_ray.records import CURATED, EXAMPLE, REVISED, Row, content_id
 from speed_ray.stages import curate, driver_stage
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.store import ObjectStore
 from speed_ray.storage.verify import verify
 

@@ -16,7 +16,8 @@ from speed_ray.stages.revise import Revise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import FollowedInputs
 from speed_ray.storage.run import EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES, REVISION_PAIRS, REVISIONS
-from speed_ray.storage.shards import REJECTS, REPLIES, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import REJECTS, REPLIES
 from speed_ray.storage.verify import verify
 
 

@@ -13,7 +13,8 @@ from speed_ray.records import TASK, Row, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.stages.select_tasks import TaskDeduplicator, select_tasks
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.store import ObjectStore
 from speed_ray.storage.verify import verify
 from tests.helpers.paths import SHARED

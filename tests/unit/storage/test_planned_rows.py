@@ -12,7 +12,8 @@ from speed_ray.records import TASK, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs, kind_and_turn, weighted_round_robin
 from speed_ray.storage.run import TASKS
-from speed_ray.storage.shards import Artifact, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import ObjectStore
 
 KINDS = ("classification", "sts", "retrieval")

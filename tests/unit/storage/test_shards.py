@@ -22,7 +22,8 @@ from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, se
 from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Counts
 from speed_ray.storage.store import ObjectStore
 from speed_ray.storage.verify import repair, verify
 from tests.helpers.crashing_drivers import AFTER, BEFORE, LOST, Crash, Troubled, Turn, interleave

@@ -11,7 +11,8 @@ from speed_ray.records import REJECT, TASK, TOPIC, Row, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.planned_rows import Inputs
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
-from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Commit, Counts, Plan
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Commit, Counts
 from speed_ray.storage.verify import VerifyResult, repair, verify
 
 TOPIC_ROWS = [{"id": content_id(name), "topic": name, "source": name} for name in "abcdefg"]

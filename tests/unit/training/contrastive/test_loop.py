@@ -13,7 +13,7 @@ from speed_ray.errors import UserError
 from speed_ray.records import CURATED, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import CURATED_EXAMPLES, Run
-from speed_ray.storage.shards import Plan
+from speed_ray.storage.shard_plan import Plan
 from speed_ray.training import plan
 from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
