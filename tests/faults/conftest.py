@@ -17,12 +17,12 @@ from tests.helpers.two_hosts import Cluster, two_hosts
 
 TEACHER = {"engine": "simulated", "prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 1400.0, "max_concurrency": 4}
 TRAINING = {
-    "global_batch_size": 4, "micro_batch_size": 4, "num_train_epochs": 4.0, "max_steps": 20, "save_steps": 2,
+    "global_batch_size": 4, "micro_batch_size": 4, "num_train_epochs": 4.0, "max_steps": 10, "save_steps": 2,
     "learning_rate": 1e-3,
     "precision": "fp32", "lora": {"r": 4, "lora_alpha": 8}, "max_length": 4096, "eval_fraction": 0.0,
 }  # fmt: skip
 EMBEDDER = {
-    "global_batch_size": 8, "micro_batch_size": 8, "num_train_epochs": 100.0, "max_steps": 60, "save_steps": 2,
+    "global_batch_size": 8, "micro_batch_size": 8, "num_train_epochs": 100.0, "max_steps": 20, "save_steps": 4,
     "learning_rate": 1e-3, "precision": "fp32", "lora": None, "max_length": 64, "pooling": "mean",
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from speed_ray.storage.trained_models import Model
 from speed_ray.storage.verify import verify
 from tests.helpers.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 LISTS, SHARD_ROWS, IN_FLIGHT = 230, 10, 16
 AT_ONCE = 5 * SHARD_ROWS  # rows that the engine's actor holds: twice what it answers at once, in whole shards, and one

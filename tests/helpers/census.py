@@ -53,6 +53,7 @@ class Count:
     found: int
     bound: int
     places: tuple[str, ...] = ()
+    is_goal: bool = False  # printed, and no error yet
 
 
 def sources(root: Path, folders: Iterable[str]) -> list[Source]:
@@ -77,7 +78,7 @@ def counts(root: Path = ROOT) -> list[Count]:
     at_root = [str(source.path) for source in package if len(source.path.parts) == 2]
     miniature = rooms.get("miniature", 0)
     return [
-        Count("lines of the package without miniature", sum(rooms.values()) - miniature, 12_500),
+        Count("lines of the package without miniature", sum(rooms.values()) - miniature, 12_500, is_goal=True),
         Count("lines of miniature", miniature, 1_100),
         Count("files at the package's root", len(at_root), 6, tuple(at_root)),
         _largest("lines of the longest file", 400, {str(source.path): source.lines for source in package}),
@@ -199,7 +200,7 @@ def main() -> int:
         table.add_row(count.title, f"{count.found:,}", f"{count.bound:,}", "OVER" if count.found > count.bound else "")
     console = Console(width=MAX_COLUMNS, highlight=False)
     console.print(rooms, "", table)
-    over = [count for count in found if count.found > count.bound]
+    over = [count for count in found if count.found > count.bound and not count.is_goal]
     for count in over if check else []:
         print(f"\n{count.title}: {count.found:,}, at most {count.bound:,}", *count.places, sep="\n  ")
     return int(check and bool(over))
