@@ -5,6 +5,7 @@ disk gets `fsync` on top: obstore does not ask for it, and a commit that a power
 """
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
@@ -233,6 +234,15 @@ def read_if_exists(store: Store, path: str) -> bytes | None:
         return store.get(path)
     except FileNotFoundError:
         return None
+
+
+def read_json(store: Store, path: str, advice: str) -> Any:
+    """Parse a JSON file; None where there is none. Raises Interrupted, with `advice`, where it is damaged."""
+    data = read_if_exists(store, path)
+    try:
+        return None if data is None else json.loads(data)
+    except ValueError as error:
+        raise Interrupted(f"{store.uri}/{path} is damaged ({error}).\n{advice}") from None
 
 
 def cache_folder() -> Path:

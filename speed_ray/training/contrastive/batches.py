@@ -8,9 +8,10 @@ Each epoch shuffles the shards and goes through them in windows, so that memory 
 move on to the next window. All of it is a function of the seed and the shards alone, so a resumed training sees the
 batches of an uninterrupted one. A training that streams a synthesis has one epoch, and writes its windows down:
 
-    <run>/models/embedder/windows/<number>.json    the shards of a window; an empty list ends training
+    <run>/models/embedder/windows/<plan>/<number>.json    the shards of a window; an empty list ends training
 
-Each file is created once, by rank 0, and read by all ranks, so no shard is trained on twice.
+`plan` is the beginning of the digest of the streamed artifact's plan: windows of other rows are never read. Each file
+is created once, by rank 0, and read by all ranks, so no shard is trained on twice.
 """
 
 import itertools
@@ -26,7 +27,7 @@ import numpy as np
 from speed_ray.errors import Interrupted
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
-from speed_ray.storage.store import read_if_exists
+from speed_ray.storage.store import read_json
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import distributed
 
@@ -147,12 +148,16 @@ def streamed_windows(model: Model, artifact: Artifact, plan: Plan, min_rows: int
 def _next_window(
     model: Model, artifact: Artifact, plan: Plan, min_shards: int, taken: set[int], number: int
 ) -> list[int]:
-    path = f"{model.path}/windows/{number:08d}.json"
+    """Return the shards of a window. Rank 0 writes it, and it alone judges that no shard comes any more.
+
+    The others wait for as long as rank 0 does: whoever started the ranks ends all of them when one fails.
+    """
+    path = f"{model.path}/windows/{plan.digest[:16]}/{number:08d}.json"
     last_commit, seen = time.monotonic(), 0
     while True:
-        if (written := read_if_exists(model.store, path)) is not None:
-            shards: list[int] = json.loads(written)
-            return shards
+        written: list[int] | None = read_json(model.store, path, f"Delete {model.where} to train from the beginning.")
+        if written is not None:
+            return written
         if distributed.rank() == 0:
             pending = {shard for shard, _ in artifact.pending(plan)}
             new = [shard for shard in range(plan.shards) if shard not in pending and shard not in taken]
@@ -161,10 +166,10 @@ def _next_window(
                 continue
             if len(new) > seen:
                 last_commit, seen = time.monotonic(), len(new)
-        if time.monotonic() - last_commit > STALL_SECONDS:
-            raise Interrupted(
-                f"{artifact.where} has had no new shard for {STALL_SECONDS / 60:g} minutes, and "
-                "embedder.follow waits for more.\nRun the job that makes it again, then this command: "
-                "training goes on from its last checkpoint."
-            )
+            if time.monotonic() - last_commit > STALL_SECONDS:
+                raise Interrupted(
+                    f"{artifact.where} has had no new shard for {STALL_SECONDS / 60:g} minutes, and "
+                    "embedder.stream waits for more.\nRun the job that makes it again, then this command: "
+                    "training goes on from its last checkpoint."
+                )
         time.sleep(POLL_SECONDS)

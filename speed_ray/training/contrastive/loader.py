@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
+from speed_ray.errors import Interrupted
+from speed_ray.records import EXAMPLE
 from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed
 from speed_ray.training.contrastive.batches import ROW_BITS, Batch, BatchGroup, RowsByGroup, WindowBatches
@@ -47,18 +49,27 @@ class Corpus:
     artifact: Artifact
     no_in_batch_negatives: Sequence[str]  # kinds
     files: Sequence[str] | None  # of a published artifact, those with rows; None while shards are being committed
+    _committed: dict[int, str | None] = field(default_factory=dict)  # file of each shard that was read, None without
 
     def _path(self, shard: int) -> str | None:
+        """Return the shard's file, the same one for as long as this process reads; None where it has no record."""
         if self.files is not None:
             return self.files[shard]
-        commit = self.artifact.commit_of(shard)
-        return commit.files[RECORDS].path if commit and RECORDS in commit.files else None
+        if shard not in self._committed:
+            commit = self.artifact.commit_of(shard)
+            if commit is None:
+                raise Interrupted(
+                    f"Shard {shard} of {self.artifact.where} was withdrawn while its rows were to be trained on.\n"
+                    "Run the job that makes it again, then this command."
+                )
+            self._committed[shard] = commit.files[RECORDS].path if RECORDS in commit.files else None
+        return self._committed[shard]
 
     def table(self, shard: int) -> pa.Table:
         """Read the rows of a shard, without held-out ones."""
         path = self._path(shard)
-        if path is None:
-            return pa.table({name: [] for name in COLUMNS})
+        if path is None:  # every row was rejected
+            return EXAMPLE.empty_table().select(COLUMNS)
         table = self.artifact.read(path)
         if "split" in table.column_names:
             table = table.filter(pc.equal(table["split"], "train"))
@@ -178,9 +189,17 @@ class RowCache:
         return RowCache(self.corpus, unique, pa.concat_tables(tables).combine_chunks().take(first))
 
     def take(self, indices: np.ndarray, columns: Sequence[str] = COLUMNS) -> pa.Table:
-        """Return the rows with indices (rows,), in their order."""
+        """Return the rows with indices (rows,), in their order. Raises Interrupted where a shard lacks one of them."""
         assert self.table is not None
-        return self.table.select(columns).take(np.searchsorted(self.indices, indices))
+        places = np.searchsorted(self.indices, indices)
+        found = self.indices[np.minimum(places, len(self.indices) - 1)] == indices
+        if not found.all():
+            shard, row = divmod(int(indices[~found][0]), 1 << ROW_BITS)
+            raise Interrupted(
+                f"{self.corpus.artifact.where} has no row {row} in shard {shard} any more: the shard was made anew "
+                "while its rows were trained on.\nRun the same command again: it draws batches from the rows that are there."
+            )
+        return self.table.select(columns).take(places)
 
 
 def hash_chain(previous: str, row_ids: Sequence[str]) -> str:
