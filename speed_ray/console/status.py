@@ -186,13 +186,20 @@ def _trained(run: Run) -> list[str]:
     for model in (Model(run, name) for name in MODELS):
         manifest = model.manifest()
         logged = read_if_exists(run.store, f"{model.path}/metrics.jsonl")
-        last = json.loads(logged.splitlines()[-1]) if logged else {}
-        step = f" · step {last['step']:,}" if "step" in last else ""
+        step = _last_step(logged or b"")
         if manifest is not None:
             found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
         elif logged is not None or read_if_exists(run.store, f"{model.path}/plan.json") is not None:
             found.append(f"{model.name}: in training{step}, as stored with its last checkpoint")
     return found
+
+
+def _last_step(logged: bytes) -> str:
+    """Return the step of the last line of a training's metrics, "" where there is none or it is damaged."""
+    try:
+        return f" · step {json.loads(logged.splitlines()[-1])['step']:,}"
+    except (IndexError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _teacher(recipe: Recipe, spent: dict[str, Usage]) -> list[str]:

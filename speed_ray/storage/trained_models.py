@@ -25,7 +25,7 @@ from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shard_plan import identity_difference
-from speed_ray.storage.store import LocalFolder, cache_folder, read_if_exists
+from speed_ray.storage.store import LocalFolder, cache_folder, read_json
 
 FOLDER = "models"
 
@@ -40,13 +40,22 @@ class Model:
         self.where = f"{run.store.uri}/{self.path}"
 
     def ensure_plan(self, identity: dict[str, Any]) -> str:
-        """Write the plan unless an equal one exists; return its digest. Raises UserError with the difference."""
+        """Write the plan unless an equal one exists; return its digest.
+
+        Raises UserError with the difference where another plan is there, or weights that were published by another.
+        """
         data = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False).encode()
-        if not self.store.create(f"{self.path}/plan.json", data):
-            there = json.loads(self.store.get(f"{self.path}/plan.json"))
+        wanted = json.loads(data)
+        if self.store.create(f"{self.path}/plan.json", data):
+            facts = (self.manifest() or {"facts": {}})["facts"]
+            there = {**wanted, **{key: facts[key] for key in wanted if key in facts}}
+        else:
+            advice = "Delete that one file and run the same job again: the training is planned anew."
+            there = self._read_json("plan.json", advice) or {}
+        if there != wanted:
             raise UserError(
                 f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now:\n"
-                + identity_difference(there, json.loads(data))
+                + identity_difference(there, wanted)
                 + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
                 "that this one was begun with."
             )
@@ -54,17 +63,9 @@ class Model:
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the published manifest (files and facts), or None before publication."""
-        data = read_if_exists(self.store, f"{self.path}/_MANIFEST.json")
-        if data is None:
-            return None
-        try:
-            tree: dict[str, Any] = json.loads(data)
-        except ValueError as error:
-            raise Interrupted(
-                f"{self.where}/_MANIFEST.json is damaged ({error}).\n"
-                "Delete that one file and train the model again: it goes on from its last checkpoint."
-            ) from None
-        return tree
+        return self._read_json(
+            "_MANIFEST.json", "Delete that one file and train the model again: it goes on from its last checkpoint."
+        )
 
     @property
     def is_adapter(self) -> bool:
@@ -106,6 +107,10 @@ class Model:
             if not folder.is_dir():
                 self._download(folder, manifest)
         return folder
+
+    def _read_json(self, name: str, advice: str) -> dict[str, Any] | None:
+        tree: dict[str, Any] | None = read_json(self.store, f"{self.path}/{name}", advice)
+        return tree
 
     def _download(self, folder: Path, manifest: dict[str, Any]) -> None:
         unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")

@@ -100,7 +100,10 @@ class Checkpoints:
             self._upload.result()
 
     def complete(self) -> list[Checkpoint]:
-        """List the complete checkpoints, newest first."""
+        """List the complete checkpoints of this plan, newest first.
+
+        Those of another are passed over: its plan.json was deleted, or the folder was copied.
+        """
         ranks: dict[str, dict[int, str]] = {}
         for name in self.model.store.names(self.folder):
             if match := RANK_FILE.fullmatch(name):
@@ -146,18 +149,20 @@ class Checkpoints:
     def _read(self, name: str, ranks: dict[int, str]) -> Checkpoint | None:
         try:
             lists = {rank: json.loads(self.model.store.get(f"{self.folder}/{ranks[rank]}")) for rank in sorted(ranks)}
-        except (FileNotFoundError, ValueError):
+            first = next(iter(lists.values()))
+            if set(lists) != set(range(first["world"])):
+                return None
+            if any(listed["plan"] != self.header["plan"] for listed in lists.values()):
+                return None
+            return Checkpoint(
+                name=name,
+                step=first["step"],
+                world_size=first["world"],
+                zero_stage=first["zero"],
+                files=tuple((rank, entry) for rank, listed in lists.items() for entry in listed["files"]),
+            )
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # deleted meanwhile, or damaged
             return None
-        first = next(iter(lists.values()))
-        if set(lists) != set(range(first["world"])):
-            return None
-        return Checkpoint(
-            name=name,
-            step=first["step"],
-            world_size=first["world"],
-            zero_stage=first["zero"],
-            files=tuple((rank, entry) for rank, listed in lists.items() for entry in listed["files"]),
-        )
 
 
 @contextlib.contextmanager

@@ -49,6 +49,23 @@ def test_another_plan_is_refused_with_the_difference(model):
         model.ensure_plan({"seed": 0, "settings": {"batch": 32}})
 
 
+def test_a_damaged_plan_is_named_with_the_way_on(model):
+    model.ensure_plan({"seed": 0})
+    model.store.put("models/junior/plan.json", b"{")
+    with pytest.raises(Interrupted, match=r"models/junior/plan\.json is damaged (.|\n)*Delete that one file"):
+        model.ensure_plan({"seed": 0})
+
+
+def test_weights_of_another_plan_are_no_result_of_this_one(model, tmp_path):
+    model.ensure_plan({"seed": 0})
+    model.publish(trained(tmp_path / "a"), {"seed": 0, "loss": 1.5})
+    model.store.delete("models/junior/plan.json")
+    with pytest.raises(UserError, match=r"begun differently(.|\n)*seed: was 0, now 1"):
+        model.ensure_plan({"seed": 1})
+    model.store.delete("models/junior/plan.json")
+    model.ensure_plan({"seed": 0})
+
+
 def test_nothing_is_fetched_before_publication(model):
     assert model.manifest() is None
     with pytest.raises(UserError, match="run `speed-ray align-junior` first"):

@@ -23,10 +23,10 @@ def model(tmp_path):
 def rank_of(model, tmp_path, monkeypatch):
     """Make the checkpoints of one rank of two."""
 
-    def make(rank: int, world: int = 2, attempt: str = "aa", zero: int = 2) -> Checkpoints:
+    def make(rank: int, world: int = 2, attempt: str = "aa", zero: int = 2, plan: str = "the plan") -> Checkpoints:
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(world))
-        return Checkpoints(model, "the plan", zero, attempt)
+        return Checkpoints(model, plan, zero, attempt)
 
     return make
 
@@ -68,6 +68,23 @@ def test_two_starts_never_mix(rank_of, save):
     late = rank_of(1, attempt="bb")
     save(late, 10)
     assert late.complete() == []
+
+
+def test_checkpoints_of_another_plan_are_passed_over(rank_of, save):
+    save(rank_of(0, world=1), 10)
+    other = rank_of(0, world=1, attempt="bb", plan="another plan")
+    assert other.complete() == []
+    save(other, 5)
+    assert [whole.step for whole in other.complete()] == [5]
+    assert [whole.step for whole in rank_of(0, world=1).complete()] == [10]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"world": 1}'])
+def test_a_list_that_is_damaged_is_no_checkpoint(rank_of, save, model, content):
+    kept = rank_of(0, world=1)
+    save(kept, 10)
+    model.store.put("models/junior/checkpoints/00000010-aa/rank-0.json", content)
+    assert kept.complete() == []
 
 
 def test_a_damaged_file_is_noticed(rank_of, save, model, tmp_path):
