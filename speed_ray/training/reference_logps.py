@@ -16,7 +16,7 @@ from trl.models import prepare_deepspeed
 
 from speed_ray.errors import Interrupted
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import Store, read_if_exists
+from speed_ray.storage.store import Store, read_if_exists, read_json
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 from speed_ray.training.tokenize import TokenizedRow
@@ -42,7 +42,7 @@ def reference_log_probabilities(
     distributed.barrier()
     if missing and distributed.rank() == 0:
         digests = {name: _sha256(store.get(f"{folder}/{name}")) for name in map(_chunk_name, range(len(chunks)))}
-        store.put(f"{folder}/_MANIFEST.json", json.dumps(digests, sort_keys=True).encode())
+        store.create(f"{folder}/_MANIFEST.json", json.dumps(digests, sort_keys=True).encode())
     distributed.barrier()
     return _read(store, folder)
 
@@ -71,7 +71,8 @@ def _compute(trainer: Any, store: Store, folder: str, missing: list[tuple[int, l
         number, rows = missing[min(mine, len(missing) - 1)]
         pairs = _chunk_log_probs(trainer, network, rows)
         if mine < len(missing):
-            store.put(f"{folder}/{_chunk_name(number)}", json.dumps(pairs, sort_keys=True).encode())
+            # Of two drivers the first counts: their numbers may differ in the last bits, and the manifest names one.
+            store.create(f"{folder}/{_chunk_name(number)}", json.dumps(pairs, sort_keys=True).encode())
 
 
 def _prepare_network(trainer: Any) -> Any:
@@ -107,13 +108,11 @@ def _reply_log_probs(trainer: Any, network: Any, batch: dict[str, torch.Tensor])
 
 def _read(store: Store, folder: str) -> dict[str, LogProbPair]:
     pairs: dict[str, LogProbPair] = {}
-    for name, digest in json.loads(store.get(f"{folder}/_MANIFEST.json")).items():
+    advice = f"Delete {store.uri}/{folder} and run the same command again: it computes the reference anew."
+    for name, digest in read_json(store, f"{folder}/_MANIFEST.json", advice).items():
         data = read_if_exists(store, f"{folder}/{name}")
         if data is None or _sha256(data) != digest:
-            raise Interrupted(
-                f"{store.uri}/{folder}/{name} is missing or damaged (sha256 differs).\n"
-                f"Delete {store.uri}/{folder} and run the same command again: it computes the reference anew."
-            )
+            raise Interrupted(f"{store.uri}/{folder}/{name} is missing or damaged (sha256 differs).\n{advice}")
         pairs |= json.loads(data)
     return pairs
 
