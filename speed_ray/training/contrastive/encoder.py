@@ -22,6 +22,7 @@ from speed_ray.recipes.training_settings import Lora
 from speed_ray.training import load_model
 
 TokenIds = np.ndarray  # int32 (tokens,): a list takes nine times as much memory
+PROBED_TOKENS, PROBED_LENGTH = 512, 32  # tokens that show which parameters are used, and those of one text
 DEFAULT_INSTRUCTION = "Given a question, find the passage that answers it"  # of a query that comes without one
 
 
@@ -95,8 +96,13 @@ def merge_lora(model: SentenceTransformer) -> None:
 
 
 def freeze_unused_parameters(model: SentenceTransformer) -> None:
-    """Freeze parameters without a gradient, such as BERT's pooler: DistributedDataParallel would wait for it."""
-    text = pad_batch([model.tokenizer("a").input_ids], 0)
+    """Freeze parameters without a gradient, such as BERT's pooler: DistributedDataParallel would wait for it.
+
+    The texts are of tokens from the whole vocabulary, so that every expert of a mixture is asked for some of them.
+    """
+    vocabulary = min(len(model.tokenizer), model[0].model.get_input_embeddings().num_embeddings)
+    tokens = np.linspace(0, vocabulary - 1, PROBED_TOKENS, dtype=np.int32)
+    text = pad_batch(list(tokens.reshape(-1, PROBED_LENGTH)), 0)
     Encoder(model)(**{name: tensor.to(model.device) for name, tensor in text.items()}).sum().backward()
     for weight in model.parameters():
         if weight.requires_grad and weight.grad is None:

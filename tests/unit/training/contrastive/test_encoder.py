@@ -62,6 +62,29 @@ def test_only_queries_carry_their_instruction():
     assert encoder.format_query("", "lamp") == "lamp"
 
 
+class Experts(torch.nn.Module):
+    """Four experts; a text goes to one by its first token. And weights that nothing uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(4))
+        self.unused = torch.nn.Linear(64, 64)
+
+    def forward(self, features):
+        chosen = (features["input_ids"][:, 0] % 4).tolist()
+        pairs = zip(chosen, features["sentence_embedding"], strict=True)
+        vectors = [self.experts[expert](vector) for expert, vector in pairs]
+        return {**features, "sentence_embedding": torch.stack(vectors)}
+
+
+def test_what_only_some_texts_use_is_trained_and_what_none_uses_is_frozen(base):
+    model = encoder.load_encoder(base, "mean", max_length=32)
+    model.append(experts := Experts())
+    encoder.freeze_unused_parameters(model)
+    assert all(weight.requires_grad for weight in experts.experts.parameters())
+    assert not any(weight.requires_grad for weight in experts.unused.parameters())
+
+
 def without(base, folder, *names):
     """The same model, whose tokenizer lacks some special tokens."""
     shutil.copytree(base, folder)
