@@ -197,7 +197,7 @@ class RowCache:
             shard, row = divmod(int(indices[~found][0]), 1 << ROW_BITS)
             raise Interrupted(
                 f"{self.corpus.artifact.where} has no row {row} in shard {shard} any more: the shard was made anew "
-                "while its rows were trained on.\nRun the same command again: it draws batches from the rows that are there."
+                "while its rows were trained on.\nRun the same command again: it draws batches of the rows there are."
             )
         return self.table.select(columns).take(places)
 
