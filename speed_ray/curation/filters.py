@@ -10,7 +10,7 @@ from speed_ray.curation.contamination import EvaluationNgrams
 from speed_ray.recipes.schema import Curate
 from speed_ray.records import Row
 from speed_ray.text import language
-from speed_ray.text.rules import FEWEST_TO_COPY, Broken
+from speed_ray.text.rules import Broken, fewest_to_copy
 from speed_ray.text.token_hashes import Words
 
 
@@ -72,7 +72,8 @@ def _copied(rows: Sequence[Row], texts: Words, settings: Curate) -> list[tuple[i
     tagged = tagged[np.diff(tagged, prepend=-1) > 0]
     shared = np.bincount(tagged[1:][tagged[1:] >> 1 == tagged[:-1] >> 1] >> 33, minlength=len(rows))
     sizes = np.bincount((tagged >> 33) * 2 + (tagged & 1), minlength=2 * len(rows)).reshape(-1, 2)
-    long_enough = texts.counts().reshape(-1, 2) >= FEWEST_TO_COPY
+    fewest = np.array([[fewest_to_copy(row[side]) for side in ("query", "positive")] for row in rows]).reshape(-1, 2)
+    long_enough = texts.counts().reshape(-1, 2) >= fewest
     shares = np.where(long_enough, shared[:, None] / np.maximum(sizes, 1), 0).max(1)
     places = np.flatnonzero(shares >= settings.max_overlap).tolist()
     return [(place, float(shares[place])) for place in places if rows[place]["kind"] not in kinds_sharing_words()]

@@ -18,8 +18,10 @@ from speed_ray.errors import UserError
 from speed_ray.evaluation.metrics import Embed, Vectors
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import content_id
+from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import FOLDER, Model
+from speed_ray.text import bm25
 from speed_ray.training.plan import EMBEDDER
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
         max_length=length,
         instructed=manifest["facts"]["rows"]["instructed"],
     )
-    return [base, embedder, EvalModel(BM25, content_id(BM25, version("bm25s")))]
+    words = *code_digests(bm25.__name__).values(), version("icu4py")  # how a text is split into words
+    return [base, embedder, EvalModel(BM25, content_id(BM25, version("bm25s"), *words))]
 
 
 def model_at(location: str) -> EvalModel:

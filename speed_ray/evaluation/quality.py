@@ -20,7 +20,8 @@ from speed_ray.records import ExampleRow
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Counts
 from speed_ray.text.language import other_language
-from speed_ray.text.rules import is_plain, word_runs
+from speed_ray.text.rules import is_plain
+from speed_ray.text.words import split_words
 
 if TYPE_CHECKING:
     from speed_ray.evaluation.metrics import Embed
@@ -77,7 +78,7 @@ def measure_quality(run: Run, name: str = EXAMPLES) -> Quality:
     if not records:
         raise UserError(f"{artifact.where} holds no example yet. See why with: speed-ray status {run.uri}")
     drawn = sample_rows(artifact)
-    texts = [word_runs(f"{row['query']} {row['positive']}".lower()) for row in drawn]
+    texts = [split_words(f"{row['query']} {row['positive']}") for row in drawn]
     return Quality(
         artifact=name,
         planned=plan.rows,
@@ -180,7 +181,7 @@ def _sides(row: ExampleRow) -> Iterator[tuple[str, str]]:
 
 
 def _bucket(text: str) -> int:
-    length = len(word_runs(text))
+    length = len(split_words(text))
     return next((bucket for bucket, most in enumerate(BUCKETS) if length <= most), len(BUCKETS))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.records import Rejected
 from speed_ray.text.language import other_language
+from speed_ray.text.rules import is_plain
 
 MAX_TASK_CHARS = 400  # characters; a longer one is no sentence
 VERDICT_FIELDS = ("reason", "best", "worst")
@@ -64,7 +65,7 @@ def parse_tasks(text: str, ask: int) -> list[str]:
     sentences: dict[str, str] = {}
     for item in found["tasks"]:
         if isinstance(item, str) and (sentence := _NUMBERING.sub("", item.strip())) and _is_task(sentence):
-            sentences.setdefault(" ".join(sentence.casefold().split()), sentence)
+            sentences.setdefault(is_plain(sentence), sentence)
     if not sentences:
         raise Rejected("no_tasks", f"none of {len(found['tasks'])} items is a sentence of a task")
     return list(sentences.values())[:ask]

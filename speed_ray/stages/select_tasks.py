@@ -17,7 +17,7 @@ from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import PROPOSED_TASKS, TASKS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
-from speed_ray.text.rules import word_runs
+from speed_ray.text.words import split_words
 
 PERMUTATIONS = 128
 BANDS = 32  # of 4 rows: finds a pair of Jaccard 0.5 with 87%; the exact Jaccard then decides
@@ -94,7 +94,7 @@ class TaskDeduplicator:
 
 
 def _word_pairs(task: str) -> set[str]:
-    words = word_runs(task.casefold())
+    words = split_words(task)
     return {f"{first} {second}" for first, second in pairwise(words)} or set(words)
 
 

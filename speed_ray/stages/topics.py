@@ -14,6 +14,7 @@ from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import open_store
 from speed_ray.text import tables
+from speed_ray.text.rules import is_plain
 
 MAX_TOPIC_CHARS = 300  # characters; a longer line is no category path but text that was pasted by mistake
 SHARD_ROWS = 4096
@@ -71,9 +72,10 @@ def _topic(number: int, line: str, seen: set[str]) -> driver_stage.RowResult:
     if not _is_topic(line):
         reason, detail = ("too_long", f"{len(line)} characters") if topic else ("no_words", "only separators")
         return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, reason, detail, line[:1000])
-    if topic.casefold() in seen:
+    same = is_plain(topic)
+    if same in seen:
         return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
-    seen.add(topic.casefold())
+    seen.add(same)
     row: TopicRow = {"id": content_id(topic), "topic": topic, "source": line}
     return driver_stage.RowResult(row["id"], row, None)
 

@@ -148,3 +148,16 @@ def test_rules_of_a_reference_ask_for_one(key):
 def test_a_folder_that_is_no_sentence_transformer_is_named(run, tmp_path):
     with pytest.raises(UserError, match=r"curate\.reference: .* holds no modules\.json"):
         curated(run, JUDGED, f"curate.reference={tmp_path}")
+
+
+def test_negatives_are_mined_by_the_words_of_a_script_without_spaces(monkeypatch):
+    rows = [example(number, "退还押金", f"押金退还的规定，第{number}条", kind="matching_short") for number in (1, 2)]
+    rows[1]["query"] = "租房合同"
+    rows.append(example(3, "今天的天气", "北京今天的天气很好", kind="matching_short"))
+    assert mined(rows, monkeypatch)[0] == [rows[1]["positive"]]
+
+
+@pytest.mark.parametrize("text", ["x", "?", ""])
+def test_positives_without_a_word_give_no_negatives(text, monkeypatch):
+    rows = [example(number, "a query", f"{text}{number}"[:1], kind="matching_short") for number in range(3)]
+    assert mined(rows, monkeypatch) == [[], [], []]

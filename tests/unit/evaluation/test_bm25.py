@@ -37,3 +37,23 @@ def test_what_shares_no_word_is_not_found_and_counts_as_zero(text):
     ranking = metrics.rank_by_bm25(retrieval)
     assert ranking["q2"] == {}
     assert metrics.score_ranking(ranking, retrieval) == {"ndcg_at_10": 0.5, "recall_at_100": 0.5, "mrr_at_10": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "other"),
+    [
+        ("退还押金", "租房合同里关于押金退还的规定", "北京今天的天气很好"),
+        ("猫", "我喜欢猫", "我喜欢跑步"),
+        ("หลังคารั่ว", "วิธีซ่อมหลังคารั่ว", "ตั๋วเครื่องบินราคาถูก"),
+        ("हिन्दी भाषा", "यह हिन्दी में लिखा है", "मौसम अच्छा है"),  # whose vowel signs are no letters
+        ("café", "un cafe\u0301 noir", "un thé vert"),
+    ],
+)
+def test_words_are_found_in_any_script(query, answer, other):
+    retrieval = RetrievalSet({"other": other, "answer": answer}, {"q": query}, {}, 0)
+    assert list(metrics.rank_by_bm25(retrieval)["q"]) == ["answer"]
+
+
+def test_documents_without_a_word_are_not_found():
+    retrieval = RetrievalSet({"d1": "?", "d2": "a"}, {"q": "lamp", "r": "a"}, {}, 0)
+    assert metrics.rank_by_bm25(retrieval) == {"q": {}, "r": {}}

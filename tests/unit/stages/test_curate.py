@@ -1,6 +1,7 @@
 """Curating: every example ends as a record or as a reject with its reason, and no task is on both sides."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +210,22 @@ def test_texts_of_evaluation_sets_are_not_learnt_from(run, tmp_path):
     assert set(reasons(rejects).values()) == {"contaminated"}
     assert [row["row_id"] for row in rejects] == [rows[0]["id"], rows[1]["id"]]
     assert rejects[1]["detail"] == f"the positive, or 13 words of it, stands in {tmp_path}"
+
+
+@pytest.mark.parametrize("text", ["le café près de la forêt était fermé", "租房合同里关于押金退还的规定"])
+def test_an_evaluation_set_is_known_in_any_form_of_unicode_and_script(run, tmp_path, text):
+    (tmp_path / "set.txt").write_text(unicodedata.normalize("NFD", text) + "\n", encoding="utf-8-sig")
+    _, [reject] = curated(run, [example(0, query=f"«{text}»"), example(1)], f"curate.decontaminate=[{tmp_path}]")
+    assert reject["reason"] == "contaminated"
+
+
+def test_a_few_words_without_spaces_may_stand_in_a_positive(run):
+    document = "本文面向初学者介绍量子计算机原理，从叠加态与纠缠讲起。"
+    copied = document[:20]
+    _, [reject] = curated(run, [example(0, query="量子计算机原理", positive=document),
+                                example(1, query=copied, positive=f"{document}并比较了两条路线的优缺点。")],
+                          "curate.duplicate_similarity=null")  # fmt: skip
+    assert (reject["row_id"], reject["reason"]) == (example(1)["id"], "copied_query")
 
 
 def test_a_label_of_an_evaluation_set_may_be_learnt(run, tmp_path):

@@ -108,6 +108,17 @@ def test_tasks_without_a_word_are_one_task(run):
     assert [row["reason"] for row in rejects] == ["near_duplicate"]
 
 
+def test_tasks_that_differ_in_vowel_signs_are_two(run):
+    tasks, _ = selected(run, [("a", "retrieval", "किताब खोजो"), ("b", "retrieval", "कतब खोज")])
+    assert len(tasks) == 2
+
+
+def test_a_near_duplicate_is_found_in_a_script_without_spaces(run):
+    same = "根据租房者的问题，查找说明押金退还规定的合同条款"
+    tasks, _ = selected(run, [("a", "retrieval", same), ("b", "retrieval", f"{same}，并解释原因")])
+    assert len(tasks) == 1
+
+
 def test_selecting_again_gives_the_same_bytes(run_on: Callable[..., Run]):
     digests = []
     for _ in range(2):

@@ -122,6 +122,11 @@ def test_every_line_ends_as_a_topic_or_as_a_reject_with_a_reason(run, source):
     assert verdict.holds and verdict.planned == len(lines)
 
 
+def test_a_topic_in_another_form_of_unicode_is_the_same(run, source):
+    records, rejects = collected(run, source("t.txt", "Café\nCafe\u0301\n".encode()))
+    assert [row["topic"] for row in records] == ["Café"] and [row["reason"] for row in rejects] == ["duplicate"]
+
+
 def test_a_limit_takes_the_first_lines_and_is_part_of_the_plan(run, source):
     path = source("t.txt", b"a\nb\nc\n")
     records, _ = collected(run, path, limit=2)

@@ -105,7 +105,7 @@ def test_where_slots_are_sampled_that_code_is_part(brainstormed) -> None:
 
 
 def test_the_drivers_own_stages_name_their_rules() -> None:
-    assert {"stages.select_tasks", "text.rules"} <= set(fingerprint.code_digests(select_tasks.__name__))
+    assert {"stages.select_tasks", "text.words"} <= set(fingerprint.code_digests(select_tasks.__name__))
     assert "stages.topics" in fingerprint.code_digests(topics.__name__)
 
 
