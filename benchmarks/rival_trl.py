@@ -53,7 +53,7 @@ def trainer(training: TrainingPlan, folder: str, precomputed: bool, clock: Clock
     settings, tokenizer = training.settings, load_model.load_chat_tokenizer(training)
     assert isinstance(settings, Dpo)
     read = tokenize.tokenize_rows(training, tokenizer, load_model.context_length(training)).train
-    steps = plan.count_steps(training, len(read))
+    steps = plan.count_steps(training, len(read) / training.settings.global_batch_size)
     places = tokenize.sort_by_length_within_batch(
         tokenize.shuffled_order(len(read), steps * settings.global_batch_size, training.seed),
         read,

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from speed_ray.console.show import show_rows
-from speed_ray.console.status import artifact_statuses, breakdown, status_lines, watch_status
+from speed_ray.console.status import artifact_statuses, breakdown, status_lines, trained_rows, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.recipes import load_recipe
 from speed_ray.recipes.schema import Recipe
@@ -287,7 +287,8 @@ def _command() -> str:
 
 def _print_made(run: Run, made: str) -> None:
     if made not in ARTIFACTS:
-        print(f"\n{made}: trained, in {Model(run, made).where}")
+        model = Model(run, made)
+        print(f"\n{made}: trained, in {model.where}", *trained_rows(model.published()), sep="\n")
     for part in artifact_statuses(run):
         counts = part.counts
         if part.artifact == made:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -189,9 +190,22 @@ def _trained(run: Run) -> list[str]:
         step = _last_step(logged or b"")
         if manifest is not None:
             found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
+            found += trained_rows(manifest)
         elif logged is not None or read_if_exists(run.store, f"{model.path}/plan.json") is not None:
             found.append(f"{model.name}: in training{step}, as stored with its last checkpoint")
     return found
+
+
+def trained_rows(manifest: dict[str, Any]) -> list[str]:
+    """Lines that say how many rows of each kind a model was trained on, and how many it was not, by kind or reason."""
+    rows = manifest["facts"].get("rows", {})
+    left_out = {name.partition("/")[2]: count for name, count in rows.items() if name.startswith("left_out/")}
+    counted = {"rows trained on, each once an epoch": rows.get("trained", {}), "left out": left_out}
+    return [
+        f"  {said}: " + " · ".join(f"{name} {count:,}" for name, count in counts.items())
+        for said, counts in counted.items()
+        if counts
+    ]
 
 
 def _last_step(logged: bytes) -> str:

@@ -112,6 +112,8 @@ def train_on_ray(training: Job, train_model: Callable[[Job, Report], None]) -> N
 
 def _describe(metrics: dict[str, Any]) -> str:
     shown = [f"{name} {metrics[name]:.4g}" for name in SHOWN_METRICS if name in metrics]
+    left_out = sum(count for name, count in metrics.items() if name.startswith("left_out/"))
+    shown += [f"{left_out:,} rows left out"] if left_out else []
     return " · ".join([f"step {metrics['step']} of {metrics['steps']}", *shown])
 
 

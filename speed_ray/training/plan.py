@@ -147,7 +147,7 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
     if not is_streaming(training):
         manifest = finished_training_data(training).manifest()
         assert manifest is not None
-        count_steps(training, manifest["counts"]["records"])
+        check_enough_rows(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
     weights = identify_model(training.base, "generator.model")
     named = {"name": training.base, "revision": training.revision}
@@ -194,11 +194,16 @@ def per_device_batch_size(settings: Sft | Dpo, workers: int) -> int:
     return rows
 
 
-def count_steps(training: TrainingPlan, rows: int, details: str = "") -> int:
-    """Return the number of steps of a training on `rows` rows. Raises UserError, with `details`, where it is 0."""
+def count_steps(training: TrainingPlan, epoch_batches: float) -> int:
+    """Return the number of steps of a training with so many batches in an epoch: at least one."""
+    count = max(1, int(training.settings.num_train_epochs * epoch_batches))
+    return min(count, training.settings.max_steps or count)
+
+
+def check_enough_rows(training: TrainingPlan, rows: int, details: str = "") -> None:
+    """Raise UserError, with `details`, where `rows` rows are too few for one step."""
     settings = training.settings
-    count = int(settings.num_train_epochs * rows / settings.global_batch_size)
-    if rows < settings.global_batch_size or count < 1:
+    if rows < settings.global_batch_size or settings.num_train_epochs * rows < settings.global_batch_size:
         needed = max(settings.global_batch_size, math.ceil(settings.global_batch_size / settings.num_train_epochs))
         raise UserError(
             f"{training.run}/{training.data} has {rows} rows to train {training.name} on, and one step needs {needed} "
@@ -206,7 +211,6 @@ def count_steps(training: TrainingPlan, rows: int, details: str = "") -> int:
             f"{training.key}.num_train_epochs: {settings.num_train_epochs:g}).\n{details}"
             f"Make more rows in another --run folder, or lower {training.key}.global_batch_size."
         )
-    return min(count, settings.max_steps or count)
 
 
 def data_identity(training: TrainingPlan) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def total_steps(training: TrainingPlan, rows: TokenizedRows) -> int:
     """Return the number of steps of a training on tokenized rows. Raises UserError where it is 0."""
     excluded = ", ".join(f"{count} {reason}" for reason, count in sorted(rows.excluded.items())) or "none"
     details = f"Held out for evaluation: {len(rows.held_out)}. Left out: {excluded}.\n"
-    return plan.count_steps(training, len(rows.train), details)
+    plan.check_enough_rows(training, len(rows.train), details)
+    return plan.count_steps(training, len(rows.train) / training.settings.global_batch_size)
 
 
 def shuffled_order(rows: int, length: int, seed: int) -> list[int]:

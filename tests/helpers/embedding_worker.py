@@ -31,15 +31,19 @@ def rows(tokenizer) -> list[TokenizedExample]:
     return made
 
 
-def gradient(base: Path, micro_batch_size: int) -> dict[str, Tensor]:
-    """Return the gradient of the global batch, as this worker has it after the step."""
+def gradient(base: Path, micro_batch_size: int, batch_rows: int = ROWS, padding: int = 0) -> dict[str, Tensor]:
+    """Return the gradient of a global batch of the first rows, as this worker has it after the step.
+
+    Each worker has equally many rows, and `padding` more: what is missing are copies of the last row.
+    """
     model = encoder.load_encoder(base, "last", max_length=64)
     tokenizer = model.tokenizer
     network = Encoder(model)
     rank, world = distributed.rank(), distributed.world_size()
     shared = DistributedDataParallel(network) if world > 1 else network
-    each = ROWS // world
-    mine = rows(tokenizer)[rank * each : (rank + 1) * each]
+    each = -(-batch_rows // world) + padding
+    made = rows(tokenizer)
+    mine = [made[min(place, batch_rows - 1)] for place in range(rank * each, (rank + 1) * each)]
     no_sync = shared.no_sync if world > 1 else contextlib.nullcontext
     config = ContrastiveConfig(CONFIG.temperature, micro_batch_size)
     train_step.train_step(
@@ -50,11 +54,13 @@ def gradient(base: Path, micro_batch_size: int) -> dict[str, Tensor]:
         tokenizer.pad_token_id,
         lambda value: (value * world).backward(),
         no_sync,
+        batch_rows,
     )
     return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
 
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
-    torch.save(gradient(Path(sys.argv[1]), CONFIG.micro_batch_size), f"{sys.argv[2]}/{dist.get_rank()}.pt")
+    made = gradient(Path(sys.argv[1]), CONFIG.micro_batch_size, int(sys.argv[3]))
+    torch.save(made, f"{sys.argv[2]}/{dist.get_rank()}.pt")
     dist.destroy_process_group()

@@ -5,8 +5,9 @@ is mixed, where kinds may be. Rows with unequal numbers of negatives never share
 count as a text.
 
 Each epoch shuffles the shards and goes through them in windows, so that memory stays flat; rows that fill no batch
-move on to the next window. All of it is a function of the seed and the shards alone, so a resumed training sees the
-batches of an uninterrupted one. A training that streams a synthesis has one epoch, and writes its windows down:
+move on to the next window, and at the end of the epoch into smaller batches: an epoch takes every row once, also of a
+kind that fills no batch at all. All of it is a function of the seed and the shards alone, so a resumed training sees
+the batches of an uninterrupted one. A training that streams a synthesis has one epoch, and writes its windows down:
 
     <run>/models/embedder/windows/<plan>/<number>.json    the shards of a window; an empty list ends training
 
@@ -18,7 +19,7 @@ import itertools
 import json
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class BatchGroup(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A global batch: the row indices of all workers together, int64 (global_batch_size,)."""
+    """A global batch: the row indices of all workers together, int64 (rows,), at most `global_batch_size`."""
 
     no_in_batch_negatives: bool
     rows: np.ndarray
@@ -55,11 +56,12 @@ RowsByGroup = Mapping[BatchGroup, np.ndarray]  # row indices, or rows in a shard
 
 
 class Window(NamedTuple):
-    """Shards whose rows are shuffled together. `number` counts within the epoch."""
+    """Shards whose rows are shuffled together. `number` counts within the epoch, `is_last` ends it."""
 
     epoch: int
     number: int
     shards: tuple[int, ...]
+    is_last: bool
 
 
 class WindowBatches(NamedTuple):
@@ -71,11 +73,12 @@ class WindowBatches(NamedTuple):
 
 
 def draw_batches(
-    groups: RowsByGroup, size: int, rng: np.random.Generator
+    groups: RowsByGroup, size: int, rng: np.random.Generator, is_last: bool
 ) -> tuple[list[Batch], dict[BatchGroup, np.ndarray]]:
     """Shuffle rows into batches of `size` rows; return the batches in random order, and the rows left over.
 
-    `groups` holds the row indices of each group, integers (rows,); a batch holds them as (size,).
+    `groups` holds the row indices of each group, integers (rows,). With `is_last` no row is left over: those that fill
+    no batch are divided evenly among as few smaller ones as hold them.
     """
     batches: list[Batch] = []
     rests: dict[tuple[int, bool], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
@@ -87,14 +90,24 @@ def draw_batches(
     leftover: dict[BatchGroup, np.ndarray] = {}
     for (_, no_in_batch_negatives), rest in sorted(rests.items(), key=lambda item: item[0]):
         mixed = rng.permutation(np.concatenate([rows for _, rows in rest]))
-        full = len(mixed) // size * size
+        full = len(mixed) if is_last else len(mixed) // size * size
         batches += [Batch(no_in_batch_negatives, rows) for rows in _split(mixed[:full], size)]
         leftover |= {group: rows[np.isin(rows, mixed[full:])] for group, rows in rest}
     return [batches[index] for index in rng.permutation(len(batches))], leftover
 
 
-def _split(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (rows[first : first + size] for first in range(0, len(rows), size))
+def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    count = math.ceil(len(rows) / size)
+    return np.array_split(rows, count) if count else []
+
+
+def count_batches(shards: Iterable[RowsByGroup], size: int) -> int:
+    """Return the number of batches of one epoch, smaller ones included, of the rows of all shards."""
+    rows: Counter[tuple[int, bool]] = Counter()
+    for groups in shards:
+        for group, indices in groups.items():
+            rows[group.negatives, group.no_in_batch_negatives] += len(indices)
+    return sum(math.ceil(count / size) for count in rows.values())
 
 
 def shuffle_windows(shard_rows: Sequence[int], min_rows: int, seed: int) -> Iterator[Window]:
@@ -105,44 +118,44 @@ def shuffle_windows(shard_rows: Sequence[int], min_rows: int, seed: int) -> Iter
     for epoch in itertools.count():
         shards: list[int] = []
         number = 0
-        for shard in np.random.default_rng([seed, epoch]).permutation(len(shard_rows)).tolist():
+        order = np.random.default_rng([seed, epoch]).permutation(len(shard_rows)).tolist()
+        for shard in order:
             shards.append(shard)
-            if sum(shard_rows[each] for each in shards) >= min_rows:
-                yield Window(epoch, number, tuple(shards))
+            if shard == order[-1] or sum(shard_rows[each] for each in shards) >= min_rows:
+                yield Window(epoch, number, tuple(shards), shard == order[-1])
                 shards, number = [], number + 1
-        if shards:
-            yield Window(epoch, number, tuple(shards))
 
 
 def draw_window_batches(
     windows: Iterable[Window], groups_of: Callable[[int], RowsByGroup], size: int, seed: int
 ) -> Iterator[WindowBatches]:
-    """Yield the batches of each window, of `size` rows; `groups_of` maps a shard to its rows, int32, by group."""
+    """Yield the batches of each window, of at most `size` rows; `groups_of` maps a shard to int32 rows by group."""
     leftover: dict[BatchGroup, np.ndarray] = {}
     for window in windows:
-        if window.number == 0:
-            leftover = {}  # fewer than a batch: the next epoch reads them again, and leaves out others
         groups: dict[BatchGroup, list[np.ndarray]] = {group: [rows] for group, rows in leftover.items()}
         for shard in window.shards:
             for group, rows in groups_of(shard).items():
                 groups.setdefault(group, []).append(rows.astype(np.int64) + (shard << ROW_BITS))
         rng = np.random.default_rng([seed, window.epoch, window.number])
-        drawn, leftover = draw_batches({group: np.concatenate(rows) for group, rows in groups.items()}, size, rng)
+        joined = {group: np.concatenate(rows) for group, rows in groups.items()}
+        drawn, leftover = draw_batches(joined, size, rng, window.is_last)
         yield WindowBatches(window, drawn, leftover)
 
 
 def streamed_windows(model: Model, artifact: Artifact, plan: Plan, min_rows: int) -> Iterator[Window]:
     """Yield windows of newly committed shards, about `min_rows` rows each, until the plan's last shard is committed.
 
+    The last window is without shards: whether there are more is not known before.
     Raises Interrupted where no shard was committed for half an hour.
     """
     taken: set[int] = set()
     min_shards = math.ceil(min_rows / plan.shard_rows)
     number = 0
     while shards := _next_window(model, artifact, plan, min_shards, taken, number):
-        yield Window(0, number, tuple(shards))
+        yield Window(0, number, tuple(shards), is_last=False)
         taken.update(shards)
         number += 1
+    yield Window(0, number, (), is_last=True)
 
 
 def _next_window(

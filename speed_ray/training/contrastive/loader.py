@@ -4,8 +4,10 @@ Memory holds one window of shards as Arrow tables and a few batches of token ids
 """
 
 import hashlib
+import math
 import queue
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +31,9 @@ PREFETCH_BATCHES = 4
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """This worker's rows of one global batch. `row_ids` are those of the global batch, in its order.
+    """This worker's rows of one global batch. `row_ids` and `kinds` are those of the global batch, in its order.
 
+    Every worker has equally many rows: where the batch cannot be divided so, the last are copies of its last row.
     `cut` counts this worker's texts that were truncated; `instructed` is true where one of its queries has an
     instruction.
     """
@@ -40,6 +43,7 @@ class LocalBatch:
     cut: int
     instructed: bool
     row_ids: list[str]
+    kinds: list[str]
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Corpus:
     artifact: Artifact
     no_in_batch_negatives: Sequence[str]  # kinds
     files: Sequence[str] | None  # of a published artifact, those with rows; None while shards are being committed
+    excluded: Counter[str] = field(default_factory=Counter)  # rows by kind with nothing to contrast with
     _committed: dict[int, str | None] = field(default_factory=dict)  # file of each shard that was read, None without
 
     def _path(self, shard: int) -> str | None:
@@ -78,7 +83,8 @@ class Corpus:
     def groups(self, shard: int) -> RowsByGroup:
         """Group the rows of a shard by kind and number of negatives: their numbers in `table`, int32 (rows,).
 
-        Rows without negatives are dropped where in-batch negatives are off: there is nothing to contrast with.
+        Rows without negatives are left out where in-batch negatives are off, and counted: there is nothing to contrast
+        them with.
         """
         table = self.table(shard)
         kinds = np.array(table["kind"].to_pylist(), dtype=object)
@@ -86,8 +92,11 @@ class Corpus:
         groups: dict[BatchGroup, np.ndarray] = {}
         for kind, count in sorted(set(zip(kinds.tolist(), negatives.tolist(), strict=True))):
             group = BatchGroup(kind, count, kind in self.no_in_batch_negatives)
+            rows = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
             if count or not group.no_in_batch_negatives:
-                groups[group] = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
+                groups[group] = rows
+            else:
+                self.excluded[kind] += len(rows)
         return groups
 
 
@@ -143,18 +152,22 @@ class BatchReader:
                 yield self._local_batch(batch, cache)
 
     def _local_batch(self, batch: Batch, cache: "RowCache") -> LocalBatch:
-        size = len(batch.rows) // distributed.world_size()
-        local = batch.rows[distributed.rank() * size : (distributed.rank() + 1) * size]
-        table = cache.take(local).to_pydict()
-        rows, cut = self._tokenize(table)
-        row_ids: list[str] = cache.take(batch.rows, ["id"])["id"].to_pylist()
-        return LocalBatch(batch.no_in_batch_negatives, rows, cut, any(table["instruction"]), row_ids)
+        size = math.ceil(len(batch.rows) / distributed.world_size())
+        first = distributed.rank() * size
+        places = np.minimum(np.arange(first, first + size), len(batch.rows) - 1)
+        table = cache.take(batch.rows[places]).to_pydict()
+        rows, cut = self._tokenize(table, max(0, min(size, len(batch.rows) - first)))
+        names = cache.take(batch.rows, ["id", "kind"]).to_pydict()
+        return LocalBatch(
+            batch.no_in_batch_negatives, rows, cut, any(table["instruction"]), names["id"], names["kind"]
+        )
 
-    def _tokenize(self, table: dict[str, list[Any]]) -> tuple[list[TokenizedExample], int]:
+    def _tokenize(self, table: dict[str, list[Any]], counted: int) -> tuple[list[TokenizedExample], int]:
+        """Tokenize rows, and count the texts that were cut among the first `counted` of them."""
         queries = [format_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
         columns = [queries, table["positive"], *zip(*table["negatives"], strict=True)]
         encoded = [self.tokenizer(list(column), truncation=True, max_length=self.max_length) for column in columns]
-        cut = sum(bool(encoding.overflowing) for column in encoded for encoding in column.encodings)
+        cut = sum(bool(encoding.overflowing) for column in encoded for encoding in column.encodings[:counted])
         plain = [table["query"], *columns[1:]]
         rows = [
             TokenizedExample(

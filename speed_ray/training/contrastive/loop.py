@@ -6,6 +6,7 @@ step takes the gradient of the whole global batch (train_step.py), for any numbe
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,14 @@ from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from speed_ray import kinds
 from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed, model_card, plan
 from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
 from speed_ray.training.contrastive import batches, encoder, loader
-from speed_ray.training.contrastive.batches import RowsByGroup, WindowBatches
+from speed_ray.training.contrastive.batches import WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
 from speed_ray.training.contrastive.gradcache import RandomState
 from speed_ray.training.contrastive.loader import BatchReader, Corpus, LocalBatch
@@ -41,6 +43,7 @@ class LoopState:
 
     step: int = 0
     batches: str = ""  # hash of all row ids so far (loader.hash_chain)
+    trained: dict[str, int] = field(default_factory=dict)  # rows by kind, each counted once in every epoch
     cut: int = 0  # truncated texts among rank 0's rows
     instructed: bool = False  # a query had an instruction
     history: list[dict[str, Any]] = field(default_factory=list)  # the logged metrics
@@ -67,14 +70,11 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
         resume_training(training, digest, scratch) as (metrics, checkpoints, checkpoint),
     ):
         state = _load_state(Path(checkpoint), strategy) if checkpoint else LoopState()
-        report({"step": state.step, "steps": steps})
+        report({"step": state.step, "steps": steps, **_left_out(reader.corpus)})
         loop = TrainingLoop(training, strategy, reader, metrics, checkpoints, report, state, steps, Path(scratch))
         loop.run(windows)
         if not state.step:
-            raise UserError(
-                f"{training.run}/{training.data} filled no batch of {settings.global_batch_size} rows "
-                "(embedder.global_batch_size)."
-            )
+            raise UserError(f"{training.run}/{training.data} has no row to train on.")
         checkpoints.wait()
         _publish(loop, model, Path(scratch, "model"))
         distributed.barrier()
@@ -122,7 +122,9 @@ def make_reader(
         corpus = Corpus(artifact, settings.no_in_batch_negatives, files=None)
         windows = batches.streamed_windows(training.model, artifact, streamed, STREAMED_WINDOW_BATCHES * size)
         drawn = batches.draw_window_batches(windows, corpus.groups, size, seed)
-        steps = max(1, streamed.rows // size)
+        # At most one smaller batch for each kind, when the synthesis has ended.
+        batches_at_most = streamed.rows // size + len(streamed.mix or kinds.kind_names())
+        steps = min(batches_at_most, settings.max_steps or batches_at_most)
     else:
         artifact = plan.finished_training_data(training)
         files = [file.path for file in artifact.record_files().values()]
@@ -130,30 +132,14 @@ def make_reader(
         groups = [corpus.groups(shard) for shard in range(len(files))] if distributed.rank() == 0 else []
         groups = distributed.broadcast(groups)
         counts = [sum(map(len, rows.values())) for rows in groups]
-        steps = plan.count_steps(
+        plan.check_enough_rows(
             training, sum(counts), "Counted are rows that are not held out and have a negative to contrast with.\n"
         )
-        _check_fills_a_batch(training, groups)
+        steps = plan.count_steps(training, batches.count_batches(groups, size))
         windows = batches.shuffle_windows(counts, WINDOW_BATCHES * size, seed)
         drawn = batches.draw_window_batches(windows, groups.__getitem__, size, seed)
     reader = BatchReader(corpus, model.tokenizer, model.get_max_seq_length() or settings.max_length)
     return reader, drawn, steps
-
-
-def _check_fills_a_batch(training: TrainingPlan, groups: list[RowsByGroup]) -> None:
-    """Refuse rows that never fill a batch: rows with unequal numbers of negatives do not share one."""
-    together: dict[tuple[int, bool], int] = {}
-    for rows_by_group in groups:
-        for group, rows in rows_by_group.items():
-            key = group.negatives, group.no_in_batch_negatives
-            together[key] = together.get(key, 0) + len(rows)
-    batch = training.settings.global_batch_size
-    if max(together.values()) < batch:
-        counts = ", ".join(f"{count} with {key[0]}" for key, count in sorted(together.items()))
-        raise UserError(
-            f"{training.run}/{training.data}: no batch of {batch} rows can be filled. Rows share one only with others "
-            f"that have as many negatives: {counts}.\nMake more rows, or lower embedder.global_batch_size."
-        )
 
 
 @dataclass
@@ -188,16 +174,23 @@ class TrainingLoop:
             self.strategy.network,
             batch.rows,
             batch.no_in_batch_negatives,
-            ContrastiveConfig(settings.temperature, settings.micro_batch_size, tuple(settings.matryoshka_dims)),
+            ContrastiveConfig(
+                settings.temperature,
+                settings.micro_batch_size,
+                settings.global_batch_size,
+                tuple(settings.matryoshka_dims),
+            ),
             self.reader.tokenizer.pad_token_id,
             self.strategy.backward,
             self.strategy.no_sync,
+            len(batch.row_ids),
         )
         rate = self.strategy.schedule.get_last_lr()[0]
         self._check_finite("loss", loss, batch)
         norm = self.strategy.step()
         self._check_finite("gradient norm", norm, batch)
         self.state.step += 1
+        self.state.trained = dict(sorted((Counter(self.state.trained) + Counter(batch.kinds)).items()))
         self.state.cut += batch.cut
         self.state.instructed |= batch.instructed
         self.state.batches = loader.hash_chain(self.state.batches, batch.row_ids)
@@ -227,6 +220,11 @@ class TrainingLoop:
         self.checkpoints.save(self.state.step, folder)
 
 
+def _left_out(corpus: Corpus) -> dict[str, int]:
+    """Count the rows that are not trained on, by kind, as reports and published models have them."""
+    return {f"left_out/{kind}": count for kind, count in sorted(corpus.excluded.items())}
+
+
 def _random_file(folder: Path) -> Path:
     return folder / f"random-{distributed.rank()}.pt"
 
@@ -250,5 +248,12 @@ def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> No
     model.eval().save(str(folder), create_model_card=False)
     loop.metrics.upload(loop.state.history)
     state = loop.state
-    rows = {"batches": state.batches, "steps": state.step, "cut": state.cut, "instructed": state.instructed}
+    rows = {
+        "batches": state.batches,
+        "steps": state.step,
+        "trained": state.trained,
+        **_left_out(loop.reader.corpus),
+        "cut": state.cut,
+        "instructed": state.instructed,
+    }
     model_card.publish_with_card(loop.training, folder, rows, state.history)

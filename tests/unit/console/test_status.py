@@ -91,3 +91,12 @@ class Watched:
 
     def arguments(self, command: str) -> list[str]:
         return []
+
+
+def test_rows_that_were_not_trained_on_are_said():
+    rows = {"trained": {"retrieval": 3150, "sts": 12}, "left_out/classification": 7, "steps": 3}
+    assert status.trained_rows({"facts": {"rows": rows}}) == [
+        "  rows trained on, each once an epoch: retrieval 3,150 · sts 12",
+        "  left out: classification 7",
+    ]
+    assert status.trained_rows({"facts": {}}) == []

@@ -16,9 +16,9 @@ MATCHING, CLASSIFICATION = BatchGroup("matching", 0, False), BatchGroup("classif
 ROWS = [RETRIEVAL] * 20 + [STS] * 13 + [MATCHING] * 5 + [CLASSIFICATION] * 9
 
 
-def draw(groups, size, seed):
+def draw(groups, size, seed, is_last=False):
     rows = {each: np.flatnonzero([group == each for group in groups]) for each in set(groups)}
-    return batches.draw_batches(rows, size, np.random.default_rng(seed))
+    return batches.draw_batches(rows, size, np.random.default_rng(seed), is_last)
 
 
 def indices(made):
@@ -44,6 +44,21 @@ def test_batches_are_full_and_hold_only_rows_that_may_meet(groups, size):
         assert {group.no_in_batch_negatives for group in together} == {batch.no_in_batch_negatives}
     counts = Counter((group.negatives, group.no_in_batch_negatives) for group in groups)
     assert len(made) == sum(count // size for count in counts.values()), "rows were left that would fill a batch"
+
+
+@given(st.lists(st.sampled_from([RETRIEVAL, STS, MATCHING, CLASSIFICATION]), max_size=60), st.integers(1, 9))
+def test_at_the_end_of_an_epoch_no_row_is_left_over(groups, size):
+    made, leftover = draw(groups, size, 1, is_last=True)
+    taken = [index for batch in made for index in batch.rows]
+    assert sorted(taken) == list(range(len(groups))) and not any(map(len, leftover.values()))
+    assert all(len(batch.rows) <= size for batch in made)
+    counted = {group: np.flatnonzero([each == group for each in groups]) for group in set(groups)}
+    assert len(made) == batches.count_batches([counted], size)
+
+
+def test_smaller_batches_are_of_even_size():
+    made, _ = draw([RETRIEVAL] * 7 + [STS] * 6, 8, 1, is_last=True)
+    assert sorted(len(batch.rows) for batch in made) == [6, 7]
 
 
 def test_kinds_meet_only_in_what_is_left_of_them():
@@ -81,11 +96,11 @@ def epoch_indices(windows):
 
 
 @pytest.mark.parametrize("min_rows", [1, 20, 1000])
-def test_an_epoch_takes_every_row_once_but_for_less_than_a_batch(min_rows):
-    taken = Counter(epoch_indices(epoch(0, min_rows=min_rows)))
+@pytest.mark.parametrize("size", [4, 64])
+def test_an_epoch_takes_every_row_once(min_rows, size):
+    taken = Counter(epoch_indices(epoch(0, min_rows=min_rows, size=size)))
     assert set(taken.values()) == {1}
-    assert SHARDS * SHARD_ROWS - len(taken) < 4
-    assert {divmod(index, 1 << batches.ROW_BITS) for index in taken} <= {
+    assert {divmod(index, 1 << batches.ROW_BITS) for index in taken} == {
         (shard, row) for shard in range(SHARDS) for row in range(SHARD_ROWS)
     }
 

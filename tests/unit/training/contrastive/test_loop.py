@@ -10,10 +10,11 @@ from transformers import BertConfig, BertModel
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.records import CURATED, content_id
+from speed_ray.records import CURATED, EXAMPLE, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
-from speed_ray.storage.run import CURATED_EXAMPLES, Run
+from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, Attempt, Counts
 from speed_ray.training import plan
 from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
@@ -147,7 +148,7 @@ def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"zero_stage": 2}, {"zero_stage": 3}, {"lora": {"r": 4}}])
 def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
-    rows = examples(64)
+    rows = examples(61)  # the last batch of an epoch has 13: it cannot be divided evenly among two
     alone = trained(a_run(tmp_path / "one", rows), a_recipe(base, **{**settings, "zero_stage": 0}))
     recipe = a_recipe(base, workers={"num_workers": 2}, **settings)
     ended = torchrun(recipe, a_run(tmp_path / "two", rows), "embedder", 2)
@@ -203,16 +204,43 @@ def test_fewer_rows_than_a_batch(base, tmp_path):
         trained(a_run(tmp_path / "run", examples(10)), a_recipe(base))
 
 
-def test_rows_that_never_fill_a_batch_together(base, tmp_path):
-    rows = [example(number, negatives=number % 2) for number in range(20)]
-    with pytest.raises(UserError, match=r"no batch of 16 rows can be filled.*10 with 0, 10 with 1"):
-        trained(a_run(tmp_path / "run", rows), a_recipe(base))
+def test_kinds_that_fill_no_batch_are_trained_on_as_often_as_the_others(base, tmp_path):
+    rows = [*examples(40), *(example(number, "classification") for number in range(5))]
+    rows += [example(number, "matching_short", negatives=0) for number in range(7)]
+    facts = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=3)).published()["facts"]["rows"]
+    assert facts["trained"] == {"classification": 15, "matching_short": 21, "retrieval": 120}
+    assert facts["steps"] == 3 * (3 + 1 + 1)
 
 
 def test_a_kind_that_counts_its_own_negatives_alone_and_has_none(base, tmp_path):
     rows = examples(32) + [example(number, "classification", negatives=0) for number in range(16)]
-    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=1))
-    assert model.published()["facts"]["rows"]["steps"] == 2
+    seen = {}
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=1), seen.update)
+    facts = model.published()["facts"]["rows"]
+    assert facts["steps"] == 2 and facts["trained"] == {"retrieval": 32}
+    assert facts["left_out/classification"] == seen["left_out/classification"] == 16
+
+
+def a_stream(folder, rows):
+    """Commit rows as a synthesis does; nothing is published."""
+    artifact = Run(str(folder)).artifact(EXAMPLES)
+    streamed = Plan(EXAMPLES, len(rows), 16, input="tasks", mix=dict.fromkeys((row["kind"] for row in rows), 1))
+    artifact.ensure_plan(streamed)
+    for shard in range(streamed.shards):
+        attempt = Attempt(artifact, streamed, shard, 0)
+        written = [{name: rows[row][name] for name in EXAMPLE.names} for row in streamed.rows_of(shard)]
+        attempt.write(RECORDS, written, EXAMPLE)
+        attempt.commit([row["row_id"] for row in written], Counts(accepted=len(written), records=len(written)))
+    return Run(str(folder))
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(None, 4), (2, 2)])
+def test_a_stream_ends_with_the_kinds_that_fill_no_batch(base, tmp_path, max_steps, steps):
+    rows = [*examples(40), *(example(number, "classification") for number in range(5))]
+    model = trained(a_stream(tmp_path / "run", rows), a_recipe(base, stream=True, max_steps=max_steps))
+    facts = model.published()["facts"]["rows"]
+    assert facts["steps"] == steps
+    assert max_steps or facts["trained"] == {"classification": 5, "retrieval": 40}
 
 
 def test_dimensions_wider_than_the_model(base, tmp_path):

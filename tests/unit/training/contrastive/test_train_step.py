@@ -80,12 +80,32 @@ def test_the_micro_batch_size_changes_no_gradient(base, micro_batch_size):
     assert furthest(gradient(base, 1000), gradient(base, micro_batch_size)) < 1e-5
 
 
+def test_copies_that_fill_up_a_worker_change_no_gradient(base):
+    assert furthest(gradient(base, 3, batch_rows=5), gradient(base, 3, batch_rows=5, padding=2)) < 1e-5
+
+
+def test_a_smaller_batch_weighs_as_many_rows_as_it_has(base):
+    value, *_ = loss(base, CONFIG)
+    seen = []
+    model = encoder.load_encoder(base, "last", max_length=64)
+    config = ContrastiveConfig(CONFIG.temperature, CONFIG.micro_batch_size, global_batch_size=4 * 8)
+    for each in (CONFIG, config):
+        step = (Encoder(model.eval()), rows(model.tokenizer), False, each, model.tokenizer.pad_token_id)
+        seen.append([])
+        assert train_step.train_step(*step, lambda loss: seen[-1].append(loss.item())) == pytest.approx(
+            value, rel=1e-5
+        )
+    assert seen[1] == pytest.approx([part / 4 for part in seen[0]], rel=1e-4)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 4])
-def test_workers_together_have_the_gradient_of_one(base, workers, tmp_path):
+@pytest.mark.parametrize(("workers", "batch_rows"), [(2, 8), (4, 8), (4, 5)])
+def test_workers_together_have_the_gradient_of_one(base, workers, batch_rows, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
-    ended = subprocess.run([*command, str(WORKER), str(base), str(tmp_path)], capture_output=True, text=True)
+    ended = subprocess.run(
+        [*command, str(WORKER), str(base), str(tmp_path), str(batch_rows)], capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
-    alone = gradient(base, CONFIG.micro_batch_size)
+    alone = gradient(base, CONFIG.micro_batch_size, batch_rows)
     for rank in range(workers):
         assert furthest(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True)) < 1e-5
