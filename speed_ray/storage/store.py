@@ -5,9 +5,11 @@ disk gets `fsync` on top: obstore does not ask for it, and a commit that a power
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import time
 import uuid
 from collections import Counter
 from datetime import timedelta
@@ -20,6 +22,7 @@ from obstore import exceptions
 from obstore.store import from_url
 
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.storage.uri import check_uri
 
 # A throttling store (503 for minutes) must only slow a run down, so obstore retries far longer than its defaults.
 RETRIES: Any = {
@@ -28,9 +31,23 @@ RETRIES: Any = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=20), "base": 2},
 }
 METADATA = "169.254.169.254"  # where a machine in a cloud asks for credentials when the environment has none
-# Refusals that obstore tells apart by their text alone: S3 says the first three with 400, a listing all of them.
-REFUSED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "401 Unauthorized", "403 Forbidden")
+# Refusals that obstore tells apart by their text alone: S3 says the first three with 400, a listing all of them, and
+# AccessDenied within the 200 that answers a deletion.
+REFUSED = ("AccessDenied", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "401 Unauthorized", "403 Forbidden")
+NOT_IMPLEMENTED = ("501 Not Implemented", "<Code>NotImplemented</Code>")
 CLOUDS = ("s3", "gs", "az", "abfs", "abfss")
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+CONFLICT_WAITS = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)  # seconds between tries to create what neither is there nor can be
+# What a file system answers that has no hard links (exFAT, SMB, many of FUSE), or cannot sync a folder.
+UNSUPPORTED = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+class AccessRefused(Interrupted):
+    """The store's credentials, or a folder's permissions, do not allow what was asked."""
+
+
+class CreateNotSupported(UserError):
+    """The store cannot create an object only if it is absent."""
 
 
 class ObjectStore:
@@ -47,16 +64,19 @@ class ObjectStore:
         Data must be unique to its writer: when the response of a successful put is lost, the retried put is told
         "already exists", and only the content can tell that the object is our own.
         """
-        self.requests["create"] += 1
-        try:
-            obstore.put(self.backend, path, data, mode="create", use_multipart=False)
-            return True
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            there = read_if_exists(self, path)
-            # S3 answers 409 also where a write or a deletion of the same name is under way: then nothing may be there.
-            return self.create(path, data) if there is None else there == data
-        except (exceptions.BaseError, FileNotFoundError) as error:
-            raise _explain(error, self.uri, path) from error
+        for wait in CONFLICT_WAITS:
+            self.requests["create"] += 1
+            try:
+                obstore.put(self.backend, path, data, mode="create", use_multipart=False)
+                return True
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+                if (there := read_if_exists(self, path)) is not None:
+                    return there == data
+                # S3 answers 409 also where a write or a deletion of the same name is under way: nothing may be there.
+                time.sleep(wait)
+            except (exceptions.BaseError, FileNotFoundError, NotImplementedError) as error:
+                raise _explain(error, self.uri, path) from error
+        raise CreateNotSupported(f"{self.uri}/{path}: the store says that it is there, and that it is not")
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whose name nobody else uses."""
@@ -81,6 +101,10 @@ class ObjectStore:
             with file.open("wb") as sink:
                 for chunk in obstore.get(self.backend, path).stream(min_chunk_size=8 << 20):
                     sink.write(chunk)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unwritable(file, error) from error
         except exceptions.BaseError as error:
             raise _explain(error, self.uri, path) from error
 
@@ -132,11 +156,13 @@ class LocalFolder:
         temporary = self._write(final, data)
         try:
             os.link(temporary, final)
-            _sync(final.parent)
+            _sync_folder(final.parent)
             return True
         except FileExistsError:
             return read_if_exists(self, path) == data
         except OSError as error:
+            if error.errno in UNSUPPORTED:
+                raise _unsupported(final.parent, "hard links", error) from error
             raise _unwritable(final, error) from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -148,7 +174,7 @@ class LocalFolder:
         temporary = self._write(final, data)
         try:
             os.replace(temporary, final)
-            _sync(final.parent)
+            _sync_folder(final.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritable(final, error) from error
@@ -163,7 +189,7 @@ class LocalFolder:
             shutil.copyfile(file, temporary)
             _sync(temporary)
             os.replace(temporary, final)
-            _sync(final.parent)
+            _sync_folder(final.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritable(final, error) from error
@@ -171,7 +197,12 @@ class LocalFolder:
     def download(self, path: str, file: Path) -> None:
         """Copy a file of any size out. Raises FileNotFoundError."""
         self.requests["get"] += 1
-        shutil.copyfile(self.root / path, file)
+        try:
+            shutil.copyfile(self.root / path, file)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise Interrupted(f"Cannot copy {self.root / path} to {file}: {error.strerror or error}.") from error
 
     def get(self, path: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
@@ -187,13 +218,17 @@ class LocalFolder:
         """List files below a folder. Hidden ones are writes that were never finished: they do not count."""
         self.requests["list"] += 1
         base = self.root / folder
-        found = (Path(where, name) for where, _, names in os.walk(base) for name in names if name[0] != ".")
+        walk = os.walk(base, onerror=_unlisted)
+        found = (Path(where, name) for where, _, names in walk for name in names if name[0] != ".")
         return sorted(path.relative_to(base).as_posix() for path in found)
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is already gone is fine."""
         self.requests["delete"] += 1
-        (self.root / path).unlink(missing_ok=True)
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.root / path, error, "delete") from error
 
     def _write(self, final: Path, data: bytes) -> Path:
         temporary = final.parent / f".{final.name}-{uuid.uuid4().hex}"
@@ -215,17 +250,17 @@ Store = ObjectStore | LocalFolder
 
 def open_store(uri: str) -> Store:
     """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError."""
-    if not uri.strip():
-        raise UserError("the run's folder has no name: is the variable in --run set?")
+    if not uri.strip() or "\0" in uri:
+        raise UserError("the run's folder has no name that can be: is the variable in --run set?")
     scheme = urlsplit(uri).scheme
     if scheme in CLOUDS:
         return _open_cloud(uri)
-    if scheme not in ("", "file"):
+    if scheme == "file":
+        check_uri(uri)
+        return _open_local(uri, urlsplit(uri).path)
+    if scheme:
         raise UserError(f"{uri}: storage scheme {scheme!r} is not known; use a local path or {', '.join(CLOUDS)}")
-    root = Path(urlsplit(uri).path if scheme else uri).expanduser().absolute()
-    if root.is_file():
-        raise UserError(f"{uri} is a file. A run is a folder: name one that is there, or one to begin.")
-    return LocalFolder(root)
+    return _open_local(uri, uri)
 
 
 def read_if_exists(store: Store, path: str) -> bytes | None:
@@ -245,6 +280,15 @@ def read_json(store: Store, path: str, advice: str) -> Any:
         raise Interrupted(f"{store.uri}/{path} is damaged ({error}).\n{advice}") from None
 
 
+def delete_if_allowed(store: Store, path: str) -> bool:
+    """Remove an object that does no harm where it stays. Return False where the credentials may not delete."""
+    try:
+        store.delete(path)
+    except AccessRefused:
+        return False
+    return True
+
+
 def cache_folder() -> Path:
     """Return this machine's cache folder: `$SPEED_RAY_CACHE`, else `~/.cache/speed_ray`."""
     return Path(os.environ.get("SPEED_RAY_CACHE") or Path.home() / ".cache" / "speed_ray")
@@ -255,7 +299,7 @@ def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        _sync(path.parent)
+        _sync_folder(path.parent)
 
 
 def _sync(path: Path) -> None:
@@ -266,25 +310,66 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _open_cloud(uri: str) -> ObjectStore:
-    # An endpoint of one's own (MinIO, Ceph, a test server) is mostly plain HTTP, which obstore refuses unless told.
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
-    plain = endpoint.startswith("http://")
+def _sync_folder(path: Path) -> None:
     try:
-        return ObjectStore(from_url(uri, client_options={"allow_http": plain}, retry_config=RETRIES), uri)
+        _sync(path)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            raise _unsupported(path, "fsync of folders", error) from error
+        raise
+
+
+def _open_cloud(uri: str) -> ObjectStore:
+    check_uri(uri)
+    options: Any = {}
+    # An endpoint of one's own (MinIO, Ceph, a test server) is mostly plain HTTP, which obstore refuses unless told.
+    plain = any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS)
+    if plain and "AWS_ALLOW_HTTP" not in os.environ:
+        options["client_options"] = {"allow_http": True}
+    try:
+        return ObjectStore(from_url(uri, retry_config=RETRIES, **options), uri)
     except exceptions.BaseError as error:
         raise UserError(f"{uri}: {_said(error)}") from None
 
 
-def _unwritable(path: Path, error: OSError) -> Interrupted:
-    return Interrupted(
-        f"Cannot write {path}: {error.strerror or error}.\n"
+def _open_local(uri: str, path: str) -> LocalFolder:
+    try:
+        root = Path(path).expanduser().absolute()
+        if root.is_file():
+            raise UserError(f"{uri} is a file. A run is a folder: name one that is there, or one to begin.")
+    except (OSError, RuntimeError) as error:  # a name too long, a folder above it that is closed; ~nobody
+        raise UserError(f"{uri} cannot be opened: {getattr(error, 'strerror', None) or error}.") from None
+    return LocalFolder(root)
+
+
+def _unwritable(path: Path, error: OSError, verb: str = "write") -> Interrupted:
+    kind = AccessRefused if isinstance(error, PermissionError) else Interrupted
+    return kind(
+        f"Cannot {verb} {path}: {error.strerror or error}.\n"
         "Nothing that was committed is lost. Make room or set permissions, then run the same command again."
     )
 
 
+def _unsupported(folder: Path, what: str, error: OSError) -> UserError:
+    return UserError(
+        f"{folder} lies on a file system without {what} ({error.strerror or error}), which cannot hold a run: what is "
+        "written there\nmay be lost or counted twice. Use a local disk, NFS or a bucket for --run."
+    )
+
+
+def _unlisted(error: OSError) -> None:
+    """Raise Interrupted for a folder that is there but cannot be listed: it must not pass for an empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise Interrupted(
+            f"Cannot list {error.filename}: {error.strerror or error}.\n"
+            "Nothing that was committed is lost. Run the same command again when the folder can be read."
+        ) from error
+
+
 def _explain(error: Exception, uri: str, path: str) -> Exception:
     said = _said(error)
+    if isinstance(error, NotImplementedError) or any(code in said for code in NOT_IMPLEMENTED):
+        return CreateNotSupported(f"{uri}/{path}: the store cannot do that ({said})")
     if isinstance(error, FileNotFoundError):
         return UserError(f"{uri}/{path} cannot be written: there is no such bucket ({said}).")
     if METADATA in said:
@@ -299,7 +384,7 @@ def _explain(error: Exception, uri: str, path: str) -> Exception:
         )
     refused = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
     if refused or any(code in said for code in REFUSED):
-        return Interrupted(
+        return AccessRefused(
             f"{uri}/{path}: the store refused access ({said}).\n"
             f"Nothing that was committed is lost. Renew the credentials, then run the same command again."
         )

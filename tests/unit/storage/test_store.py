@@ -1,7 +1,10 @@
 """One contract for every store: `create` has one winner, and nothing half written is ever seen under its name."""
 
+import errno
 import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +18,7 @@ import pytest
 from obstore.store import GCSStore, MemoryStore
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.storage.store import LocalFolder, ObjectStore, open_store, read_if_exists
+from speed_ray.storage.store import LocalFolder, ObjectStore, delete_if_allowed, open_store, read_if_exists
 from tests.helpers.s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3, speak_gcs
 
 
@@ -150,6 +153,21 @@ def test_refused_credentials_say_what_to_do(before_s3, status):
             verb("plan.json")
 
 
+def not_deleted(key: str) -> tuple[int, bytes]:
+    """What S3 answers to `POST /bucket?delete` from credentials without s3:DeleteObject."""
+    error = f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    return 200, f"<DeleteResult>{error}</DeleteResult>".encode()
+
+
+@pytest.mark.parametrize("answer", [lambda key: 403, not_deleted], ids=["403", "in the body"])
+def test_a_delete_that_is_not_allowed_is_told_apart_from_a_store_that_is_away(before_s3, answer):
+    store, proxy = before_s3(lambda asked: None)
+    proxy.spoil = lambda asked: answer(f"{store.backend.prefix}/a") if asked.verb == "POST" else None
+    store.put("a", b"x")
+    assert not delete_if_allowed(store, "a")
+    assert store.get("a") == b"x"
+
+
 def test_a_bucket_that_is_not_there_is_the_users_to_make(open_s3):
     store = open_s3(bucket="nobucket")
     for verb in (store.create, store.put):
@@ -228,14 +246,75 @@ def test_a_full_disk_interrupts_and_leaves_no_half_file(tmp_path):
     assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["small"]
 
 
-def test_a_file_system_without_hard_links_is_explained(tmp_path, monkeypatch):
+def test_a_file_system_without_hard_links_cannot_hold_a_run(tmp_path, monkeypatch):
     def refuse(*arguments: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(Interrupted, match=r"plan\.json: Operation not permitted"):
+    with pytest.raises(UserError, match=rf"{tmp_path} lies on a file system without hard links \(Operation not"):
         open_store(str(tmp_path)).create("plan.json", b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["create", "put"])
+def test_a_file_system_that_syncs_no_folder_cannot_hold_a_run(tmp_path, monkeypatch, verb):
+    sync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=r"lies on a file system without fsync of folders \(Invalid argument\)"):
+        getattr(open_store(str(tmp_path / "run")), verb)("plan.json", b"x")
+
+
+@pytest.mark.parametrize("below", ["", "00000000"])
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, below):
+    """Of an NFS mount that went stale no commit, and no journal, would be seen: what was paid would be asked anew."""
+    open_store(str(tmp_path)).put("attempts/00000000/a", b"x")
+    scan = os.scandir
+
+    def stale(path: str) -> object:
+        if Path(path) == tmp_path / "attempts" / below:
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", stale)
+    with pytest.raises(Interrupted, match=rf"Cannot list {tmp_path}/attempts.*: Stale file handle"):
+        open_store(str(tmp_path)).names("attempts")
+
+
+def test_a_folder_that_goes_while_it_is_listed_is_no_failure(tmp_path, monkeypatch):
+    store = open_store(str(tmp_path))
+    store.put("attempts/0/a", b"x")
+    store.put("attempts/1/a", b"x")
+    scan = os.scandir
+
+    def gone(path: str) -> object:
+        if Path(path).name == "1":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert store.names("attempts") == ["0/a"]
+
+
+def test_what_a_file_system_refuses_is_said_in_a_sentence(tmp_path, monkeypatch):
+    store = open_store(str(tmp_path))
+    store.put("a", b"x")
+
+    def refuse(*arguments: object, **keywords: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(Interrupted, match=f"Cannot delete {tmp_path}/a: Permission denied"):
+        store.delete("a")
+    assert not delete_if_allowed(store, "a")
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(Interrupted, match=f"Cannot copy {tmp_path}/a to {tmp_path}/b: Permission denied"):
+        store.download("a", tmp_path / "b")
 
 
 def test_every_new_folder_is_synced_before_a_file_in_it_counts(tmp_path, monkeypatch):
