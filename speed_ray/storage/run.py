@@ -4,6 +4,7 @@ from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.fingerprint import identity_fields
+from speed_ray.storage.probe import check_create_is_exclusive
 from speed_ray.storage.shard_plan import identity_difference
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import Store, open_store, read_if_exists
@@ -78,6 +79,7 @@ class Run:
 
     def _begin(self, recipe: Recipe) -> bool:
         try:
+            check_create_is_exclusive(self.store)
             return self.store.create("recipe.yaml", recipes.dump_yaml(recipe).encode())
         except Interrupted as error:
             if self._is_begun():
