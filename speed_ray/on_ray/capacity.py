@@ -21,7 +21,7 @@ from speed_ray.on_ray.session import uses_shared_cluster
 from speed_ray.recipes.schema import Pool
 from speed_ray.recipes.training_settings import Workers
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import LocalFolder, read_if_exists
+from speed_ray.storage.store import LocalFolder, delete_if_allowed, read_if_exists
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def check_nodes_match(run: Run) -> None:
             if (report := _report_of(reference)) is not None:
                 _compare_node(run, nodes[reference], token, report)
     finally:
-        run.store.delete(path)
+        delete_if_allowed(run.store, path)
 
 
 def _probe_node(uri: str, path: str) -> dict[str, Any]:

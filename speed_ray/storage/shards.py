@@ -255,7 +255,8 @@ class Artifact:
         driver finds no manifest in the place of its own.
         """
         for name in ("_MANIFEST.json", "_SUCCESS"):
-            self.store.delete(f"{self.name}/{name}")
+            if self._find(name) is not None:  # most often there is none, and credentials may lack the right to delete
+                self.store.delete(f"{self.name}/{name}")
 
     def damage(self, entry: File) -> str | None:
         """Describe the damage of a stored file (missing, truncated, wrong hash or content), or return None."""

@@ -24,6 +24,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from speed_ray.errors import UserError
+from speed_ray.storage.store import delete_if_allowed
 from speed_ray.storage.trained_models import Model, file_fingerprint
 from speed_ray.training import distributed
 from speed_ray.training.plan import TrainingPlan
@@ -137,14 +138,18 @@ class Checkpoints:
             self._prune()
 
     def _prune(self) -> None:
-        """Delete checkpoints older than the newest complete ones; a list is deleted before its files."""
+        """Delete checkpoints older than the newest complete ones; a list is deleted before its files.
+
+        Credentials may lack the right: then all checkpoints stay, which costs space alone.
+        """
         complete = self.complete()
         if len(complete) < KEEP_CHECKPOINTS:
             return
         names = self.model.store.names(self.folder)
         old = [name for name in names if name.partition("-")[0] < f"{complete[KEEP_CHECKPOINTS - 1].step:08d}"]
         for name in sorted(old, key=lambda name: not RANK_FILE.fullmatch(name)):
-            self.model.store.delete(f"{self.folder}/{name}")
+            if not delete_if_allowed(self.model.store, f"{self.folder}/{name}"):
+                return
 
     def _read(self, name: str, ranks: dict[int, str]) -> Checkpoint | None:
         try:

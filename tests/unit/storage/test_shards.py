@@ -24,7 +24,7 @@ from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Counts
-from speed_ray.storage.store import ObjectStore
+from speed_ray.storage.store import AccessRefused, ObjectStore
 from speed_ray.storage.verify import repair, verify
 from tests.helpers.crashing_drivers import AFTER, BEFORE, LOST, Crash, Troubled, Turn, interleave
 
@@ -445,3 +445,21 @@ def test_the_manifest_of_a_driver_that_came_late_is_replaced(finished):
     assert not artifact.publish(artifact.plan()) and artifact.manifest() is None
     assert artifact.publish(artifact.plan())
     check(finished, SMALL)
+
+
+def test_a_damaged_shard_is_made_again_by_credentials_that_may_not_delete(run: Run, monkeypatch) -> None:
+    """Nothing was published yet, so there is nothing to delete."""
+    plan = Plan(TOPICS, rows=1, shard_rows=1)
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(plan)
+    attempt = Attempt(artifact, plan, 0, 0)
+    attempt.write(RECORDS, [{"id": "a", "topic": "a", "source": "a"}], TOPIC)
+    attempt.commit(["a"], Counts(accepted=1, records=1))
+    artifact.put(attempt.files[RECORDS].path, b"")
+
+    def refuse(path: str) -> None:
+        raise AccessRefused(path)
+
+    monkeypatch.setattr(artifact.store, "delete", refuse)
+    assert not artifact.publish(plan)
+    assert artifact.pending(plan) == [(0, 1)]

@@ -9,6 +9,7 @@ import torch
 
 from speed_ray.errors import UserError
 from speed_ray.storage.run import Run
+from speed_ray.storage.store import AccessRefused
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import checkpoints
 from speed_ray.training.checkpoints import Checkpoints, weights_only_loading
@@ -163,3 +164,14 @@ def tiny_training_plan(tmp_path):
 
     base = tiny_model(tmp_path / "base")
     return lambda **settings: plan.plan_junior(Run(str(tmp_path / "run")), tiny_recipe(base, **settings))
+
+
+def test_a_training_whose_credentials_may_not_delete_keeps_all_its_checkpoints(rank_of, save, model, monkeypatch):
+    def refuse(path: str) -> None:
+        raise AccessRefused(path)
+
+    monkeypatch.setattr(model.store, "delete", refuse)
+    kept = rank_of(0, world=1)
+    for step in (10, 20, 30):
+        save(kept, step)
+    assert [checkpoint.step for checkpoint in kept.complete()] == [30, 20, 10]
