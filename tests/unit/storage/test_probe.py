@@ -9,7 +9,6 @@ from obstore.store import MemoryStore
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.storage import store as stores
 from speed_ray.storage.probe import PROBE, check_create_is_exclusive
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import ObjectStore, open_store
@@ -28,8 +27,8 @@ def s3() -> Iterator[int]:
 def spoiled(s3: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Asked], Fate]], ObjectStore]]:
     """Open a store behind a proxy that spoils what is asked."""
     proxies: list[Proxy] = []
-    monkeypatch.setitem(stores.RETRIES, "max_retries", 1)
-    monkeypatch.setattr(stores, "CONFLICT_WAITS", (0.0, 0.0))
+    monkeypatch.setattr("speed_ray.storage.store.RETRIES", {"max_retries": 1})
+    monkeypatch.setattr("speed_ray.storage.store.CONFLICT_WAITS", (0.0, 0.0))
 
     def open_behind(spoil: Callable[[Asked], Fate]) -> ObjectStore:
         proxies.append(Proxy(s3, spoil))
