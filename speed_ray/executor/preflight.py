@@ -1,5 +1,6 @@
 """Check templates, engines and prompt lengths before anything is started or spent."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ SAMPLE_PROMPTS = 32  # whose tokens are counted
 
 
 def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
-    """Check a recipe's templates and engines. Raises UserError before the recipe is frozen into a run.
+    """Check a recipe's templates and engines, and the teacher's key, before it is frozen into a run by its first job.
 
-    The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`.
+    The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`. Raises
+    UserError.
     """
     Prompts(recipe.prompts)
+    if isinstance(recipe.teacher, OpenAIEngine):
+        check_api_key(recipe.teacher, "teacher")
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
         if isinstance(config, OpenAIEngine):
             openai.check_endpoint(config, role)
@@ -43,6 +47,8 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
             f"which holds its budget.\n"
             f"Leave pool.max_size at 1 and raise {stage.role}.max_concurrency (now {config.max_concurrency}) instead."
         )
+    if isinstance(config, OpenAIEngine):
+        check_api_key(config, stage.role)
     if not isinstance(config, VllmEngine):
         return
     folder = model_folder.ensure_checked_folder(config, stage.role)
@@ -52,6 +58,15 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
         return
     requests = [request for row in rows[:SAMPLE_PROMPTS] if (request := stage.request(row))]
     _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
+
+
+def check_api_key(config: OpenAIEngine, role: str) -> None:
+    """Raise UserError where the variable that holds the endpoint's key is not set. For jobs that ask it alone."""
+    if config.api_key_env and not os.environ.get(config.api_key_env, "").strip():
+        raise UserError(
+            f"{role}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
+            f"Set it to the endpoint's key; the key itself never goes into a recipe."
+        )
 
 
 def _check_window(

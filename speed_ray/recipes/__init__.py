@@ -1,10 +1,9 @@
 """Recipes are read here: YAML, by name among the files beside this one or by path, with `--set a.b=c` on top.
 
-Unknown keys, wrong types and missing environment variables are reported with the key's path and the nearest valid
-name, before anything is started or spent.
+Unknown keys, wrong types and secrets are reported with the key's path and the nearest valid name, before anything is
+started or spent.
 """
 
-import os
 import typing
 from importlib import resources
 from pathlib import Path
@@ -14,9 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from speed_ray.errors import UserError, nearest
-from speed_ray.recipes.engine_settings import OpenAIEngine
+from speed_ray.recipes.plain_yaml import load_plain_yaml, parse_yaml
 from speed_ray.recipes.renamed_keys import current_name
 from speed_ray.recipes.schema import Recipe
+from speed_ray.recipes.written_values import check_written_values
 
 
 def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
@@ -25,43 +25,22 @@ def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Reci
     tree = parse_yaml(text, origin)
     for override in overrides:
         _set(tree, override)
+    check_written_values(tree, origin)
     return validate(tree, origin)
 
 
-def parse_yaml(text: str | bytes, origin: str) -> dict[str, Any]:
-    """Turn YAML into a plain tree, or raise UserError where it is none."""
+def validate(tree: dict[str, Any], origin: str) -> Recipe:
+    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key."""
     try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{origin} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{origin} must be a mapping of recipe keys, not {type(tree).__name__}")
-    return tree
-
-
-def validate(tree: dict[str, Any], origin: str, environment: bool = True) -> Recipe:
-    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key.
-
-    `environment` False leaves out the variables that only a job needs: `status` reads a recipe without its keys.
-    """
-    try:
-        recipe = Recipe.model_validate(tree)
+        return Recipe.model_validate(tree)
     except ValidationError as error:
         wrong = [each for each in error.errors() if each["loc"][-1] != "literal[False]"]  # `dpo: false` or a mapping
         raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, wrong)])) from None
-    for key in ("teacher", "generator") if environment else ():
-        config = getattr(recipe, key)
-        if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env):
-            raise UserError(
-                f"{key}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
-                f"Set it to the endpoint's key; the key itself never goes into a recipe."
-            )
-    return recipe
 
 
 def validate_frozen(tree: dict[str, Any], origin: str) -> Recipe:
     """Turn a run's frozen recipe into a Recipe, even one that an earlier version froze under other names of keys."""
-    return validate(_with_current_names(tree, [Recipe]), origin, environment=False)
+    return validate(_with_current_names(tree, [Recipe]), origin)
 
 
 def dump_yaml(recipe: Recipe) -> str:
@@ -79,13 +58,15 @@ def _read(name_or_path: str) -> tuple[str, str]:
     if name_or_path in recipe_names():
         return resources.files(__name__).joinpath(f"{name_or_path}.yaml").read_text(), name_or_path
     path = Path(name_or_path)
-    if not path.is_file():
-        hint = nearest(name_or_path, recipe_names())
-        raise UserError(f"--recipe {name_or_path}: no such file, and no recipe of that name{hint}")
     try:
+        if not path.is_file():
+            hint = nearest(name_or_path, recipe_names())
+            raise UserError(f"--recipe {name_or_path}: no such file, and no recipe of that name{hint}")
         return path.read_text(encoding="utf-8"), str(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise UserError(f"--recipe {path} cannot be read: {error.strerror}.") from None
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -101,8 +82,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {override}: {parent} is a value, it has no keys below it")
         tree[parent] = tree = dict(branch)  # what a YAML anchor shares with another key is not that key's any more
     try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        tree[last] = load_plain_yaml(value)
+    except ValueError as error:
         raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.recipes.plain_yaml import parse_yaml
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.fingerprint import identity_fields
 from speed_ray.storage.probe import check_create_is_exclusive
@@ -99,7 +100,7 @@ class Run:
             raise UserError(f"{self.uri} is not a run: it has no recipe.yaml. A job such as brainstorm begins one.")
         origin = f"{self.uri}/recipe.yaml"
         try:
-            tree = recipes.parse_yaml(data, origin)
+            tree = parse_yaml(data, origin)
         except UserError as error:
             raise UserError(
                 f"{origin} is damaged: {error}\n"

@@ -1,0 +1,48 @@
+"""An endpoint's key is wanted by the jobs that ask that endpoint, before they spend anything, and by no other."""
+
+import pytest
+
+from speed_ray import recipes
+from speed_ray.errors import UserError
+from speed_ray.executor.preflight import check_engine, check_recipe
+from speed_ray.recipes.schema import Recipe
+from speed_ray.stages.brainstorm import Brainstorm
+from speed_ray.stages.synthesize import Synthesize
+
+MISSING = "{}.api_key_env names the environment variable SOME_KEY, which is not set"
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+
+
+def recipe_with_endpoint(role: str) -> Recipe:
+    endpoint = "{engine: openai, model: m, base_url: 'http://localhost/v1', api_key_env: SOME_KEY}"
+    other = {"teacher": "generator", "generator": "teacher"}[role]
+    return recipes.load_recipe("miniature", [f"{role}={endpoint}", f"{other}={{engine: simulated}}"])
+
+
+@pytest.mark.parametrize("stage", [Brainstorm, Synthesize])
+def test_a_stage_wants_the_key_of_the_engine_that_it_asks(stage, monkeypatch):
+    for role in ("teacher", "generator"):
+        asking = stage(recipe_with_endpoint(role))
+        if role != stage.role:
+            check_engine(asking, [])
+            continue
+        with pytest.raises(UserError, match=MISSING.format(role)):
+            check_engine(asking, [])
+        monkeypatch.setenv("SOME_KEY", "secret")
+        check_engine(asking, [])
+        monkeypatch.delenv("SOME_KEY")
+
+
+def test_the_first_job_wants_the_teachers_key_before_the_recipe_is_frozen():
+    with pytest.raises(UserError, match=MISSING.format("teacher")):
+        check_recipe(recipe_with_endpoint("teacher"), [])
+    check_recipe(recipe_with_endpoint("generator"), [])
+
+
+def test_the_key_itself_is_in_no_recipe(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "secret")
+    assert "secret" not in recipes.dump_yaml(recipe_with_endpoint("teacher"))
