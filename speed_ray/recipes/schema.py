@@ -13,7 +13,7 @@ from speed_ray.recipes.training_settings import Dpo, Embedder, Revisor, Sft, Wor
 
 
 class Topics(Strict):
-    """Names the source of topics: a file or URI (one path a line, or CSV/Parquet with a `topic` column)."""
+    """Names the source of topics: a file or URI (one path a line, or a table with a `topic` column)."""
 
     source: RuntimeOnly[str]
     limit: PositiveInt | None = None

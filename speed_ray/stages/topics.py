@@ -1,6 +1,9 @@
 """Read a user's list of topics into the `topics` artifact: truncated, deduplicated, every line a record or reject."""
 
+import gzip
 import hashlib
+import json
+import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +21,25 @@ from speed_ray.text.rules import is_plain
 
 MAX_TOPIC_CHARS = 300  # characters; a longer line is no category path but text that was pasted by mistake
 SHARD_ROWS = 4096
+OTHER_FORMS = (
+    ".md",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".html",
+    ".htm",
+    ".xml",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".docx",
+    ".pdf",
+    ".zip",
+)
+FORMS = (
+    "Write text with one category path a line, such as Arts/Music; or a .csv, .tsv, .jsonl or .parquet file with a "
+    "column `topic`."
+)
 
 
 def collect_topics(run: Run, lines: list[str]) -> Artifact:
@@ -33,10 +55,11 @@ def collect_topics(run: Run, lines: list[str]) -> Artifact:
 
 
 def read_topics(source: str, limit: int | None = None) -> list[str]:
-    """Return the first `limit` topic paths of a source, stripped; blank lines and `#` comments are left out.
+    """Return the first `limit` topic paths of a source, stripped; blank lines are left out.
 
-    A source is `miniature://topics`, or a file or URI: text with one path a line, or CSV or Parquet with a `topic`
-    column. Raises UserError for one that is missing, unreadable or empty.
+    A source is `miniature://topics`, or a file or URI: text with one path a line, where lines that begin with `#` are
+    comments; CSV, TSV, JSON lines or Parquet with a `topic` column; or a JSON list of paths. Each may be gzipped.
+    Raises UserError for one that is missing, unreadable, of another form or empty.
     """
     if source == "miniature://topics":
         from speed_ray.miniature import world
@@ -45,8 +68,7 @@ def read_topics(source: str, limit: int | None = None) -> list[str]:
     lines = _lines(source)
     if any("\0" in line for line in lines):  # UTF-16 without its mark decodes as UTF-8, with a zero in every letter
         raise UserError(f"topics.source: {source} is not UTF-8 text (it holds zero bytes). Save it as UTF-8.")
-    stripped = (line.strip() for line in lines)
-    topics = [line for line in stripped if line and not line.startswith("#")][:limit]
+    topics = [line for line in map(str.strip, lines) if line][:limit]
     if not topics:
         raise UserError(f"topics.source: {source} holds no topic. Write one category path a line, such as Arts/Music.")
     if not any(map(_is_topic, topics)):
@@ -91,18 +113,64 @@ def _bytes(source: str) -> bytes:
 
 
 def _lines(source: str) -> list[str]:
-    file, suffix = BytesIO(_bytes(source)), Path(source).suffix.lower()
-    name = f"topics.source: {source}"
-    if suffix == ".parquet":
-        rows = [row for _, row in tables.read_parquet(file, name)]
-        return _column(source, list(rows[0]), rows) if rows else []
-    if suffix == ".csv":
-        header, *cells = [row for _, row in tables.read_csv(file, name)] or [[]]
+    data, ending, name = _bytes(source), Path(source).suffix.lower(), f"topics.source: {source}"
+    if ending == ".gz":
+        data, ending = _unzipped(data, name), Path(Path(source).stem).suffix.lower()
+    file = BytesIO(data)
+    if ending in (".csv", ".tsv"):
+        header, *cells = [row for _, row in tables.READERS[ending](file, name)] or [[]]
         return _column(source, header, [dict(zip(header, row, strict=False)) for row in cells])
-    return [line for _, [text] in tables.read_text(file, name) for line in text.splitlines()]
+    if ending in (".jsonl", ".ndjson", ".parquet"):
+        reader = tables.read_parquet if ending == ".parquet" else tables.read_json_lines
+        rows = [row for _, row in reader(file, name)]
+        return _column(source, list(rows[0]), rows) if rows else []
+    if ending == ".json":
+        return _listed(source, data)
+    if ending in OTHER_FORMS:
+        raise UserError(f"{name}: a {ending} file is not read.\n{FORMS}")
+    lines = [line for _, [text] in tables.read_text(file, name) for line in text.splitlines()]
+    _refuse_other_forms(source, lines)
+    return [line for line in lines if not line.lstrip().startswith("#")]
+
+
+def _unzipped(data: bytes, name: str) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{name} is not a gzip file, or is damaged: {error}") from None
+
+
+def _listed(source: str, data: bytes) -> list[str]:
+    """Return the texts of a JSON list, or of a list of objects with a `topic`."""
+    try:
+        rows = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"topics.source: {source} is not JSON in UTF-8: {error}") from None
+    if not isinstance(rows, list):
+        raise UserError(f"topics.source: {source} is no JSON list.\n{FORMS}")
+    return _column(source, ["topic"], [row if isinstance(row, dict) else {"topic": row} for row in rows])
+
+
+def _refuse_other_forms(source: str, lines: list[str]) -> None:
+    """Raise UserError for text that is really a table or markup: each of its lines would be asked about, and paid."""
+    for number, line in enumerate(lines, start=1):
+        if "\t" in line.strip() or line.lstrip().startswith(("{", "[", "<", "---")):
+            raise UserError(f"topics.source: {source}, line {number}: {line.strip()[:80]!r} is no path.\n{FORMS}")
 
 
 def _column(source: str, columns: list[str], rows: Sequence[Row]) -> list[str]:
     if "topic" not in columns:
         raise UserError(f"topics.source: {source} has no column `topic` (it has: {', '.join(columns) or 'none'}).")
-    return [str(row.get("topic") or "") for row in rows]
+    return [_text(source, number, row.get("topic")) for number, row in enumerate(rows, start=1)]
+
+
+def _text(source: str, number: int, value: object) -> str:
+    """Return a cell's text, "" where it is empty. Raises UserError for a list, a number, or what else is no text."""
+    if value is None or value != value:  # NaN, by which pandas says that a cell is empty
+        return ""
+    if not isinstance(value, str):
+        raise UserError(
+            f"topics.source: {source}, row {number}: a topic is text, such as Arts/Music, and this is a "
+            f"{type(value).__name__} ({str(value)[:80]})."
+        )
+    return value

@@ -1,5 +1,6 @@
 """Topics come from whatever file a user has: a line is a topic or a reject, a useless file an error that helps."""
 
+import gzip
 from io import BytesIO
 
 import pyarrow as pa
@@ -52,10 +53,24 @@ def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row],
         ("t.csv", b'x,topic\n1,Arts/Music\n2,"a, b"\n3,\n4\n', ["Arts/Music", "a, b"]),
         ("BOM.CSV", "﻿topic\r\nÄrzte\r\n".encode(), ["Ärzte"]),
         ("t.parquet", parquet(pa.array(["a", None, " b ", ""])), ["a", "b"]),
+        ("nan.parquet", parquet(pa.array([float("nan"), None])), []),
+        ("t.csv", b"topic\n#MeToo\n#Hashtags/Trends\n", ["#MeToo", "#Hashtags/Trends"]),
+        ("t.tsv", b"topic\tcount\nArts/Music\t12\n#MeToo\t1\n", ["Arts/Music", "#MeToo"]),
+        ("t.jsonl", b'{"topic": "Arts/Music"}\n{"topic": null}\n{"topic": "B"}\n', ["Arts/Music", "B"]),
+        ("T.JSON", b'[\n "Arts/Music",\n "Home"\n]\n', ["Arts/Music", "Home"]),
+        ("t.json", b'[{"topic": "Arts/Music", "n": 1}]', ["Arts/Music"]),
+        ("t.txt.gz", gzip.compress(b"a\n#b\n"), ["a"]),
+        ("t.csv.GZ", gzip.compress(b"topic\na\n"), ["a"]),
+        ("t.list", b"C#\nc++/[templates]\n", ["C#", "c++/[templates]"]),
     ],
 )
 def test_what_is_a_topic_in_a_file(source, name, content, expected):
-    assert read_topics(source(name, content)) == expected
+    path = source(name, content)
+    if expected:
+        assert read_topics(path) == expected
+    else:
+        with pytest.raises(UserError, match="holds no topic"):
+            read_topics(path)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +88,27 @@ def test_what_is_a_topic_in_a_file(source, name, content, expected):
         ("field.csv", b"topic\n" + b"a" * 200_000, "line 2: this is not a CSV file: field larger"),
         ("fake.parquet", b"hello", "is not a Parquet file"),
         ("torn.parquet", parquet(pa.array(["a"])).replace(b"PAR1\x15", b"PAR1\xff"), "is not a Parquet"),
+        ("t.tsv", b"Arts/Music\t12\n", r"has no column `topic` \(it has: Arts/Music, 12\)"),
+        ("t.jsonl", b'{"name": "a"}\n', r"has no column `topic` \(it has: name\)"),
+        ("t.jsonl", b'"Arts/Music"\n', "line 1: this is not a JSON object"),
+        (
+            "t.jsonl",
+            b'{"topic": ["a"]}\n',
+            r"row 1: a topic is text, .*, and this is a list \(\['a'\]",
+        ),
+        ("t.json", b'{"topics": ["a"]}', "is no JSON list"),
+        ("t.json", b"[1]", "row 1: a topic is text.*this is a int"),
+        ("t.json", b"[", "is not JSON in UTF-8"),
+        ("t.txt", b'{"topic": "Arts/Music"}\n', "line 1: .* is no path.\n.*jsonl"),
+        ("t.txt", b"# list\n[\n", "line 2: '\\[' is no path"),
+        ("t.txt", b"topic\tcount\nArts/Music\t12\n", "line 1: .* is no path"),
+        ("t", b"<html><li>Arts</li></html>", "line 1: .* is no path"),
+        ("t.md", b"- Arts/Music\n", "a .md file is not read.\n.*one category path a line"),
+        ("t.yaml", b"topics:\n- Arts\n", "a .yaml file is not read"),
+        ("t.txt.gz", b"Arts/Music", "is not a gzip file"),
+        ("torn.csv.gz", gzip.compress(b"topic\na\n")[:-5], "is not a gzip file, or is damaged"),
+        ("lists.parquet", parquet(pa.array([["a"], ["b"]])), "row 1: a topic is text.*this is a list"),
+        ("floats.parquet", parquet(pa.array([float("nan"), 1.5])), r"row 2: a topic is text.*this is a float \(1.5\)"),
         ("other.parquet", parquet(pa.array(["a"]), "name"), r"has no column `topic` \(it has: name\)"),
     ],
 )
