@@ -356,6 +356,18 @@ def _secret(variable: str | None, key: str) -> str | None:
 
 
 def _proxy(url: yarl.URL) -> str | None:
-    """Look up the environment's proxy for this endpoint once: aiohttp would do so for every call."""
+    """Look up the environment's proxy for this endpoint once: aiohttp would do so for every call. Raises UserError."""
     assert url.host is not None
-    return None if urllib.request.proxy_bypass(url.host) else urllib.request.getproxies().get(url.scheme)
+    proxy = None if urllib.request.proxy_bypass(url.host) else urllib.request.getproxies().get(url.scheme)
+    if not proxy:
+        return None
+    try:
+        named = yarl.URL(proxy if "://" in proxy else f"http://{proxy}")  # curl's form: proxy.corp:3128
+    except ValueError:
+        named = yarl.URL()
+    if named.scheme not in ("http", "https") or not named.host:
+        raise UserError(
+            f"the environment variable {url.scheme}_proxy (or {url.scheme.upper()}_PROXY) names no proxy that speaks "
+            "HTTP.\nWrite it as http://host:port, unset it, or name the endpoint's host in no_proxy."
+        )
+    return str(named)

@@ -1,0 +1,34 @@
+"""The environment's proxy is taken as curl takes it; one that cannot be asked through is refused before a call."""
+
+import pytest
+import yarl
+
+from speed_ray.errors import UserError
+from tests.helpers.tiny_endpoint import all_of, answers, texts
+
+ELSEWHERE = "http://endpoint.invalid/v1"  # a name that nobody but a proxy can look up
+
+
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch):
+    """Set the proxy of all endpoints."""
+    for name in ("http_proxy", "no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda proxy: monkeypatch.setenv("http_proxy", proxy)
+
+
+@pytest.mark.parametrize("form", ["{}:{}", "http://{}:{}", "http://user:secret@{}:{}"])
+async def test_a_proxy_without_its_scheme_is_one_of_http(endpoint, connect, through, form):
+    address = yarl.URL(endpoint.url)
+    through(form.format(address.host, address.port))
+    client = await connect(base_url=ELSEWHERE)
+    assert texts(await all_of(client, 3)) == answers(3)
+    assert endpoint.headers[0]["Host"] == "endpoint.invalid"
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:secret@127.0.0.1:1", "proxy:port", "http://"])
+async def test_a_proxy_that_does_not_speak_http_is_refused_and_its_password_not_shown(connect, through, proxy):
+    through(proxy)
+    with pytest.raises(UserError, match=r"http_proxy \(or HTTP_PROXY\) names .*\n.*http://host:port") as caught:
+        await connect(base_url=ELSEWHERE)
+    assert "secret" not in str(caught.value)
