@@ -72,16 +72,15 @@ def ensure_token(create: bool) -> None:
         return
     path = token_path()
     try:
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with contextlib.suppress(FileExistsError), open(path, "x", opener=_open_private) as file:
-                file.write(secrets.token_hex(32))
-        path.chmod(0o600)
+        if create and not path.exists():
+            _make_token(path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
         token = path.read_text().strip()
     except OSError as error:
         raise UserError(
-            f"there is no token at {path} ({error.strerror}): copy the head's there, or name another file by "
-            f"{TOKEN_FILE}."
+            f"there is no token at {path} that this user alone can read ({error.strerror}): copy the head's there, or "
+            f"name another file by {TOKEN_FILE}."
         ) from None
     if not token:
         raise UserError(f"{path} is empty. Delete it, and copy the head's there or have one made by `speed-ray head`.")
@@ -89,6 +88,19 @@ def ensure_token(create: bool) -> None:
 
 def _needs_token() -> bool:
     return os.environ.get(MODE, "token") == "token"
+
+
+def _make_token(path: Path) -> None:
+    """Write a token under another name first: a process that starts at the same time must not find half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    unfinished = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        with open(unfinished, "x", opener=_open_private) as file:
+            file.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _open_private(path: str, flags: int) -> int:

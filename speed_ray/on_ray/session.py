@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import ray
 from ray.data import DataContext
 
-from speed_ray.errors import Interrupted
+from speed_ray.errors import Interrupted, UserError
+from speed_ray.on_ray.cluster import ensure_token
 
 
 @contextmanager
@@ -45,9 +46,13 @@ def _start() -> None:
         if address:
             ray.init(logging_level="warning")
             return
+        # Ray would make the token readable by everybody on this machine: who has it runs code as this user.
+        ensure_token(create=True)
         cpus = max(os.cpu_count() or 1, 8)
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the C++ core logs to stderr, past Python's logging
         _start_here(cpus)
+    except UserError:
+        raise
     except Exception as error:  # Ray raises plain ones: ConnectionError, RuntimeError, Exception
         what = f"the cluster at {address} (RAY_ADDRESS) did not answer" if address else "Ray did not start here"
         when = (
