@@ -1,13 +1,19 @@
-"""Read text, CSV, TSV, JSON lines and Parquet as rows, each with the number of its line.
+"""Read text, CSV, TSV, JSON lines and Parquet as rows, each with the number of its line; gzipped where a name says so.
+
+A blank line is no row, but for text, and a byte order mark is no part of the first. A TSV has no quotes: what looks
+like one is a letter of its text, as in STS-B's own files, where a reader of quotes swallows lines.
 
 Python's csv and json, not pyarrow's: pyarrow.csv refuses a line that has a cell too few, and pyarrow.json guesses
 types from the first block. Parquet is read by pyarrow, on this thread alone: Arrow's may abort a process that ends.
 """
 
 import csv
+import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -17,6 +23,32 @@ from speed_ray.errors import UserError
 
 Json = dict[str, Any]
 Reader = Callable[[BinaryIO, str], Iterator[tuple[int, Any]]]
+
+BYTE_ORDER_MARK = "\ufeff".encode()
+MAX_FAULTS_SHOWN = 5  # of one file
+
+
+def file_format(path: Path) -> str:
+    """Return the ending that says how a file is read, in lower case: of `corpus.jsonl.gz` it is `.jsonl`."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def read_file(path: Path, name: str, reader: Reader) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a file, gzipped where its name ends with `.gz`. Raises UserError with `name`."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            yield from reader(file, name)  # type: ignore[arg-type]  # GzipFile reads as a BinaryIO does
+    except FileNotFoundError:
+        raise UserError(f"{name}: there is no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{name} cannot be read: {error}") from None
+
+
+def refuse_faults(name: str, faults: Sequence[str]) -> None:
+    """Raise UserError with the first faults of a file and the number of the others, where there are any."""
+    if faults:
+        more = [f"and {len(faults) - MAX_FAULTS_SHOWN} more"] if len(faults) > MAX_FAULTS_SHOWN else []
+        raise UserError("\n".join([*(f"{name}, {fault}" for fault in faults[:MAX_FAULTS_SHOWN]), *more]))
 
 
 def read_text(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -29,26 +61,42 @@ def read_text(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
         raise _not_utf8(name, number, error) from None
 
 
-def read_csv(file: BinaryIO, name: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each CSV row with the line that it ends on. Raises UserError with `name` and the line."""
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter)
-    try:
-        for row in rows:
-            yield rows.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{name}, line {rows.line_num}: this is not a CSV file: {error}") from None
-    except UnicodeDecodeError as error:
-        raise _not_utf8(name, rows.line_num, error) from None
+def read_csv(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each CSV row with the line that it ends on. Raises UserError with `name` and the line.
+
+    A quote that is not closed, or not where a cell begins and ends, is refused: it may have swallowed lines.
+    """
+    return _cells(file, name, "CSV", strict=True)
 
 
 def read_tsv(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each row of a tab-separated table, as `read_csv` does."""
-    return read_csv(file, name, "\t")
+    """Yield the cells of each line of a tab-separated table. Raises UserError for one that is escaped as in CSV."""
+    for line, row in _cells(file, name, "TSV", delimiter="\t", quoting=csv.QUOTE_NONE):
+        for cell in row:
+            if cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1] and '"' not in cell[1:-1].replace('""', ""):
+                raise UserError(f"{name}, line {line}: {cell} is quoted, and a TSV has no quotes. Save it as CSV.")
+        yield line, row
+
+
+def _cells(file: BinaryIO, name: str, what: str, **form: Any) -> Iterator[tuple[int, list[str]]]:
+    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), **form)
+    try:
+        for row in rows:
+            if len(row) > 1 or "".join(row).strip():
+                yield rows.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{name}, line {rows.line_num}: this is not a {what} file: {error}") from None
+    except UnicodeDecodeError as error:
+        raise _not_utf8(name, rows.line_num, error) from None
 
 
 def read_json_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, Json]]:
     """Yield the JSON object of each line. Raises UserError with `name` and the line."""
     for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors

@@ -21,8 +21,10 @@ def parquet(rows: list[dict[str, object]]) -> bytes:
     [
         (".txt", "\ufeffa b\r\n\nc".encode(), [(1, ["a b\n"]), (2, ["\n"]), (3, ["c"])]),
         (".csv", '\ufeffa,"b\nc"\nd\n'.encode(), [(2, ["a", "b\nc"]), (3, ["d"])]),
+        (".csv", b'a,"b ""c"""\n\n  \n,\n', [(1, ["a", 'b "c"']), (4, ["", ""])]),
         (".tsv", b"a,b\tc\n", [(1, ["a,b", "c"])]),
-        (".jsonl", b'{"a": 1}\n{"a": ["b"]}\n', [(1, {"a": 1}), (2, {"a": ["b"]})]),
+        (".tsv", b'"a\tb\nc"\td\n\n', [(1, ['"a', "b"]), (2, ['c"', "d"])]),
+        (".jsonl", b'\xef\xbb\xbf{"a": 1}\n\n{"a": ["b"]}\n \n', [(1, {"a": 1}), (3, {"a": ["b"]})]),
         (".parquet", parquet([{"a": 1}, {"a": 2}, {"a": None}]), [(1, {"a": 1}), (2, {"a": 2}), (3, {"a": None})]),
     ],
 )
@@ -36,6 +38,9 @@ def test_rows_come_with_the_number_of_their_line(suffix, content, expected):
         (".txt", b"caf\xe9\n", r"^t, after line 0: this is not UTF-8 text .* Save it as UTF-8\.$"),
         (".csv", b"a,b\n" + b"a" * 200_000, "^t, line 2: this is not a CSV file: field larger"),
         (".csv", b"caf\xe9\n", "^t, after line 0: this is not UTF-8 text"),
+        (".csv", b'a,"b\nc,d\n', "^t, line 2: this is not a CSV file: unexpected end of data"),
+        (".csv", b'"a"b,c\n', "^t, line 1: this is not a CSV file: ',' expected after"),
+        (".tsv", b'a\t"b ""c"" d"\n', "^t, line 1: .* is quoted, and a TSV has no quotes"),
         (".jsonl", b'{}\n{"a": \n', "^t, line 2: this is not JSON in UTF-8: Expecting value"),
         (".jsonl", b'{"a": "\xff"}\n', "^t, line 1: this is not JSON in UTF-8: 'utf-8' codec"),
         (".jsonl", b'{}\n["a"]\n', "^t, line 2: this is not a JSON object"),
