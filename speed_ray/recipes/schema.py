@@ -116,7 +116,7 @@ class Curate(Strict):
     examples: PositiveInt | None = None  # at most so many to train on
     kinds: dict[str, PositiveInt] = {}  # at most so many of a kind to train on
     languages: dict[str, PositiveInt] = {}  # likewise
-    label_share: Share | None = None  # of the classification examples that one label may have
+    label_share: Share | None = None  # of the classification examples kept that one label may have
     held_out: Share = 0.02  # of the tasks, with all their examples: never trained on
     duplicate_similarity: Share | None = 0.6  # Jaccard of word pairs from which an example repeats another
     max_overlap: Share | None = 0.8  # of a text's word triples, found in its query or positive; not for sts

@@ -198,13 +198,29 @@ def _firsts(texts: Hashes, passed: Flags) -> Places:
 
 
 def _common(features: FirstPass, settings: Curate) -> dict[int, int]:
-    """Return the label hashes that more than `label_share` of the examples have, each with its maximum count."""
+    """Return the label hashes of which some examples must go, each with its maximum count in training.
+
+    That count is the largest one that is at most `label_share` of what stays. With fewer than 1 / `label_share` labels
+    there is none: then it is that share of what was there.
+    """
     if settings.label_share is None:
         return {}
-    kept = features.fit & (features.first == np.arange(len(features.first))) & (features.labels != 0)
+    is_first = features.first == np.arange(len(features.first))
+    kept = features.fit & is_first & ~features.held_out & (features.labels != 0)
     labels, counts = np.unique(features.labels[kept], return_counts=True)
-    most = max(1, int(settings.label_share * kept.sum()))
+    most = _largest_count(counts, settings.label_share)
     return dict.fromkeys(labels[counts > most].tolist(), most)
+
+
+def _largest_count(counts: Places, share: float) -> int:
+    """Find the largest m <= share * sum(min(counts, m)); where m = 1 is too large, share * sum(counts), or 1."""
+    if share * len(counts) < 1:
+        return max(1, int(share * counts.sum()))
+    low, high = 1, int(counts.max())  # the condition holds up to some m, and for none beyond it
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle <= share * np.minimum(counts, middle).sum() else (low, middle - 1)
+    return low
 
 
 def _shards(source: Artifact) -> Iterator[list[ExampleRow]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from obstore.store import MemoryStore
 from rich.console import Console
@@ -164,14 +165,39 @@ def test_what_is_held_out_counts_for_no_quota(run):
     assert held_out and held_out + 50 + len(rejects) == 200
 
 
-def test_no_label_has_more_than_its_share(run):
+def test_no_label_has_more_than_its_share_of_what_is_kept(run):
     rows = [
         example(number, kind="classification", positive="Good" if number % 2 else f"label {number}")
         for number in range(60)
     ]
     kept, rejects = curated(run, rows, "curate.label_share=0.1")
-    assert Counter(row["positive"] for row in kept)["Good"] == 6
-    assert Counter(reasons(rejects).values()) == {"common_label": 24}
+    assert Counter(row["positive"] for row in kept)["Good"] == 3 <= 0.1 * len(kept)
+    assert Counter(reasons(rejects).values()) == {"common_label": 27}
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "most"),
+    [
+        ([90, *[1] * 10], 0.5, 10),
+        ([50, 50], 0.5, 50),
+        ([40, 30, 20, 10], 0.4, 40),
+        ([60, 30, 10], 0.5, 40),
+        ([3] * 200, 0.01, 3),
+        ([90, 10], 0.4, 40),
+        ([5], 0.1, 1),
+        ([], 0.1, 1),
+    ],
+)
+def test_as_many_of_a_label_are_kept_as_its_share_allows(counts, share, most):
+    assert curate._largest_count(np.array(counts, np.int64), share) == most
+
+
+def test_what_is_held_out_counts_for_no_share(run):
+    rows = [example(number, kind="classification", positive="Good" if number % 2 else "Bad") for number in range(200)]
+    kept, _ = curated(run, rows, "curate.label_share=0.4", "curate.held_out=0.3")
+    held_out = sum(row["split"] == "held_out" for row in kept)
+    taken = Counter(row["positive"] for row in kept if row["split"] == "train")
+    assert held_out and set(taken.values()) == {int(0.4 * (200 - held_out))}
 
 
 def test_a_positive_that_copies_its_query_is_dropped_but_for_sts(run):
@@ -251,7 +277,7 @@ def test_of_a_beir_folder_queries_and_judged_documents_count(run, tmp_path):
     [
         ({}, "holds no file of these: .txt, .csv"),
         ({"corpus.jsonl": "{}\n", "qrels": None}, "is no BEIR folder: it has no queries.jsonl"),
-        ({"corpus.jsonl": "{}\n", "queries.jsonl": "{}\n"}, "is no BEIR folder: it has no qrels"),
+        ({"corpus.jsonl": "{}\n", "queries.jsonl": "{}\n"}, r"is no BEIR folder: it has no qrels/\*\.tsv"),
         ({"a.jsonl": "not json\n"}, "a.jsonl, line 1: this is not JSON in UTF-8: Expecting value"),
         ({"a.txt": "too short\n"}, "holds no text of 4 words or more"),
         ({"a.parquet": "PAR1"}, "a.parquet is not a Parquet file"),
