@@ -1,7 +1,8 @@
 """Decontaminate: find examples that share a run of 13 words, or a whole shorter text, with an evaluation set.
 
-Sets come as BEIR folders, or as files of text, CSV, TSV, JSON lines or Parquet, alone or in a folder. Of a BEIR folder
-the queries count and the documents that its qrels name: the rest of a corpus is no answer to anything.
+Sets come as BEIR folders, or as files of text, CSV, TSV, JSON lines or Parquet, alone or in a folder, each of them
+perhaps gzipped. Of a BEIR folder the queries count and the documents that its qrels name: the rest of a corpus is no
+answer to anything.
 """
 
 import hashlib
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from speed_ray.errors import UserError
-from speed_ray.text import rules, tables, token_hashes
+from speed_ray.text import beir, rules, tables, token_hashes
 from speed_ray.text.token_hashes import Hashes, Places, Words
 
 NGRAM = 13  # words (GPT-3's rule, arXiv 2005.14165, appendix C)
 BATCH = 4_096  # texts
+KEY = "curate.decontaminate: "
 
 
 class EvaluationNgrams:
@@ -76,39 +78,38 @@ def _texts(path: Path) -> Iterator[str]:
     if path.is_file():
         yield from _read(path)
     elif not path.is_dir():
-        raise UserError(f"curate.decontaminate: there is no file or folder {path}.")
-    elif any((path / name).is_file() for name in ("corpus.jsonl", "queries.jsonl")):
+        raise UserError(f"{KEY}there is no file or folder {path}.")
+    elif beir.has_beir_files(path):
         yield from _beir(path)
     else:
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in tables.READERS]
+        files = [file for file in sorted(path.rglob("*")) if tables.file_format(file) in tables.READERS]
         if not files:
-            raise UserError(f"curate.decontaminate: {path} holds no file of these: {', '.join(tables.READERS)}.")
+            raise UserError(f"{KEY}{path} holds no file of these: {', '.join(tables.READERS)}.")
         for file in files:
             yield from _read(file)
 
 
 def _beir(folder: Path) -> Iterator[str]:
-    for needed in ("corpus.jsonl", "queries.jsonl", "qrels"):
-        if not (folder / needed).exists():
-            raise UserError(f"curate.decontaminate: {folder} is no BEIR folder: it has no {needed}.")
-    judged = {cells[1] for file in sorted(folder.glob("qrels/*.tsv")) for cells in _rows(file) if len(cells) == 3}
-    yield from _read(folder / "queries.jsonl")
-    yield from (text for row in _rows(folder / "corpus.jsonl") if row.get("_id") in judged for text in _strings(row))
+    corpus, queries = beir.find_files(folder, beir.CORPUS, beir.QUERIES, where=KEY)
+    qrels = [file for file in sorted(folder.glob("qrels/*")) if tables.file_format(file) == ".tsv"]
+    if not qrels:
+        raise UserError(f"{KEY}{folder} is no BEIR folder: it has no qrels/*.tsv")
+    judged = {document for file in qrels for _, _, document, _ in beir.read_judgements(file, KEY)}
+    yield from (text for _, _, row in beir.read_rows(queries, KEY) for text in _strings(row))
+    found = False
+    for _, name, row in beir.read_rows(corpus, KEY):
+        if name in judged:
+            found = True
+            yield from _strings(row)
+    if not found:
+        raise UserError(f"{KEY}no document that {folder}/qrels names is in {corpus.name}: are they of another corpus?")
 
 
 def _read(path: Path) -> Iterator[str]:
-    yield from (text for row in _rows(path) for text in _strings(row))
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    reader = tables.READERS.get(path.suffix)
+    reader = tables.READERS.get(tables.file_format(path))
     if reader is None:
-        raise UserError(f"curate.decontaminate: {path} is none of these: {', '.join(tables.READERS)}.")
-    try:
-        with path.open("rb") as file:
-            yield from (row for _, row in reader(file, f"curate.decontaminate: {path}"))
-    except OSError as error:
-        raise UserError(f"curate.decontaminate: {path} cannot be read: {error}") from None
+        raise UserError(f"{KEY}{path} is none of these: {', '.join(tables.READERS)}.")
+    yield from (text for _, row in tables.read_file(path, f"{KEY}{path}", reader) for text in _strings(row))
 
 
 def _strings(value: Any) -> Iterator[str]:

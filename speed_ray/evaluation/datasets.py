@@ -1,28 +1,26 @@
 """Read evaluation sets: STS and classification tables, and BEIR folders. Each is read whole, and checked first.
 
-STS                text, text, score            CSV or TSV; a heading `sentence1,sentence2,score` may stand first
-classification     text, label                  likewise; the heading is `text,label` or `text,category`
-BEIR               corpus.jsonl {_id, title, text}; queries.jsonl {_id, text}; qrels/<split>.tsv query, document, score
+STS                text, text, score            CSV or TSV, perhaps with a heading: evaluation/table_columns.py
+classification     text, label                  likewise
+BEIR               corpus.jsonl, queries.jsonl, qrels/test.tsv: text/beir.py
 """
 
 import hashlib
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from speed_ray import __version__, kinds
 from speed_ray.errors import UserError
+from speed_ray.evaluation import table_columns
 from speed_ray.recipes.schema import Evaluate
 from speed_ray.records import content_id
-from speed_ray.text import tables
+from speed_ray.text import beir, tables
 
 MINIATURE = "miniature://retrieval"
-MAX_FAULTS_SHOWN = 5  # of one file
-HEADINGS = {("text", "label"), ("text", "category"), ("sentence1", "sentence2", "score")}
 
 TaskType = Literal["sts", "classification", "retrieval", "mteb"]
 MAIN_SCORES: dict[TaskType, str] = {
@@ -60,12 +58,19 @@ class RetrievalSet:
     """Documents and queries by id, and the relevance grade of document for query (0: not relevant).
 
     `unanswered` counts the queries without a relevant document: they cannot be scored and are left out of `queries`.
+    Judged documents that the corpus lacks stay in `relevant`, where nothing can find them: ArguAna has some, and
+    mteb's scores count them too.
     """
 
     documents: dict[str, str]
     queries: dict[str, str]
     relevant: dict[str, dict[str, int]]
     unanswered: int
+
+    def hidden_from(self, query: str) -> str | None:
+        """Return the document that a query's results leave out: that of its own id, unless it is judged relevant."""
+        is_other = query not in self.documents or self.relevant.get(query, {}).get(query, 0) > 0
+        return None if is_other else query
 
 
 Dataset = StsSet | tuple[LabelledSet, LabelledSet] | RetrievalSet  # of labelled sets: train, test
@@ -95,8 +100,10 @@ def _task(kind: TaskType, paths: tuple[str, ...], instruction: str | None) -> Ev
     sources = tuple(path if path == MINIATURE else str(Path(path).expanduser().absolute()) for path in paths)
     prompt = INSTRUCTIONS[kind] if instruction is None else instruction
     digest = content_id(__version__, kind, prompt, _digest(load_dataset(kind, sources)))
-    name = Path(sources[-1].replace("://", "-"))
-    return EvaluationTask(kind, name.name if kind == "retrieval" else name.stem, sources, prompt, digest)
+    name = Path(sources[-1].replace("://", "-")).name
+    return EvaluationTask(
+        kind, name if kind == "retrieval" else Path(name.removesuffix(".gz")).stem, sources, prompt, digest
+    )
 
 
 def load_dataset(kind: TaskType, sources: tuple[str, ...]) -> Dataset:
@@ -104,7 +111,8 @@ def load_dataset(kind: TaskType, sources: tuple[str, ...]) -> Dataset:
     if kind == "sts":
         return read_sts(Path(sources[0]))
     if kind == "classification":
-        return read_labelled(Path(sources[0])), read_labelled(Path(sources[1]))
+        train = read_labelled(Path(sources[0]))
+        return train, read_labelled(Path(sources[1]), train)
     if sources[0] == MINIATURE:
         from speed_ray.miniature import retrieval_set
 
@@ -113,112 +121,95 @@ def load_dataset(kind: TaskType, sources: tuple[str, ...]) -> Dataset:
 
 
 def count_rows(dataset: Dataset) -> dict[str, int]:
-    """Count a set's texts, and the queries that were left out of it."""
+    """Count a set's texts, and what is left out of it or cannot be found."""
     if isinstance(dataset, StsSet):
-        return {"pairs": len(dataset.scores)}
+        return {"pairs": len(dataset.scores), "empty_texts": _empty([*dataset.first, *dataset.second])}
     if isinstance(dataset, RetrievalSet):
-        sizes = {"documents": len(dataset.documents), "queries": len(dataset.queries)}
-        return {**sizes, "queries_without_answer": dataset.unanswered}
+        judged = {document for grades in dataset.relevant.values() for document in grades}
+        return {
+            "documents": len(dataset.documents),
+            "queries": len(dataset.queries),
+            "queries_without_answer": dataset.unanswered,
+            "own_documents_left_out": sum(dataset.hidden_from(query) is not None for query in dataset.queries),
+            "judged_documents_missing": len(judged - dataset.documents.keys()),
+            "empty_documents": _empty(dataset.documents.values()),
+            "empty_queries": _empty(dataset.queries.values()),
+        }
     train, test = dataset
-    return {"train": len(train.texts), "test": len(test.texts), "labels": len(set(train.labels))}
+    sizes = {"train": len(train.texts), "test": len(test.texts), "labels": len(set(train.labels))}
+    return {**sizes, "empty_texts": _empty([*train.texts, *test.texts])}
+
+
+def describe_faults(facts: dict[str, int]) -> list[str]:
+    """Put into words what `count_rows` counted as left out, as not to be found, or as empty."""
+    said = {
+        "queries_without_answer": "queries without a relevant document are left out",
+        "own_documents_left_out": "queries do not find the document with their own id",
+        "judged_documents_missing": "judged documents are not in the corpus and count as not found",
+        "empty_documents": "documents have no text",
+        "empty_queries": "queries have no text",
+        "empty_texts": "texts are empty",
+    }
+    return [f"{facts[name]:,} {words}" for name, words in said.items() if facts.get(name)]
 
 
 def read_sts(path: Path) -> StsSet:
-    """Read an STS table. Raises UserError with the line."""
-    rows = list(_table(path, 3))
-    scores = []
-    for line, (_, _, score) in rows:
-        try:
-            scores.append(float(score))
-        except ValueError:
-            scores.append(math.nan)
-        if not math.isfinite(scores[-1]):
-            raise UserError(f"{path}, line {line}: {score!r} is not a score")
-    if len(set(scores)) < 2:
-        raise UserError(f"{path} has only the score {scores[0]:g}: there is nothing to correlate with")
-    return StsSet([row[0] for _, row in rows], [row[1] for _, row in rows], scores)
+    """Read an STS table. Raises UserError with the lines that hold no score."""
+    rows = table_columns.read_columns(path, table_columns.STS)
+    scores = [_number(score) for _, (_, _, score) in rows]
+    faults = [
+        f"line {line}: {row[2]!r} is not a score" for (line, row), n in zip(rows, scores, strict=True) if n is None
+    ]
+    tables.refuse_faults(str(path), faults)
+    numbers = [score for score in scores if score is not None]
+    if len(set(numbers)) < 2:
+        raise UserError(f"{path} has only the score {numbers[0]:g}: there is nothing to correlate with")
+    return StsSet([row[0] for _, row in rows], [row[1] for _, row in rows], numbers)
 
 
-def read_labelled(path: Path) -> LabelledSet:
-    """Read a classification table. Raises UserError with the line, or where there is only one label."""
-    texts, labels = zip(*(row for _, row in _table(path, 2)), strict=True)
+def read_labelled(path: Path, train: LabelledSet | None = None) -> LabelledSet:
+    """Read a classification table. Raises UserError with the lines without a label, or where there is only one label.
+
+    Of a test's table those are refused, too, whose label is not in `train`: nothing can predict it.
+    """
+    rows = table_columns.read_columns(path, table_columns.CLASSIFICATION)
+    tables.refuse_faults(str(path), [f"line {line}: there is no label" for line, row in rows if not row[1].strip()])
+    texts, labels = [row[0] for _, row in rows], [row[1] for _, row in rows]
+    if train is not None:
+        known = set(train.labels)
+        unknown = [
+            f"line {line}: no row of train has the label {row[1]!r}" for line, row in rows if row[1] not in known
+        ]
+        tables.refuse_faults(str(path), unknown)
     if len(set(labels)) < 2:
         raise UserError(f"{path} has only the label {labels[0]!r}: there is nothing to tell apart")
-    return LabelledSet(list(texts), list(labels))
+    return LabelledSet(texts, labels)
 
 
 def read_beir(folder: Path, split: str = "test") -> RetrievalSet:
-    """Read a BEIR folder. Raises UserError for files and ids that are missing, and for documents without a text."""
-    needed = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")
-    if missing := [name for name in needed if not (folder / name).is_file()]:
-        raise UserError(f"{folder} is no BEIR folder: it has no {', no '.join(missing)}")
-    documents = _documents(folder / "corpus.jsonl")
-    queries = {name: str(row.get("text") or "") for _, name, row in _json_lines(folder / "queries.jsonl")}
-    relevant = _relevant(folder / f"qrels/{split}.tsv", queries, documents)
+    """Read a BEIR folder. Raises UserError for files, ids and texts that are missing."""
+    corpus, asked, qrels = beir.find_files(folder, beir.CORPUS, beir.QUERIES, f"qrels/{split}.tsv")
+    documents, queries = beir.read_texts(corpus, "title", "text"), beir.read_texts(asked, "text")
+    for path, texts in ((corpus, documents), (asked, queries)):
+        if _empty(texts.values()) == len(texts):
+            raise UserError(f"{path} holds no text")
+    relevant = beir.read_relevant(qrels, queries, documents)
     answered = {query: found for query, found in relevant.items() if any(grade > 0 for grade in found.values())}
     if not answered:
-        raise UserError(f"{folder}/qrels/{split}.tsv names no relevant document, so no query can be scored")
+        raise UserError(f"{qrels} names no relevant document, so no query can be scored")
     kept = {query: queries[query] for query in answered}
     return RetrievalSet(documents, kept, answered, len(queries) - len(kept))
 
 
-def _documents(path: Path) -> dict[str, str]:
-    documents, faults = {}, []
-    for line, name, row in _json_lines(path):
-        documents[name] = text = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
-        if not text:
-            faults.append(f"line {line}: document {name!r} has neither title nor text")
-    _refuse(path, faults)
-    return documents
+def _empty(texts: Iterable[str]) -> int:
+    return sum(not text.strip() for text in texts)
 
 
-def _relevant(path: Path, queries: dict[str, str], documents: dict[str, str]) -> dict[str, dict[str, int]]:
-    relevant: dict[str, dict[str, int]] = defaultdict(dict)
-    faults = []
-    for line, (query, document, grade) in _table(path, 3):
-        if not grade.lstrip("-").isdigit():
-            if line > 1:  # the first is its heading
-                faults.append(f"line {line}: {grade!r} is not a whole number")
-            continue
-        for name, known, file in ((query, queries, "queries"), (document, documents, "corpus")):
-            if name not in known:
-                faults.append(f"line {line}: {name!r} is not in {file}.jsonl")
-        relevant[query][document] = int(grade)
-    _refuse(path, faults)
-    return relevant
-
-
-def _refuse(path: Path, faults: list[str]) -> None:
-    """Raise UserError with the first faults of a file and the number of the others, where there are any."""
-    if faults:
-        more = [f"and {len(faults) - MAX_FAULTS_SHOWN} more"] if len(faults) > MAX_FAULTS_SHOWN else []
-        raise UserError("\n".join([*(f"{path}, {fault}" for fault in faults[:MAX_FAULTS_SHOWN]), *more]))
-
-
-def _table(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV or TSV file but for its heading, each with its line. Raises UserError."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    read, empty = tables.READERS[".tsv" if path.suffix == ".tsv" else ".csv"], True
-    with path.open("rb") as file:
-        for line, row in read(file, str(path)):
-            if len(row) != columns:
-                raise UserError(f"{path}, line {line}: {len(row)} columns, and {columns} are wanted")
-            if line == 1 and tuple(cell.lower() for cell in row) in HEADINGS:
-                continue
-            empty = False
-            yield line, row
-    if empty:
-        raise UserError(f"{path} is empty")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, str, tables.Json]]:
-    """Yield the line, the id and the object of each line of a BEIR file. Raises UserError for one without an id."""
-    with path.open("rb") as file:
-        for line, row in tables.read_json_lines(file, str(path)):
-            if "_id" not in row:
-                raise UserError(f"{path}, line {line}: the JSON object has no _id")
-            yield line, str(row["_id"]), row  # ids may be numbers, but qrels hold text alone
+def _number(score: str) -> float | None:
+    try:
+        return number if math.isfinite(number := float(score)) else None
+    except ValueError:
+        return None
 
 
 def _digest(dataset: Dataset) -> str:

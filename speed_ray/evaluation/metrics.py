@@ -78,7 +78,7 @@ def score_ranking(ranking: Ranking, retrieval: RetrievalSet) -> dict[str, float]
 
 
 def rank_by_cosine(embed: Embed, retrieval: RetrievalSet) -> Ranking:
-    """Rank the nearest documents of each query, leaving out the one that has the query's own id."""
+    """Rank the nearest documents of each query, but for one that is the query itself, as its id says."""
     documents, queries = list(retrieval.documents), list(retrieval.queries)
     keys = unit(embed(list(retrieval.documents.values()), "document"))
     asked = unit(embed(list(retrieval.queries.values()), "query"))
@@ -86,7 +86,7 @@ def rank_by_cosine(embed: Embed, retrieval: RetrievalSet) -> Ranking:
     for begin in range(0, len(queries), QUERY_BLOCK):
         scores = asked[begin : begin + QUERY_BLOCK] @ keys.T
         for query, row in zip(queries[begin:], scores, strict=False):
-            ranking[query] = _ranked(query, documents, row)
+            ranking[query] = _ranked(retrieval.hidden_from(query), documents, row)
     return ranking
 
 
@@ -98,12 +98,12 @@ def rank_by_bm25(retrieval: RetrievalSet) -> Ranking:
     for query, text in retrieval.queries.items():
         words = bm25.bm25_words(text)
         scores = index.get_scores(words) if words else np.zeros(len(documents), np.float32)
-        ranking[query] = _ranked(query, documents, np.where(scores > 0, scores, -np.inf))
+        ranking[query] = _ranked(retrieval.hidden_from(query), documents, np.where(scores > 0, scores, -np.inf))
     return ranking
 
 
-def _ranked(query: str, documents: Sequence[str], scores: Vectors) -> dict[str, float]:
-    others = [index for index in top_k(scores, MAX_RANKED + 1).tolist() if documents[index] != query]
+def _ranked(hidden: str | None, documents: Sequence[str], scores: Vectors) -> dict[str, float]:
+    others = [index for index in top_k(scores, MAX_RANKED + 1).tolist() if documents[index] != hidden]
     return {documents[index]: float(scores[index]) for index in others[:MAX_RANKED] if scores[index] > -np.inf}
 
 

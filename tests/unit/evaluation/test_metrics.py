@@ -26,6 +26,17 @@ def test_documents_are_ranked_by_cosine_and_none_answers_itself():
     assert found["q1"] == pytest.approx({"d1": 1.0, "d2": 1 / math.sqrt(2), "d3": 0.0})
 
 
+def test_a_document_that_is_judged_relevant_is_found_whatever_its_id():
+    alike = RetrievalSet(
+        documents={"1": "lamp", "2": "dog"},
+        queries={"1": "lamp", "2": "dog"},
+        relevant={"1": {"1": 1}, "2": {"2": 1}},
+        unanswered=0,
+    )
+    for ranking in (metrics.rank_by_cosine(by_words, alike), metrics.rank_by_bm25(alike)):
+        assert metrics.score_ranking(ranking, alike) == {"ndcg_at_10": 1.0, "recall_at_100": 1.0, "mrr_at_10": 1.0}
+
+
 @pytest.mark.parametrize("most", [1, 7, 50, 99, 100, 200])
 def test_the_highest_are_those_of_a_whole_sort(most):
     scores = np.random.RandomState(0).randint(0, 9, 100).astype(np.float32)

@@ -71,9 +71,18 @@ def few_documents(count):
     return RetrievalSet(documents, {query: whole.queries[query] for query in relevant}, relevant, 0)
 
 
-def retrieval(name="SCIDOCS", count=24):
-    """That part under the name of one of mteb's tasks."""
-    loaded, task = few_documents(count), mteb.get_task(name)
+def faulty_documents():
+    """The same as ArguAna and FiQA come: queries that are documents, documents without text, judged ones missing."""
+    part = few_documents(24)
+    [first, second, *_] = part.queries
+    documents = {**part.documents, "empty": "", first: part.queries[first]}
+    relevant = {**part.relevant, first: {**part.relevant[first], "missing": 1}, second: {"missing": 1}}
+    return RetrievalSet(documents, part.queries, relevant, 0)
+
+
+def retrieval(name="SCIDOCS", count=24, loaded=None):
+    """That part, or another set, under the name of one of mteb's tasks."""
+    loaded, task = loaded or few_documents(count), mteb.get_task(name)
     split = RetrievalSplitData(
         corpus=Dataset.from_list([{"id": name, "text": text} for name, text in loaded.documents.items()]),
         queries=Dataset.from_list([{"id": name, "text": text} for name, text in loaded.queries.items()]),
@@ -132,6 +141,20 @@ def test_our_own_retrieval_scores_are_mtebs(model):
     result = own(SentenceTransformer(str(MODEL), device="cpu"), retrieval()).scores["test"][0]
     for name in ("ndcg_at_10", "recall_at_100", "mrr_at_10"):
         assert scores[name] == pytest.approx(result[name], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ArguAna", "FiQA2018"])
+def test_sets_are_scored_as_they_are_published(model, name):
+    faulty = faulty_documents()
+    scores = metrics.score_dataset(eval_models.embed_with(model, instructed=False, instruction=""), faulty)
+    result = own(SentenceTransformer(str(MODEL), device="cpu"), retrieval(name, loaded=faulty)).scores["test"][0]
+    for measure in ("ndcg_at_10", "recall_at_100", "mrr_at_10"):
+        assert scores[measure] == pytest.approx(result[measure], abs=1e-5)
+    assert datasets.describe_faults(datasets.count_rows(faulty)) == [
+        "1 queries do not find the document with their own id",
+        "1 judged documents are not in the corpus and count as not found",
+        "1 documents have no text",
+    ]
 
 
 def test_a_task_of_many_parts_is_their_mean(model):
