@@ -13,7 +13,7 @@ from rich.text import Text
 
 from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
-from speed_ray.evaluation import parse_rate, position_bias, quality
+from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
@@ -78,7 +78,7 @@ def _standing(artifact: Artifact) -> ArtifactStatus | None:
 
 
 def status_lines(run: Run) -> list[str]:
-    """One line an artifact, below it what its records are and why rows were rejected; then what the teacher took."""
+    """One line an artifact, below it what its records are and why rows were rejected; then models, scores, calls."""
     recipe = run.recipe()
     found = []
     for standing in artifact_statuses(run):
@@ -90,7 +90,7 @@ def status_lines(run: Run) -> list[str]:
             *_places(artifact),
             *_kept(artifact),
         ]
-    return [*found, *_trained(run), *_teacher(recipe, usage_by_artifact(run, "teacher"))]
+    return [*found, *_trained(run), *_scored(run), *_teacher(recipe, usage_by_artifact(run, "teacher"))]
 
 
 def watch_status(run: Run, console: Console) -> None:
@@ -214,6 +214,23 @@ def _last_step(logged: bytes) -> str:
         return f" · step {json.loads(logged.splitlines()[-1])['step']:,}"
     except (IndexError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _scored(run: Run) -> list[str]:
+    """Lines that say how the models did on each evaluation set, and what was left out of it."""
+    scores: dict[str, dict[str, str]] = {}
+    faults: dict[str, list[str]] = {}
+    for model in ("base", "embedder", "bm25"):  # as evaluation.results writes them, which would load scikit-learn
+        data = read_if_exists(run.store, f"evaluation/{model}.json")
+        for result in json.loads(data)["results"] if data else []:
+            score = result["scores"][datasets.MAIN_SCORES[result["kind"]]]
+            scores.setdefault(result["name"], {})[model] = f"{model} {score:.4f}"
+            faults[result["name"]] = datasets.describe_faults(result.get("facts", {}))
+    return [
+        line
+        for name, of_set in scores.items()
+        for line in (f"evaluation, {name}: {' · '.join(of_set.values())}", *(f"  {fault}" for fault in faults[name]))
+    ]
 
 
 def _teacher(recipe: Recipe, spent: dict[str, Usage]) -> list[str]:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from speed_ray.errors import Interrupted
-from speed_ray.evaluation.datasets import MAIN_SCORES, EvaluationTask
+from speed_ray.evaluation.datasets import MAIN_SCORES, EvaluationTask, describe_faults
 from speed_ray.evaluation.eval_models import BM25, EvalModel
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
@@ -63,8 +64,12 @@ def published_scores(run: Run, model: str) -> list[Result]:
 
 
 def score_table(run: Run, models: Sequence[EvalModel], tasks: Sequence[EvaluationTask]) -> Table:
-    """Build a table of one row a set and one column a model; MTEB's entries of several tasks end with their mean."""
-    table = Table("set", "score", title="Embedders")
+    """Build a table of one row a set and one column a model; MTEB's entries of several tasks end with their mean.
+
+    Below it stands what was left out of a set.
+    """
+    said = [f"{task.name}: {'; '.join(faults)}" for task in tasks if (faults := _faults(run, models, task))]
+    table = Table("set", "score", title="Embedders", caption=Text("\n".join(said)), caption_justify="left")
     for model in models:
         table.add_column(model.name, justify="right")
     scores = {task: [_main_score(run, model, task) for model in models] for task in tasks}
@@ -81,6 +86,11 @@ def score_table(run: Run, models: Sequence[EvalModel], tasks: Sequence[Evaluatio
 def _main_score(run: Run, model: EvalModel, task: EvaluationTask) -> float | None:
     result = read_result(run, model, task) if can_score(model, task) else None
     return float(result["scores"][MAIN_SCORES[task.kind]]) if result else None
+
+
+def _faults(run: Run, models: Sequence[EvalModel], task: EvaluationTask) -> list[str]:
+    done = (read_result(run, model, task) for model in models if can_score(model, task))
+    return next((describe_faults(result.get("facts", {})) for result in done if result), [])
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

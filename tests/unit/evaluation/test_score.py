@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from speed_ray import pipeline, recipes
+from speed_ray.console import status
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import datasets, eval_models, results, score
 from speed_ray.evaluation.datasets import EvaluationTask
@@ -102,8 +103,25 @@ def test_a_set_says_how_large_it_is_and_what_was_left_out(job):
     done(run, recipe)
     scored, tasks = planned(run, recipe)
     of_set = {task.kind: results.read_result(run, scored[0], task)["facts"] for task in tasks}
-    assert of_set["retrieval"] == {"documents": 3, "queries": 1, "queries_without_answer": 1}
-    assert of_set["classification"] == {"train": 27, "test": 27, "labels": 3}
+    found = {name: count for name, count in of_set["retrieval"].items() if count}
+    assert found == {"documents": 3, "queries": 1, "queries_without_answer": 1}
+    assert of_set["classification"] == {"train": 27, "test": 27, "labels": 3, "empty_texts": 0}
+
+
+def test_what_was_left_out_is_said_below_the_table_and_in_the_status(job):
+    run, recipe = job
+    run.freeze(recipe)
+    done(run, recipe)
+    scored, tasks = planned(run, recipe)
+    console = Console(record=True, width=200)
+    console.print(results.score_table(run, scored, tasks))
+    below = " ".join(console.export_text().split())
+    assert below.endswith("beir: 1 queries without a relevant document are left out")
+    results.publish_scores(run, scored, tasks)
+    said = status._scored(run)
+    line = next(number for number, text in enumerate(said) if text.startswith("evaluation, beir: base "))
+    assert said[line].endswith(" · bm25 1.0000")
+    assert said[line + 1] == "  1 queries without a relevant document are left out"
 
 
 def test_what_is_scored_is_not_scored_again(job, wanted):
