@@ -218,19 +218,22 @@ def _last_step(logged: bytes) -> str:
 
 def _scored(run: Run) -> list[str]:
     """Lines that say how the models did on each evaluation set, and what was left out of it."""
-    scores: dict[str, dict[str, str]] = {}
-    faults: dict[str, list[str]] = {}
-    for model in ("base", "embedder", "bm25"):  # as evaluation.results writes them, which would load scikit-learn
-        data = read_if_exists(run.store, f"evaluation/{model}.json")
-        for result in json.loads(data)["results"] if data else []:
+    lines: dict[tuple[str, ...], str] = {}
+    faults: dict[tuple[str, ...], list[str]] = {}
+    for model in ("base", "embedder", "bm25"):  # as evaluation/results.py names them, which loads scikit-learn
+        for result in _results(run, f"evaluation/{model}.json"):
+            task = result["kind"], result["name"], *result["sources"]
             score = result["scores"][datasets.MAIN_SCORES[result["kind"]]]
-            scores.setdefault(result["name"], {})[model] = f"{model} {score:.4f}"
-            faults[result["name"]] = datasets.describe_faults(result.get("facts", {}))
-    return [
-        line
-        for name, of_set in scores.items()
-        for line in (f"evaluation, {name}: {' · '.join(of_set.values())}", *(f"  {fault}" for fault in faults[name]))
-    ]
+            lines[task] = lines.get(task, f"evaluation, {result['name']}:") + f" {model} {score:.4f}"
+            faults[task] = datasets.describe_faults(result.get("facts", {}))
+    return [line for task in lines for line in (lines[task], *(f"  {fault}" for fault in faults[task]))]
+
+
+def _results(run: Run, path: str) -> list[Any]:
+    try:
+        return list(json.loads(read_if_exists(run.store, path) or b'{"results": []}')["results"])
+    except ValueError:
+        return []  # damaged: the next evaluation writes it anew
 
 
 def _teacher(recipe: Recipe, spent: dict[str, Usage]) -> list[str]:
