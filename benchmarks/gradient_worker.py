@@ -48,12 +48,12 @@ def rows(tokenizer: Any, count: int) -> list[TokenizedExample]:
 
 def network(case: dict[str, Any], settings: Embedder) -> tuple[Encoder, Any]:
     """The miniature base as an embedder, in the shape of the case."""
-    model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 128)
+    model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 128, encoder.trained_dtype(settings))
     tokenizer = model.tokenizer
     for layer in model[0].model.layers:
         layer.self_attn.attention_dropout = DROPOUT if case["dropout"] else 0.0
     if settings.lora:
-        encoder.add_lora(model, settings.lora, 0, settings.precision == "bf16")
+        encoder.add_lora(model, settings.lora, 0)
         rng = torch.Generator().manual_seed(1)
         for name, weight in model.named_parameters():
             if "lora_B" in name:  # zeros at first, with which half of the gradients are zero too

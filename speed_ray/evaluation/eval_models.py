@@ -2,7 +2,7 @@
 
 Each model gets the prompts that it was trained with. An embedder whose examples had instructions, and a language model
 that it is made of, get one before each query; an embedder of sentence-transformers that training began with gets the
-prompts of its own folder, mostly none.
+prompts of its own folder, mostly none. Documents get their folder's prompt.
 """
 
 import functools
@@ -92,10 +92,9 @@ def embed_with(model: "SentenceTransformer", instructed: bool, instruction: str)
     from speed_ray.training.contrastive.encoder import format_query
 
     def vectors(texts: Sequence[str], side: Literal["query", "document"]) -> Vectors:
-        if instructed:
-            texts, prompt = [format_query(instruction, text) if side == "query" else text for text in texts], ""
-        else:
-            prompt = model.prompts.get(side) or ""
+        prompt = model.prompts.get(side) or ""
+        if instructed and side == "query":
+            texts, prompt = [format_query(instruction, text) for text in texts], ""
         found = model.encode(list(texts), prompt=prompt, batch_size=BATCH, show_progress_bar=False)
         return np.asarray(found, np.float32)
 

@@ -1,12 +1,13 @@
 """The embedder's encoder: a transformer and a pooling, loaded from and saved to a sentence-transformers folder.
 
-A query is "Instruct: {instruction}\\nQuery: {query}" (SPEED, section 3.5), a document its text alone.
+A query is "Instruct: {instruction}\\nQuery: {query}" (SPEED, section 3.5), a document its text alone. A folder's own
+prompts stand before documents, and before queries without an instruction.
 """
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.training_settings import Lora
+from speed_ray.recipes.training_settings import Embedder, Lora
 from speed_ray.training import load_model
 
 TokenIds = np.ndarray  # int32 (tokens,): a list takes nine times as much memory
@@ -27,20 +28,25 @@ DEFAULT_INSTRUCTION = "Given a question, find the passage that answers it"  # of
 
 
 def load_encoder(
-    folder: str | Path, pooling: Literal["last", "mean", "cls"] | None = None, max_length: int = 512
+    folder: str | Path,
+    pooling: Literal["last", "mean", "cls"] | None = None,
+    max_length: int = 512,
+    dtype: torch.dtype | None = None,
 ) -> SentenceTransformer:
-    """Load an embedder to train, or make one from a language model; texts are cut at `max_length` tokens.
+    """Load an embedder, or make one from a language model; texts are cut at `max_length` tokens.
 
+    `dtype` is of the weights; None leaves them as they are stored, in half precision in many folders.
     Without `pooling` the folder must be one of sentence-transformers, which names its pooling. Raises UserError where
     it is not, and where the tokenizer has no pad token or, for pooling by the last token, no end-of-sequence token.
     """
+    model_kwargs = {"use_safetensors": True, **({"dtype": dtype} if dtype else {})}
     if pooling is None:
         if not Path(folder, "modules.json").is_file():
             raise UserError(
                 f"embedder.pooling: {folder} does not say how to make one vector of its tokens.\n"
                 "Set it to last, as is usual for a language model, or to mean or cls."
             )
-        model = SentenceTransformer(str(folder), trust_remote_code=False, device="cpu")
+        model = SentenceTransformer(str(folder), trust_remote_code=False, device="cpu", model_kwargs=model_kwargs)
         model.max_seq_length = min(max_length, model.get_max_seq_length() or max_length)
     else:
         # Plain text: with a chat template sentence-transformers 6 would write every text as a user's message.
@@ -48,7 +54,7 @@ def load_encoder(
         transformer = Transformer(
             str(folder),
             max_seq_length=max_length,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs=model_kwargs,
             modality_config=plain,
             module_output_name="token_embeddings",
         )
@@ -57,12 +63,42 @@ def load_encoder(
         modules = [transformer, Pooling(width, pooling_mode=mode), Normalize()]
         model = SentenceTransformer(modules=modules, device="cpu")
     _prepare_tokenizer(model.tokenizer, str(folder), needs_end=pooling == "last")
-    return model
+    return model.to(dtype) if dtype else model  # the modules after the transformer have no such argument
+
+
+def trained_dtype(settings: Embedder) -> torch.dtype:
+    """Return the type of the weights in training: frozen ones below LoRA are bf16 where the recipe's precision is."""
+    return torch.bfloat16 if settings.lora is not None and settings.precision == "bf16" else torch.float32
 
 
 def format_query(instruction: str, text: str) -> str:
     """Prefix a query with its instruction; without an instruction return the text unchanged."""
     return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
+
+
+class TextPrompts(NamedTuple):
+    """Hold what an embedder's folder puts before a query without an instruction, and before a document."""
+
+    query: str = ""
+    document: str = ""
+
+
+def folder_prompts(model: SentenceTransformer) -> TextPrompts:
+    """Return the prompts that texts are trained with, as encode_query and encode_document choose them."""
+    return TextPrompts(model.prompts["query"], model.prompts["document"])
+
+
+def set_trained_prompts(model: SentenceTransformer, instructed: bool) -> None:
+    """Leave a trained embedder the prompts and the similarity that it was trained with, and no others.
+
+    `instructed` says that its queries had instructions. A default prompt stays one where it is of these prompts.
+    """
+    default = model.prompts.get(model.default_prompt_name or "", "")
+    query = format_query(DEFAULT_INSTRUCTION, "") if instructed else model.prompts["query"]
+    model.prompts = {"query": query, "document": model.prompts["document"]}
+    same = [name for name, text in model.prompts.items() if default and text == default]
+    model.default_prompt_name = same[0] if same else None
+    model.similarity_fn_name = "cosine"
 
 
 class Encoder(nn.Module):
@@ -81,11 +117,9 @@ class Encoder(nn.Module):
         return vectors
 
 
-def add_lora(model: SentenceTransformer, settings: Lora, seed: int, bf16: bool) -> None:
-    """Freeze the weights, cast them to bf16 where `bf16` is set, and add freshly initialized fp32 LoRA adapters."""
+def add_lora(model: SentenceTransformer, settings: Lora, seed: int) -> None:
+    """Freeze the weights, and add freshly initialized fp32 LoRA adapters."""
     set_seed(seed)  # adapters are initialized randomly
-    if bf16:
-        model.to(torch.bfloat16)
     model[0].model = get_peft_model(model[0].model, load_model.lora_config(settings, "FEATURE_EXTRACTION"))
 
 

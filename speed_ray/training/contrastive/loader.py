@@ -22,7 +22,7 @@ from speed_ray.records import EXAMPLE
 from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed
 from speed_ray.training.contrastive.batches import ROW_BITS, Batch, BatchGroup, RowsByGroup, WindowBatches
-from speed_ray.training.contrastive.encoder import format_query
+from speed_ray.training.contrastive.encoder import TextPrompts, format_query
 from speed_ray.training.contrastive.train_step import TokenizedExample, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")
@@ -107,6 +107,7 @@ class BatchReader:
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
     max_length: int  # tokens
+    prompts: TextPrompts
     _queue: "queue.Queue[LocalBatch | BaseException | None]" = field(
         default_factory=lambda: queue.Queue(PREFETCH_BATCHES)
     )
@@ -164,11 +165,14 @@ class BatchReader:
 
     def _tokenize(self, table: dict[str, list[Any]], counted: int) -> tuple[list[TokenizedExample], int]:
         """Tokenize rows, and count the texts that were cut among the first `counted` of them."""
-        queries = [format_query(*pair) for pair in zip(table["instruction"], table["query"], strict=True)]
-        columns = [queries, table["positive"], *zip(*table["negatives"], strict=True)]
-        encoded = [self.tokenizer(list(column), truncation=True, max_length=self.max_length) for column in columns]
+        queries = [
+            format_query(instruction, query) if instruction else self.prompts.query + query
+            for instruction, query in zip(table["instruction"], table["query"], strict=True)
+        ]
+        plain = [table["query"], table["positive"], *zip(*table["negatives"], strict=True)]
+        columns = [queries, *([self.prompts.document + text for text in texts] for texts in plain[1:])]
+        encoded = [self.tokenizer(column, truncation=True, max_length=self.max_length) for column in columns]
         cut = sum(bool(encoding.overflowing) for column in encoded for encoding in column.encodings[:counted])
-        plain = [table["query"], *columns[1:]]
         rows = [
             TokenizedExample(
                 row_id,

@@ -89,9 +89,12 @@ def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
     """Load the embedder to train on this worker's device, with LoRA adapters where the recipe has them."""
     settings = _settings(training)
     folder = fetch_model_folder(training.base, training.revision, "embedder.model")
-    model = encoder.load_encoder(folder, settings.pooling, settings.max_length)
+    model = encoder.load_encoder(folder, settings.pooling, settings.max_length, encoder.trained_dtype(settings))
+    # A folder may leave its prompt's tokens out of the pooling. An instruction is a prompt in use, and of another
+    # length for each row of a batch: it is pooled, here and in what is published.
+    model.set_pooling_include_prompt(True)
     if settings.lora is not None:
-        encoder.add_lora(model, settings.lora, training.seed, settings.precision == "bf16")
+        encoder.add_lora(model, settings.lora, training.seed)
     if settings.gradient_checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
     width = model.get_embedding_dimension()
@@ -138,7 +141,8 @@ def make_reader(
         steps = plan.count_steps(training, batches.count_batches(groups, size))
         windows = batches.shuffle_windows(counts, WINDOW_BATCHES * size, seed)
         drawn = batches.draw_window_batches(windows, groups.__getitem__, size, seed)
-    reader = BatchReader(corpus, model.tokenizer, model.get_max_seq_length() or settings.max_length)
+    length = model.get_max_seq_length() or settings.max_length
+    reader = BatchReader(corpus, model.tokenizer, length, encoder.folder_prompts(model))
     return reader, drawn, steps
 
 
@@ -243,8 +247,7 @@ def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> No
     if distributed.rank() != 0:
         return
     encoder.merge_lora(model)
-    if loop.state.instructed:
-        model.prompts = {"query": encoder.format_query(encoder.DEFAULT_INSTRUCTION, ""), "document": ""}
+    encoder.set_trained_prompts(model, loop.state.instructed)
     model.eval().save(str(folder), create_model_card=False)
     loop.metrics.upload(loop.state.history)
     state = loop.state

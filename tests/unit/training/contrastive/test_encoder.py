@@ -8,10 +8,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from speed_ray.errors import UserError
+from speed_ray.recipes.training_settings import Embedder, Lora
 from speed_ray.training.contrastive import encoder
 from speed_ray.training.contrastive.encoder import Encoder
 from tests.helpers.tiny_training import tiny_model
 
+INSTRUCTED = encoder.format_query(encoder.DEFAULT_INSTRUCTION, "")
 TEXTS = ["a lamp", "the lamp on the table hums at night, and nobody sleeps", "b"]
 
 
@@ -60,6 +62,66 @@ def test_a_language_model_must_be_told_how_to_pool(base):
 def test_only_queries_carry_their_instruction():
     assert encoder.format_query("Find it", "lamp") == "Instruct: Find it\nQuery: lamp"
     assert encoder.format_query("", "lamp") == "lamp"
+
+
+def saved(base, folder, **changes):
+    """The same model as a folder of sentence-transformers: mean pooling, with prompts or in another type."""
+    model = encoder.load_encoder(base, "mean", max_length=32)
+    model.prompts = changes.get("prompts", model.prompts)
+    model.default_prompt_name = changes.get("default")
+    model.set_pooling_include_prompt(changes.get("include_prompt", True))
+    model.similarity_fn_name = changes.get("similarity", "cosine")
+    model.to(changes.get("dtype", torch.float32)).save(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_weights_stored_in_half_precision_are_trained_in_that_of_the_recipe(base, tmp_path, stored, pooling):
+    folder = saved(base, tmp_path / "half", dtype=stored)
+    settings = Embedder(model="m", precision="fp32", lora=None)
+    model = encoder.load_encoder(folder, pooling, dtype=encoder.trained_dtype(settings))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in encoder.load_encoder(folder, pooling).parameters()} == {stored}
+
+
+@pytest.mark.parametrize(
+    ("precision", "lora", "dtype"),
+    [("fp32", Lora(), torch.float32), ("bf16", None, torch.float32), ("bf16", Lora(), torch.bfloat16)],
+)
+def test_only_frozen_weights_are_held_in_bf16(precision, lora, dtype):
+    assert encoder.trained_dtype(Embedder(model="m", precision=precision, lora=lora)) == dtype
+
+
+PROMPTS = {"query": "query: ", "document": "passage: ", "clustering": "cluster: "}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "instructed", "published", "named"),
+    [
+        (PROMPTS, None, False, {"query": "query: ", "document": "passage: "}, None),
+        (PROMPTS, "clustering", False, {"query": "query: ", "document": "passage: "}, None),
+        (PROMPTS, "query", False, {"query": "query: ", "document": "passage: "}, "query"),
+        ({**PROMPTS, "own": "passage: "}, "own", False, {"query": "query: ", "document": "passage: "}, "document"),
+        (PROMPTS, "query", True, {"query": INSTRUCTED, "document": "passage: "}, None),
+        ({"retrieval": "represent: "}, "retrieval", True, {"query": INSTRUCTED, "document": ""}, None),
+    ],
+)
+def test_a_trained_folder_has_the_prompts_it_was_trained_with(
+    base, tmp_path, prompts, default, instructed, published, named
+):
+    model = encoder.load_encoder(saved(base, tmp_path / "base", prompts=prompts, default=default))
+    encoder.set_trained_prompts(model, instructed)
+    model.save(str(tmp_path / "trained"))
+    loaded = SentenceTransformer(str(tmp_path / "trained"), device="cpu")
+    assert (loaded.prompts, loaded.default_prompt_name) == (published, named)
+
+
+def test_what_is_trained_by_cosine_says_so(base, tmp_path):
+    model = encoder.load_encoder(saved(base, tmp_path / "base", similarity="dot"))
+    assert model.similarity_fn_name == "dot"
+    encoder.set_trained_prompts(model, False)
+    assert model.similarity_fn_name == "cosine"
 
 
 class Experts(torch.nn.Module):

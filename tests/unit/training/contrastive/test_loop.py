@@ -16,6 +16,7 @@ from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, Attempt, Counts
 from speed_ray.training import plan
+from speed_ray.training.contrastive import encoder
 from speed_ray.training.train_model import train_model
 from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
 
@@ -100,6 +101,33 @@ def test_a_set_without_instructions_gives_a_model_without_prompts(base, tmp_path
     rows = [{**row, "instruction": ""} for row in examples(32)]
     model = trained(a_run(tmp_path / "run", rows), a_recipe(base, num_train_epochs=1))
     assert not any(SentenceTransformer(str(model.fetch()), device="cpu").prompts.values())
+
+
+@pytest.mark.parametrize("instruction", ["", INSTRUCTION])
+def test_a_folders_prompts_are_trained_as_they_are_used(base, tmp_path, monkeypatch, instruction):
+    folder = encoder.load_encoder(base, "mean", max_length=64)
+    folder.prompts = {"query": "query: ", "document": "passage: ", "other": "other: "}
+    folder.default_prompt_name = "other"
+    folder.set_pooling_include_prompt(False)
+    folder.save(str(tmp_path / "folder"))
+    rows = [example(number * 37 % 10_000, instruction=instruction) for number in range(16)]
+    embedded, forward = {}, encoder.Encoder.forward
+
+    def remember(self, input_ids, attention_mask):
+        vectors = forward(self, input_ids, attention_mask)
+        for ids, mask, vector in zip(input_ids, attention_mask, vectors, strict=True):
+            embedded[self.model.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)] = vector.detach()
+        return vectors
+
+    monkeypatch.setattr(encoder.Encoder, "forward", remember)
+    frozen = {"learning_rate": 1e-30, "weight_decay": 0, "num_train_epochs": 1, "pooling": None}
+    model = trained(a_run(tmp_path / "run", rows), a_recipe(tmp_path / "folder", **frozen))
+    loaded = SentenceTransformer(str(model.fetch()), device="cpu")
+    query = embedded[(encoder.format_query(INSTRUCTION, "") if instruction else "query: ") + rows[0]["query"]]
+    prompt = encoder.format_query(INSTRUCTION, "") if instruction else None
+    assert loaded.encode_query(rows[0]["query"], prompt=prompt, convert_to_tensor=True).sub(query).abs().max() < 1e-5
+    document = loaded.encode_document(rows[0]["positive"], convert_to_tensor=True)
+    assert document.sub(embedded["passage: " + rows[0]["positive"]]).abs().max() < 1e-5
 
 
 def test_rows_that_are_held_out_are_not_trained_on(base, tmp_path):
