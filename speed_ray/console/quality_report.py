@@ -47,7 +47,13 @@ def margin_tables(margins: Margins) -> Text:
 
 def win_rate_tables(wins: "Wins", against: str) -> Text:
     """Format the win rate as one line."""
-    left_out = {"verdicts could not be read": wins.unread, "pairs were one text twice": wins.alike}
+    left_out = {
+        "verdicts could not be read": wins.unread,
+        "pairs were one text twice": wins.alike,
+        "examples were written for another prompt there": wins.pairing.other_prompt,
+        "examples have none beside them there": wins.pairing.missing,
+        "more pairs were not asked about": wins.pairing.beyond,
+    }
     rest = "".join(f"; {count:,} {what}" for what, count in left_out.items() if count)
     if not wins.compared:
         return Text(f"no example of this run could be compared with one of {against}{rest}")
