@@ -31,9 +31,8 @@ _OTHER_NAMES = {
     "flemish": "Dutch", "kyrgyz": "Kirghiz", "malaysian": "Malay", "mandarin": "Chinese",
     "mandarin chinese": "Chinese", "myanmar": "Burmese", "pashto": "Pushto", "pt-br": "Brazilian Portuguese",
     "pt-pt": "Portuguese", "simplified chinese": "Chinese", "slovene": "Slovenian", "yue chinese": "Cantonese",
-    "zh-cn": "Chinese",
-    "zh-hans": "Chinese", "zh-hant": "Traditional Chinese", "zh-hk": "Traditional Chinese", "zh-sg": "Chinese",
-    "zh-tw": "Traditional Chinese",
+    "zh-cn": "Chinese", "zh-hans": "Chinese", "zh-hant": "Traditional Chinese", "zh-hk": "Traditional Chinese",
+    "zh-sg": "Chinese", "zh-tw": "Traditional Chinese",
 }  # fmt: skip
 _BY_CODE = {code: name for name, code in CODES.items()}
 _BY_NAME = {name.casefold(): name for name in CODES}
