@@ -38,10 +38,14 @@ def quality_tables(quality: Quality) -> Iterator[RenderableType]:
 
 def margin_tables(margins: Margins) -> Text:
     """Format the margins as one line."""
+    left_out = (
+        f"; {margins.without_negative:,} examples without a negative left out" if margins.without_negative else ""
+    )
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
         f"{margins.percentile_10:.3f}, a tenth above {margins.percentile_90:.3f}; "
         f"{margins.positive_share:.1%} of the positives are nearer; queries' diversity {margins.diversity:.3f}"
+        f"{left_out}"
     )
 
 
