@@ -14,6 +14,7 @@ from speed_ray.evaluation import datasets, eval_models, results, score
 from speed_ray.evaluation.datasets import EvaluationTask
 from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.recipes.schema import Evaluate
+from speed_ray.storage import fingerprint
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training.contrastive import encoder
@@ -138,6 +139,15 @@ def test_what_is_scored_is_not_scored_again(job, wanted):
     assert [str(each) for each in score.missing_scores(run, *planned(run, recipe), "cpu")] == [
         "alike (base)", "alike (embedder)",
     ]  # fmt: skip
+
+
+def test_a_change_of_the_scoring_code_scores_anew(job, monkeypatch):
+    run, recipe = job
+    done(run, recipe)
+    read = fingerprint.module_source
+    changed = "speed_ray.evaluation.metrics"
+    monkeypatch.setattr(fingerprint, "module_source", lambda name: read(name) + "\nNEW = 1" * (name == changed))
+    assert len(score.missing_scores(run, *planned(run, recipe), "cpu")) == 7
 
 
 def test_a_damaged_result_is_named(job):
