@@ -176,6 +176,13 @@ def test_a_base_of_sentence_transformers_is_asked_as_its_folder_says(base, tmp_p
     assert np.array_equal(embed(["dogs"], "document"), model.encode(["dogs"], prompt=""))
 
 
+def test_a_text_of_no_tokens_has_a_vector(base):
+    model = encoder.load_encoder(base / "embedder")
+    assert model.preprocess([""])["input_ids"].numel() == 0
+    vectors = eval_models.embed_with(model, instructed=False, instruction="")(["", ""], "document")
+    assert np.isfinite(vectors).all() and vectors.any()
+
+
 def test_a_language_model_is_asked_as_its_embedder_will_be(job):
     run, recipe = job
     assert [each.instructed for each in eval_models.models_of(run, recipe)] == [True, True, False]
