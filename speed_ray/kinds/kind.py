@@ -1,16 +1,24 @@
 """Define `Kind`, a type of example: slots that vary in its prompt, fields that a model returns, checks on them."""
 
+import functools
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from speed_ray.errors import nearest
+from speed_ray.text import rules
+from speed_ray.text.words import split_words
 
 Fields = dict[str, str]
 Slots = dict[str, Any]
 DRAWS = 200  # of a kind's slots, to see what each may be
+MIN_MEANING_WORDS = 3  # beside the slots; fewer can well be a text of their own
+MAX_SLOT_CHARS = 40  # of a slot's value in a meaning
+
+_SLOT = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,33 @@ class Kind:
             "required": [field.name for field in self.fields],
             "additionalProperties": False,
         }
+
+    def is_placeholder(self, text: str) -> bool:
+        """Check whether a text says nothing, or is what a prompt shows in its place: a field's name or meaning."""
+        if rules.written("", text):
+            return True
+        longest, shown = self._shown_in_prompts
+        return len(text) <= longest and shown.fullmatch(rules.is_plain(text)) is not None
+
+    @functools.cached_property
+    def _shown_in_prompts(self) -> tuple[int, re.Pattern[str]]:
+        """Return the longest text in characters that can be a field's name or meaning, and a pattern for all."""
+        shown = [r"[\W_]*".join(re.findall(r"[^\W_]+", field.name.casefold())) for field in self.fields]
+        for field in self.fields:
+            parts = [rules.is_plain(part) for part in _SLOT.split(field.meaning)]
+            if len(split_words(" ".join(parts))) >= MIN_MEANING_WORDS:
+                shown.append(rf"\s?.{{0,{MAX_SLOT_CHARS}}}\s?".join(map(re.escape, parts)))
+        longest = max(len(field.name) + len(field.meaning) for field in self.fields) + MAX_SLOT_CHARS
+        return longest, re.compile(rf"[\W_]*(?:{'|'.join(shown)})\W*")
+
+    def check_written(self, fields: Fields) -> rules.Broken:
+        """Check that each field holds a text of its own, which no prompt shows in its place."""
+        for name, text in fields.items():
+            if broken := rules.written(name, text):
+                return broken
+            if self.is_placeholder(text):
+                return "placeholder", f"{name} holds what the prompt shows in the place of a text"
+        return None
 
     def refuse_fixed(self, fixed: Slots) -> None:
         """Raise ValueError where slots that are to be the same in each prompt do not fit those that are drawn."""

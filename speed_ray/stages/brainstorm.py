@@ -44,7 +44,7 @@ class Brainstorm(Stage[TopicRow, TaskRow]):
 
     def parse(self, row: PlannedRow[TopicRow], request: Request, reply: Reply) -> list[TaskRow]:
         """Parse the reply's list of tasks."""
-        tasks = parse_tasks(reply.samples[0].text, self.recipe.brainstorm.tasks_per_prompt)
+        tasks = parse_tasks(reply.samples[0].text, self.recipe.brainstorm.tasks_per_prompt, request.messages)
         return [_task(row, i, task, self.engine.model) for i, task in enumerate(tasks)]
 
     def without_model(self, row: PlannedRow[TopicRow]) -> list[TaskRow]:

@@ -41,7 +41,9 @@ class Critique(Stage[CandidatesRow, RevisionRow]):
     def parse(self, row: PlannedRow[CandidatesRow], request: Request, reply: Reply) -> list[RevisionRow]:
         """Parse remarks and revision, and pair the revision with the revisor's prompt."""
         context, kind = request.context, kinds.load_kind(row.parent["kind"])
-        remarks, revision = parse_critique(reply.samples[0].text, kind, context["slots"], context["language"])
+        remarks, revision = parse_critique(
+            reply.samples[0].text, kind, context["slots"], context["language"], request.messages
+        )
         example, topic, task = context["example"], row.parent["topic"], row.parent["task"]
         return [
             {

@@ -44,7 +44,7 @@ class Judge(Stage[CandidatesRow, VerdictRow]):
     def parse(self, row: PlannedRow[CandidatesRow], request: Request, reply: Reply) -> list[VerdictRow]:
         """Parse the verdict and look its two candidates up."""
         candidates, order = row.parent["candidates"], request.context["order"]
-        best, worst, reason = parse_verdict(reply.samples[0].text, len(order))
+        best, worst, reason = parse_verdict(reply.samples[0].text, len(order), request.messages)
         return [
             {
                 **id_columns(row),

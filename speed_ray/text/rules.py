@@ -33,6 +33,15 @@ def first(found: Iterable[Broken]) -> Broken:
     return next((broken for broken in found if broken), None)
 
 
+def written(name: str, text: str) -> Broken:
+    """Check that a text says something: it has a letter or digit, and no character was lost when it was decoded."""
+    if not any(map(str.isalnum, text)):
+        return "no_letters", f"{name} has neither a letter nor a digit"
+    if "\ufffd" in text:
+        return "lost_character", f"{name} holds U+FFFD, which stands for a character that was lost"
+    return None
+
+
 def distinct(fields: dict[str, str]) -> Broken:
     """Check that no two fields hold the same text; case and spacing make no difference, "C++" and "C#" do."""
     seen: dict[str, str] = {}

@@ -163,7 +163,7 @@ async def test_examples_pass_their_kinds_checks(name: str) -> None:
 async def test_tasks_are_as_many_as_asked_and_mention_the_topic() -> None:
     engine = await started()
     request = prompt(3, schema=tasks_schema(5), context={"topic": "Arts/Movies", "ask": 5})
-    proposed = parse_tasks((await engine.generate(request)).samples[0].text, 5)
+    proposed = parse_tasks((await engine.generate(request)).samples[0].text, 5, request.messages)
     assert len(set(proposed)) == 5
     assert all("Arts/Movies" in task for task in proposed)
 

@@ -17,6 +17,7 @@ from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import UserError
 from speed_ray.miniature import base_model, corpus, teacher, truth, world
 from speed_ray.prompts.parse import parse_example, parse_tasks
+from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.engine_settings import ScriptedEngine
 
 OUTSIDE = "Automotive/Auto Shows"
@@ -152,7 +153,8 @@ def test_the_teachers_tasks_are_as_many_as_asked_and_far_from_each_other() -> No
     first_of_each = []
     for seed, (kind, topic) in enumerate(told):
         reply = teacher.answer(context(kind, topic, seed, "brainstorm", ask=5), seed)
-        found = parse_tasks(reply, 5)
+        asked = Prompts().brainstorm(kinds.load_kind(kind), topic, 5, "English", random.Random(seed))
+        found = parse_tasks(reply, 5, asked)
         assert len(found) == 5
         assert all(world.topic(topic).name in task for task in found)
         first_of_each += found

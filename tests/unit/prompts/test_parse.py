@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from speed_ray import kinds
 from speed_ray.kinds.kind import Field, Kind
 from speed_ray.prompts import parse
+from speed_ray.prompts.render import Prompts
 from speed_ray.records import Rejected
 from tests.helpers.paths import GOLDEN
 
@@ -38,8 +39,11 @@ PLAIN = Kind(  # a kind that accepts any text, so that only the reading is teste
 )
 
 
+BRAINSTORM = Prompts().brainstorm(kinds.load_kind("matching_short"), "Tools", 5, "English", random.Random(0))
+
+
 def read(text: str) -> dict[str, str]:
-    return parse.parse_example(text, PLAIN, {}, "English")
+    return parse.unchecked_fields(text, PLAIN)
 
 
 def reason(text: str) -> str:
@@ -51,7 +55,7 @@ def reason(text: str) -> str:
 def outcome(text: str, said: dict[str, Any]) -> dict[str, Any]:
     try:
         if said["kind"] == "tasks":
-            return {"tasks": parse.parse_tasks(text, 5)}
+            return {"tasks": parse.parse_tasks(text, 5, BRAINSTORM)}
         kind = kinds.load_kind(said["kind"])
         slots = kind.slots(random.Random(0)) | said.get("slots", {})
         return {"fields": parse.parse_example(text, kind, slots, said.get("language", "English"))}
@@ -88,6 +92,10 @@ TRAPS = [
     "```",
     "</think>",
     "<think>",
+    "[/THINK]",
+    "<|channel|>final",
+    "\n<thinking>",
+    "{...}",
     "\n",
     "\t",
 ]
@@ -105,6 +113,9 @@ BEFORE = st.sampled_from(
         "```json\n",
         "```\n",
         "<think>a {\"b\": 1} and {'c'}</think>\n",
+        '[THINK]first {"user_query": "x", "S2": "y"}[/THINK]',
+        'or {"user_query": "x", "S2": "y" no</think>So:\n',
+        'of the form {"user_query": ..., "S2": ...}:\n',
         "{ok} ",
         "{{",
     ]
@@ -114,6 +125,13 @@ AFTER = st.sampled_from(["", "\n```", "\nHope that's what you wanted! {smile}", 
 
 @unhurried
 @given(FIELDS, BEFORE, AFTER, st.booleans(), st.sampled_from([None, 2]))
+@example(
+    {"user_query": "task's", "S2": "</think>"},
+    'or {"user_query": "x", "S2": "y" no</think>So:\n',
+    '\n\n{"user_query": "other"}',
+    False,
+    None,
+)
 def test_no_word_is_changed(
     fields: dict[str, str], before: str, after: str, ascii_only: bool, indent: int | None
 ) -> None:
@@ -156,7 +174,7 @@ def test_nothing_but_rejected_is_raised(text: str) -> None:
     with contextlib.suppress(Rejected):
         read(text)
     with contextlib.suppress(Rejected):
-        parse.parse_tasks(text, 5)
+        parse.parse_tasks(text, 5, BRAINSTORM)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +214,62 @@ def test_an_example_quoted_inside_a_broken_one_is_not_taken_for_it() -> None:
 
 def test_line_breaks_inside_strings_are_read_as_they_are() -> None:
     assert read('{"user_query": "a\nb", "S2": "c\td"}') == {"user_query": "a\nb", "S2": "c\td"}
+
+
+def test_windows_line_breaks_become_line_breaks() -> None:
+    assert read('{"user_query": "a\\r\\nb", "S2": "c\r\nd\\re"}') == {"user_query": "a\nb", "S2": "c\nd\ne"}
+
+
+STS = kinds.load_kind("sts")
+SENTENCES = {
+    "S1": "The ferry leaves the island before sunrise.",
+    "S2": "Before the sun is up, the ferry sets off.",
+    "S3": "The ferry to the island was cancelled.",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("...", "no_letters"),
+        ("…", "no_letters"),
+        ("-", "no_letters"),
+        ("\u200b", "no_letters"),
+        ("\ufffd\ufffd", "no_letters"),
+        ("The ferry l\ufffdaves the island", "lost_character"),
+        ("S1", "placeholder"),
+        ("<s1>", "placeholder"),
+        ("a sentence on the topic", "placeholder"),
+        ("A passage on the topic.", "placeholder"),
+        ("a sentence whose similarity in meaning to S1 is 4.5", "placeholder"),
+        ("An essay on the topic of the ferry", None),
+        ("42", "too_short"),
+    ],
+)
+def test_a_text_is_one_of_its_own(text: str, why: str | None) -> None:
+    for name in SENTENCES:
+        fields = SENTENCES | {name: text}
+        if why is None:
+            assert parse.parse_example(json.dumps(fields), STS, {"min_words": 4}, "English") == fields
+        else:
+            with pytest.raises(Rejected) as rejected:
+                parse.parse_example(json.dumps(fields), STS, {"min_words": 4}, "English")
+            assert rejected.value.reason == why
+
+
+@pytest.mark.parametrize("name", kinds.kind_names())
+def test_what_a_prompt_shows_in_the_place_of_a_text_is_none(name: str) -> None:
+    prompts = Prompts()
+    kind = kinds.load_kind(name)
+    for seed in range(40):
+        rng = random.Random(seed)
+        slots = kind.slots(rng)
+        prompt = prompts.synthesize(kind, slots, "Bees", "Hum.", "English", rng)[0]["content"]
+        for field in kind.fields:
+            [shown] = [
+                line.split(": ", 1)[1] for line in prompt.splitlines() if line.startswith(f'- "{field.name}": ')
+            ]
+            assert kind.is_placeholder(shown), shown
 
 
 def test_a_surrogate_pair_is_one_character() -> None:
@@ -242,11 +316,35 @@ def test_tasks() -> None:
         "a\nb",
         "\ud800",
     ]
-    assert parse.parse_tasks(json.dumps({"tasks": listed}), 5) == ["Find  bolts.", "3D models of bolts, found."]
+    assert parse.parse_tasks(json.dumps({"tasks": listed}), 5, BRAINSTORM) == [
+        "Find  bolts.",
+        "3D models of bolts, found.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "first task",
+        "Second Task.",
+        "a",
+        "...",
+        "- …",
+        "task 1",
+        "string",
+        "find \ufffd bolts",
+        "Match a riddle with its solution.",
+        "match a riddle  with its solution",
+        "Each task says what the two sides are and what makes them belong together.",
+    ],
+)
+def test_what_the_prompt_says_itself_is_no_task(item: str) -> None:
+    listed = json.dumps({"tasks": [item, "Find bolts by their thread."]})
+    assert parse.parse_tasks(listed, 5, BRAINSTORM) == ["Find bolts by their thread."]
 
 
 def test_tasks_are_at_most_as_many_as_asked() -> None:
-    assert parse.parse_tasks('{"tasks": ["a", "b", "c"]}', 2) == ["a", "b"]
+    assert parse.parse_tasks('{"tasks": ["find a", "find b", "find c"]}', 2, BRAINSTORM) == ["find a", "find b"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +360,7 @@ def test_tasks_are_at_most_as_many_as_asked() -> None:
 )
 def test_reasons_for_tasks(text: str, why: str) -> None:
     with pytest.raises(Rejected) as rejected:
-        parse.parse_tasks(text, 5)
+        parse.parse_tasks(text, 5, BRAINSTORM)
     assert rejected.value.reason == why
 
 

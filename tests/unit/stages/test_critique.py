@@ -26,13 +26,13 @@ GERMAN = "Die Lampe summt jede Nacht, und niemand im Haus kann schlafen."
 
 def reason(said, slots=None, language="English"):
     with pytest.raises(Rejected) as rejected:
-        parse_critique(json.dumps(said, ensure_ascii=False), STS, slots or {"min_words": 4}, language)
+        parse_critique(json.dumps(said, ensure_ascii=False), STS, slots or {"min_words": 4}, language, [])
     return rejected.value.reason
 
 
 def test_a_critique_is_read():
     remarks, fields = parse_critique(
-        f"<think>{{hm}}</think>```json\n{json.dumps(SAID)}\n```", STS, {"min_words": 4}, "English"
+        f"<think>{{hm}}</think>```json\n{json.dumps(SAID)}\n```", STS, {"min_words": 4}, "English", []
     )
     assert fields == REVISED
     assert remarks == {name: SAID[name] for name in REMARKS}
@@ -55,6 +55,16 @@ def test_a_critique_is_read():
 )
 def test_a_critique_is_rejected(changed, why):
     assert reason(SAID | changed) == why
+
+
+def test_remarks_are_the_teachers_own():
+    rng = random.Random(0)
+    asked = Prompts().critique(STS, STS.slots(rng), "Lamps", "", "English", json.dumps(REVISED), rng)
+    shown = "one sentence: do its texts serve the request, and do they fit each other as it wants?"
+    for said in (SAID | {"relevance": shown}, SAID | {"revision": REVISED | {"S1": "a phrase on the topic"}}):
+        with pytest.raises(Rejected, match="placeholder"):
+            parse_critique(json.dumps(said), STS, {"min_words": 4}, "English", asked)
+    assert parse_critique(json.dumps(SAID), STS, {"min_words": 4}, "English", asked)
 
 
 @pytest.mark.parametrize("name", [*REMARKS, "revision"])
@@ -131,4 +141,4 @@ def test_an_invented_critique_is_one(name):
     for seed in range(30):
         rng = random.Random(seed)
         slots = kind.slots(rng)
-        parse_critique(fake_reply(critique_schema(kind), rng, {"slots": slots}), kind, slots, "English")
+        parse_critique(fake_reply(critique_schema(kind), rng, {"slots": slots}), kind, slots, "English", [])

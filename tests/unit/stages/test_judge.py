@@ -5,12 +5,14 @@ import random
 
 import pytest
 
+from speed_ray import kinds
 from speed_ray.console import status
 from speed_ray.engines.base import Reply, Sample
 from speed_ray.engines.fake_text import fake_reply
 from speed_ray.evaluation import position_bias
 from speed_ray.miniature import teacher
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
+from speed_ray.prompts.render import Prompts
 from speed_ray.records import Rejected
 from speed_ray.stages.judge import Judge
 from speed_ray.stages.propose import Propose
@@ -47,16 +49,27 @@ from speed_ray.storage.run import CANDIDATES, VERDICTS
 )
 def test_a_verdict_is_read_or_rejected(text, reason):
     if reason is None:
-        assert parse_verdict(text, 3) == (1, 3, "it is")
+        assert parse_verdict(text, 3, []) == (1, 3, "it is")
     else:
         with pytest.raises(Rejected) as rejected:
-            parse_verdict(text, 3)
+            parse_verdict(text, 3, [])
         assert rejected.value.reason == reason
+
+
+@pytest.mark.parametrize("said", ["one or two sentences", "One or two sentences.", "...", "\u200b"])
+def test_a_reason_is_one_of_the_judges_own(said):
+    kind, rng = kinds.load_kind("sts"), random.Random(0)
+    asked = Prompts().judge(kind, kind.slots(rng), "Bees", "", "English", ["{}", "{}", "{}"], rng)
+    text = '{"best": 1, "worst": 3, "reason": "%s"}'
+    assert parse_verdict(text % "Its two sentences are one", 3, asked)
+    with pytest.raises(Rejected) as rejected:
+        parse_verdict(text % said, 3, asked)
+    assert rejected.value.reason in ("placeholder", "no_letters")
 
 
 def test_an_invented_verdict_is_one():
     for seed in range(100):
-        best, worst, _ = parse_verdict(fake_reply(verdict_schema(2), random.Random(seed), {}), 2)
+        best, worst, _ = parse_verdict(fake_reply(verdict_schema(2), random.Random(seed), {}), 2, [])
         assert {best, worst} == {1, 2}
 
 
