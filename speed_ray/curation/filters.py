@@ -1,4 +1,4 @@
-"""Filter examples one by one: by length, overlap of query and positive, evaluation n-grams, and language."""
+"""Filter examples one by one: placeholders, length, query and positive alike, evaluation n-grams, and language."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -33,7 +33,9 @@ def reject_reasons(
 
     `texts` holds the words of 2 x rows texts: of each row its query, then its positive.
     """
-    found = _lengths(texts, settings)
+    found = {place: broken for place, row in enumerate(rows) if (broken := _unwritten(row))}
+    for place, broken in _lengths(texts, settings).items():
+        found.setdefault(place, broken)
     for place, share in _copied(rows, texts, settings):
         found.setdefault(place, ("copied_query", f"query and positive share {share:.0%} of one's word triples"))
     for text, name in sorted(evaluation.find(texts).items()):
@@ -46,6 +48,15 @@ def reject_reasons(
             if place not in found and (broken := _language(row)):
                 found[place] = broken
     return found
+
+
+def _unwritten(row: Row) -> Broken:
+    """Check an example's texts as its reply's are: earlier versions took placeholders for texts."""
+    kind = kinds.load_kind(row["kind"])
+    texts = {kind.query: row["query"], kind.positive: row["positive"]}
+    if kind.negative and row["negatives"]:
+        texts[kind.negative] = row["negatives"][0]
+    return kind.check_written(texts)
 
 
 def _lengths(texts: Words, settings: Curate) -> dict[int, tuple[str, str]]:

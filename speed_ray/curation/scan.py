@@ -94,7 +94,7 @@ def scan_rows(source: Artifact, rules: Rules) -> Iterator[RowFeatures]:
 
 def rows_of(source: Artifact, path: str) -> list[Row]:
     """Read the columns of one file that are scanned."""
-    columns = ["parent_id", "kind", "language", "query", "positive"]
+    columns = ["parent_id", "kind", "language", "query", "positive", "negatives"]
     rows: list[Row] = source.read(path).select(columns).to_pylist()
     return rows
 

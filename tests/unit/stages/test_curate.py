@@ -88,6 +88,21 @@ def test_examples_that_break_no_rule_pass_as_they_are(run):
     assert kept == [{**row, "split": "train"} for row in rows] and not rejects
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"query": "..."}, "no_letters"),
+        ({"positive": "\u200b"}, "no_letters"),
+        ({"negatives": ["Positive document"]}, "placeholder"),
+        ({"query": "What a user of the task types into the search."}, "placeholder"),
+        ({"positive": "the l\ufffdmp"}, "lost_character"),
+    ],
+)
+def test_an_example_without_a_text_of_its_own_is_rejected(run, changes, why):
+    kept, rejects = curated(run, [example(0), example(1, **changes)])
+    assert len(kept) == 1 and reasons(rejects) == {example(1)["id"]: why}
+
+
 def test_the_first_of_the_same_examples_stays_and_is_named(run):
     rows = [example(0), example(1), example(2, query=example(0)["query"], positive=example(0)["positive"])]
     kept, [reject] = curated(run, rows)
