@@ -20,7 +20,9 @@ from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.recipes import load_recipe
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage import verify
+from speed_ray.storage.repair import made_of, repair_run
 from speed_ray.storage.run import ARTIFACTS, EXAMPLES, PRODUCED_BY, TASKS, TOPICS, Run, finished_examples
+from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
 from speed_ray.storage.trained_models import Model
 
 app = typer.Typer(
@@ -116,8 +118,10 @@ def verify_run(
     if all(verdict.holds for verdict in verdicts):
         return
     if repair:
-        withdrawn = verify.repair(opened, verdicts)
+        withdrawn = repair_run(opened, verdicts)
         print(f"{withdrawn} damaged shards withdrawn. Run the same jobs again: they make only what is missing.")
+        if later := made_of(opened, [verdict.artifact for verdict in verdicts if verdict.damaged]):
+            print(f"Where their rows come out otherwise, what was made of them is made anew: {', '.join(later)}.")
     elif any(verdict.damaged or verdict.published for verdict in verdicts if not verdict.holds):
         print(f"Something was damaged after it was made. With nobody driving: speed-ray verify {run} --repair")
     sys.exit(1)
@@ -222,11 +226,12 @@ def join(
 
 @app.command()
 def sweep(run: RunArgument) -> None:
-    """Delete the files of losing attempts, an hour after an artifact was published."""
+    """Delete the files of losing attempts, an hour after an artifact was published, and of unfinished writes."""
     opened = Run(run)
     opened.recipe()  # says so, when the folder is no run
     for name in ARTIFACTS:
-        print(f"{name}: {opened.artifact(name).sweep()} orphaned files deleted")
+        print(f"{name}: {sweep_artifact(opened.artifact(name))} orphaned files deleted")
+    print(f"unfinished writes: {sweep_unfinished_writes(opened.store)} files deleted")
 
 
 def _run_jobs(

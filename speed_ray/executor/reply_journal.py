@@ -25,15 +25,16 @@ Answer = tuple[str, int]  # row_id, trial
 class Journal:
     """Write the replies of one attempt at one shard, a few to a file."""
 
-    def __init__(self, artifact: Artifact, shard: int, attempt: str) -> None:
+    def __init__(self, artifact: Artifact, shard: int, attempt: str, plan: str) -> None:
         self.artifact = artifact
+        self.plan = plan
         self.prefix = f"attempts/{shard:08d}/{attempt}-journal"
         self.waiting: list[dict[str, Any]] = []
         self.files = 0
 
     async def add(self, row_id: str, trial: int, reply: Reply) -> None:
         """Add a reply; where it completes a batch, return once that is stored."""
-        self.waiting.append({"row_id": row_id, "trial": trial, "reply": reply})
+        self.waiting.append({"plan": self.plan, "row_id": row_id, "trial": trial, "reply": reply})
         if len(self.waiting) >= EVERY:
             await self.flush()
 
@@ -56,8 +57,10 @@ def _line(entry: dict[str, Any]) -> bytes:
         return json.dumps(entry, default=asdict).encode()
 
 
-def replay(artifact: Artifact, shard: int) -> dict[Answer, Reply]:
-    """Read every reply that earlier attempts at a shard stored. A damaged file is skipped."""
+def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answer, Reply]:
+    """Read every reply that earlier attempts at a shard stored, or those under a plan's digest: others answer other
+    prompts. A damaged file is skipped.
+    """
     found: dict[Answer, Reply] = {}
     folder = f"attempts/{shard:08d}"
     for name in artifact.names(folder):
@@ -67,6 +70,8 @@ def replay(artifact: Artifact, shard: int) -> dict[Answer, Reply]:
         if hashlib.sha256(body).hexdigest().encode() != digest:
             continue
         for line in map(json.loads, body.split(b"\n")):
+            if plan is not None and line.get("plan") != plan:
+                continue
             reply = line["reply"]
             samples = [Sample(**sample) for sample in reply["samples"]]
             found[line["row_id"], line["trial"]] = Reply(samples, reply["prompt_tokens"], reply["seconds"])

@@ -11,10 +11,11 @@ from speed_ray.executor.reply_journal import Answer, Journal, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.records import REJECT, REPLY, Rejected, RejectRow, ReplyRow, Row, seed_of
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.fingerprint import model_label, without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Attempt, Counts
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts
 
 
 @dataclass
@@ -47,10 +48,13 @@ class Worker:
         """Run and commit one shard. Returns None where another driver committed it before or during this attempt."""
         if await asyncio.to_thread(self.artifact.is_committed, shard, generation):
             return None
-        attempt = Attempt(self.artifact, self.plan, shard, generation)
+        # Before the rows: an attempt that was made anew in between is then found to differ, and no other way around.
+        source = await asyncio.to_thread(self.inputs.attempt_read, shard)
+        attempt = Attempt(self.artifact, self.plan, shard, generation, source)
         rows = await asyncio.to_thread(self.inputs.of_shard, shard)
-        journal = Journal(self.artifact, shard, attempt.id) if self.engine.paid else None
-        known = await asyncio.to_thread(replay, self.artifact, shard) if journal else {}
+        plan = self.plan.digest
+        journal = Journal(self.artifact, shard, attempt.id, plan) if self.engine.paid else None
+        known = await asyncio.to_thread(replay, self.artifact, shard, plan) if journal else {}
         # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
         ends = await asyncio.gather(*(self._in_turn(row, journal, known) for row in rows), return_exceptions=True)
         outcomes = [end for end in ends if isinstance(end, Outcome)]

@@ -1,6 +1,5 @@
 """Define `Stage`, the base class of every step that asks a model; its subclasses are in `stages/`, one a file."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -19,7 +18,7 @@ from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.planned_rows import Parent, PlannedRow
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, Artifact
+from speed_ray.storage.shards import Artifact
 
 Record = TypeVar("Record", bound=Row)
 
@@ -104,10 +103,7 @@ def artifact_identity(source: Artifact) -> dict[str, Any]:
             f"{source.where} is not finished, and this job works on it.\n"
             f"Run `speed-ray {PRODUCED_BY[source.name]}` first, with the same --recipe and --run."
         )
-    # Of the records, all that the next stage reads: replies hold seconds, which no two drives have in common.
-    digests = [shard["files"][RECORDS]["sha256"] for shard in manifest["shards"] if RECORDS in shard["files"]]
-    sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return {"artifact": source.name, "plan": manifest["plan"], "sha256": sha256}
+    return {"artifact": source.name, "plan": manifest["plan"], "sha256": source.records_digest()}
 
 
 def plan_identity(source: Plan) -> dict[str, Any]:

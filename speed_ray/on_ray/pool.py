@@ -79,7 +79,8 @@ def execute(run: Run, *steps: Step) -> None:
 
 def _prepare(run: Run, step: Step) -> None:
     artifact = run.artifact(step.plan.stage)
-    if artifact.manifest() is None:
+    manifest = artifact.manifest()
+    if manifest is None or manifest["plan"] != step.plan.digest:
         # Before the plan is written: it holds the model's digest, and a model put right would be refused as another.
         inputs = _inputs(run, step.plan)
         preflight.check_engine(step.stage, inputs.of_shard(0) if isinstance(inputs, Inputs) else [])

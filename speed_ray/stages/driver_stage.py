@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from speed_ray.errors import Interrupted
 from speed_ray.records import REJECT, RejectRow, Row
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Attempt, Counts
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Counts
 
 
 class RowResult(NamedTuple):

@@ -10,6 +10,7 @@ from itertools import pairwise
 from rensa import RMinHash, RMinHashLSH
 
 from speed_ray import kinds
+from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TASK, TaskRow
 from speed_ray.stages import driver_stage
@@ -36,7 +37,7 @@ def select_tasks(run: Run, recipe: Recipe) -> Artifact:
         input=PROPOSED_TASKS,
         identity={
             "code": code_digests(__name__),
-            "input": manifest["plan"],
+            "input": artifact_identity(source),
             "keep": settings.tasks_per_topic,
             "duplicate_similarity": settings.duplicate_similarity,
         },

@@ -18,7 +18,7 @@ from speed_ray.errors import Interrupted, UserError
 from speed_ray.records import Row, content_id
 from speed_ray.storage.run import PRODUCED_BY
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REJECTS, Artifact
+from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit
 
 UPSTREAM_REJECTED = "not_written"  # the variant of a row that has no record, because the stage before rejected it
 
@@ -48,6 +48,9 @@ class Inputs:
         self.rows = lru_cache(maxsize=32)(self._rows)
         # Where each file's rows begin, over all rows (key "") and among the rows of one kind.
         self.starts = {kind: self._starts(kind) for kind in ("", *plan.mix)}
+
+    def attempt_read(self, shard: int) -> None:
+        """Name no attempt: the plan has the digest of all records of the input."""
 
     def of_shard(self, shard: int) -> list[PlannedRow[Any]]:
         """The planned rows of one shard, in order."""
@@ -82,17 +85,25 @@ class FollowedInputs:
     def __init__(self, source: Artifact) -> None:
         self.source = source
 
-    def of_shard(self, shard: int) -> list[PlannedRow[Any]]:
-        """Each record, then each reject of the shard as a row of variant `UPSTREAM_REJECTED` with id and kind only.
+    def attempt_read(self, shard: int) -> str:
+        """Name the attempt at a shard that counts now. Raises Interrupted where the shard has no commit yet."""
+        return self._commit(shard).attempt
 
-        Raises Interrupted where the shard has no commit yet.
-        """
+    def _commit(self, shard: int) -> Commit:
         commit = self.source.commit_of(shard)
         if commit is None:
             raise Interrupted(
                 f"shard {shard} of {self.source.where} is not written yet, and this job works on it.\n"
                 f"Run `speed-ray {PRODUCED_BY[self.source.name]}` as well; then run the same command again."
             )
+        return commit
+
+    def of_shard(self, shard: int) -> list[PlannedRow[Any]]:
+        """Each record, then each reject of the shard as a row of variant `UPSTREAM_REJECTED` with id and kind only.
+
+        Raises Interrupted where the shard has no commit yet.
+        """
+        commit = self._commit(shard)
         records, rejects = (
             self.source.read(commit.files[role].path).to_pylist() if role in commit.files else []
             for role in (RECORDS, REJECTS)

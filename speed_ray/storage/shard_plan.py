@@ -53,6 +53,28 @@ class Plan:
         return Plan(**{**tree, "variants": tuple(tree["variants"])})
 
 
+def differs_by_repair(old: Plan, new: Plan) -> bool:
+    """Tell if two plans differ in nothing but the rows of their inputs, or the weights that were trained on such.
+
+    A damaged shard that a model or an endpoint makes anew has other rows, and all that was made of it follows.
+    """
+    return _without_inputs(asdict(old)) == _without_inputs(asdict(new))
+
+
+def _without_inputs(tree: dict[str, Any]) -> dict[str, Any]:
+    identity = {key: _without_digests(value) for key, value in tree["identity"].items()}
+    stored: dict[str, Any] = json.loads(json.dumps({**tree, "rows": None, "identity": identity}))
+    return stored
+
+
+def _without_digests(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "artifact" in value:
+        return value["artifact"]
+    return {key: below for key, below in value.items() if key not in ("weights", "adapter_weights")}
+
+
 def identity_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
     """List the differences of two identities, one line a key: `  key: was X, now Y`."""
     lines = []

@@ -13,11 +13,12 @@ commit is created only if absent, so it counts once. An artifact is a folder:
 
 import hashlib
 import json
+import logging
 import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -25,17 +26,20 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.records import Row
 from speed_ray.storage import parquet
-from speed_ray.storage.shard_plan import Plan, identity_difference
+from speed_ray.storage.shard_plan import Plan, differs_by_repair, identity_difference
 from speed_ray.storage.store import Store, read_if_exists
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+REPAIRED = (
+    "_REPAIRED"  # at the run's root: `verify --repair` withdrew something, so that rows may come out differently
+)
 REPLIES, RECORDS, REJECTS = "replies", "records", "rejects"
 ROLES = (REPLIES, RECORDS, REJECTS)
 COMMIT = re.compile(r"([0-9]{8,})\.([0-9]+)\.(json|void)")  # anything else in the folder is a stray
 READERS = 32  # files that a driver reads at once: S3 takes some 30 ms for each, and a large run has a million
-SWEEP_GRACE = 3600.0  # seconds after `_SUCCESS`: a driver that was forgotten may still be writing an attempt
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Commit:
     counts: Counts
     started: float  # seconds since the epoch, of the machine that did it
     finished: float
+    source: str | None = None  # the attempt at the same shard of the input, where that may be made anew on its own
 
     def to_json(self) -> bytes:
         """Serialize; the bytes are unique to the attempt, whose id they hold."""
@@ -101,55 +106,6 @@ class Commit:
         return Commit(**{**tree, "files": files, "counts": Counts(**tree["counts"])})
 
 
-class Attempt:
-    """Writes one attempt at a shard: files under unique names, then one commit for all of them."""
-
-    def __init__(self, artifact: "Artifact", plan: Plan, shard: int, generation: int) -> None:
-        self.artifact = artifact
-        self.plan = plan
-        self.shard = shard
-        self.generation = generation
-        self.id = uuid.uuid4().hex
-        self.started = time.time()
-        self.files: dict[str, File] = {}
-        self.row_ids: dict[str, set[str]] = {role: set() for role in ROLES}
-
-    def write(self, role: str, rows: Sequence[Row], schema: pa.Schema) -> None:
-        """Write one role's rows as Parquet, read them back and compare. An empty role has no file."""
-        if not rows:
-            return
-        data = parquet.write_table(rows, schema)
-        path = f"attempts/{self.shard:08d}/{self.id}-{role}.parquet"
-        entry = File(path=path, rows=len(rows), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-        self.artifact.put(path, data)
-        if damage := self.artifact.damage(entry):
-            raise Interrupted(
-                f"{self.artifact.where}/{path} was not stored as written: {damage}. Run the command again."
-            )
-        self.files[role] = entry
-        key = self.plan.key if role == RECORDS else "row_id"
-        self.row_ids[role].update([row[key] for row in rows])
-
-    def commit(self, planned: Iterable[str], counts: Counts) -> bool:
-        """Commit this attempt. Return False if another attempt committed first; this one's files are then orphans."""
-        accepted, rejected = self.row_ids[RECORDS], self.row_ids[REJECTS]
-        # An assertion, not an error: if this fails the executor is wrong, and no user can put it right.
-        assert accepted | rejected == set(planned) and not accepted & rejected, (
-            f"shard {self.shard} lost or doubled rows"
-        )
-        commit = Commit(
-            shard=self.shard,
-            generation=self.generation,
-            plan=self.plan.digest,
-            attempt=self.id,
-            files=self.files,
-            counts=counts,
-            started=self.started,
-            finished=time.time(),
-        )
-        return self.artifact.create(f"commits/{self.shard:08d}.{self.generation}.json", commit.to_json())
-
-
 class Artifact:
     """Reads and writes one named artifact of a run, such as `tasks` or `examples`."""
 
@@ -159,18 +115,53 @@ class Artifact:
         self.where = f"{store.uri}/{name}"
 
     def ensure_plan(self, plan: Plan) -> None:
-        """Write the plan unless an equal one exists. Raises UserError with the difference to another one."""
-        if self.create("plan.json", plan.to_json()):
-            return
+        """Write the plan unless an equal one exists. Raises UserError with the difference to another one.
+
+        A plan that differs in nothing but what a repair made anew takes the place of the former, whose commits are
+        withdrawn.
+        """
         existing = self.plan()
+        if existing is None:
+            self._refuse_other_commits(plan)
+            if self.create("plan.json", plan.to_json()):
+                return
+            existing = self.plan()
         assert existing is not None
-        if existing.digest != plan.digest:
+        if existing.digest == plan.digest:
+            return
+        if read_if_exists(self.store, REPAIRED) is not None and differs_by_repair(existing, plan):
+            self._replace_plan(plan)
+            return
+        raise UserError(
+            f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now:\n"
+            + identity_difference(asdict(existing), asdict(plan))
+            + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
+            "that this one was begun with."
+        )
+
+    def _refuse_other_commits(self, plan: Plan) -> None:
+        """Raise UserError where a plan.json is missing and was not this plan's."""
+        others = sum(commit.plan != plan.digest for commit in self.commits())
+        if others:
             raise UserError(
-                f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now:\n"
-                + identity_difference(asdict(existing), asdict(plan))
-                + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
-                "that this one was begun with."
+                f"{self.where}/plan.json is missing, and {others:,} shards there were made by another plan than the "
+                "one that is asked for now.\nGo back to the recipe, the inputs and the version of speed_ray that they "
+                f"were made with, or use another --run folder. To make them anew, delete {self.where}."
             )
+
+    def _replace_plan(self, plan: Plan) -> None:
+        """Withdraw the commits of all other plans, then write this one; drivers at once come to the same."""
+        published = self._find("_MANIFEST.json")
+        if published is not None and self._understood("_MANIFEST.json", published, json.loads)["plan"] != plan.digest:
+            self.unpublish()
+        others = [commit for commit in self.commits() if commit.plan != plan.digest]
+        for commit in others:
+            self._void(commit)
+        log.warning(
+            "%s was made of rows that are others since the run was repaired: %d shards are made anew",
+            *(self.where, len(others)),
+        )
+        self.put("plan.json", plan.to_json())
 
     def plan(self) -> Plan | None:
         """Return the plan, or None before there is one."""
@@ -202,32 +193,33 @@ class Artifact:
                 yield from readers.map(self._commit, names[start : start + 256])
 
     def commit_of(self, shard: int) -> Commit | None:
-        """Return a shard's valid commit or None, in one or two look-ups however many shards there are."""
+        """Return a shard's valid commit by the plan or None, in three look-ups however many shards there are."""
         generation = 0
         while self._find(f"commits/{shard:08d}.{generation}.void") is not None:
             generation += 1
         path = f"commits/{shard:08d}.{generation}.json"
-        return self._commit(path) if self._find(path) is not None else None
+        data, plan = self._find(path), self.plan()
+        commit = None if data is None else self._understood(path, data, Commit.from_json)
+        return commit if commit and plan and commit.plan == plan.digest else None
 
     def is_committed(self, shard: int, generation: int) -> bool:
         """Tell if a shard is committed already, which spares the work when Ray hands it out twice."""
         return self._find(f"commits/{shard:08d}.{generation}.json") is not None
 
     def publish(self, plan: Plan) -> bool:
-        """Check every committed file, then write `_MANIFEST.json` and `_SUCCESS`.
+        """Check every commit and its files, then write `_MANIFEST.json` and `_SUCCESS`.
 
-        Returns False when that is not to be yet: a damaged file's commit was withdrawn, by this driver or another,
-        and its shard is pending again; or what is published names a commit that was withdrawn since.
+        Returns False when that is not to be yet: a commit was withdrawn, by this driver or another, because a file of
+        it is damaged or it was made by another plan or of rows that are no more, and its shard is pending again; or
+        what is published names a commit that was withdrawn since. Raises UserError where another plan is there.
         """
+        self.ensure_plan(plan)
         commits = [commit for commit in self.commits() if commit.shard < plan.shards]
         if len(commits) < plan.shards:
             return False
         with ThreadPoolExecutor(READERS) as readers:
-            damaged = [
-                commit
-                for commit, whole in zip(commits, readers.map(self._is_whole, commits), strict=True)
-                if not whole
-            ]
+            fit = readers.map(lambda commit: self._is_of(plan, commit) and self._is_whole(commit), commits)
+            damaged = [commit for commit, counts in zip(commits, fit, strict=True) if not counts]
         for commit in damaged:
             self.withdraw(commit)
         if damaged:
@@ -246,6 +238,9 @@ class Artifact:
     def withdraw(self, commit: Commit) -> None:
         """Void a commit whose files are damaged; its shard is made again in the next generation."""
         self.unpublish()
+        self._void(commit)
+
+    def _void(self, commit: Commit) -> None:
         self.create(f"commits/{commit.shard:08d}.{commit.generation}.void", uuid.uuid4().bytes)
 
     def unpublish(self) -> None:
@@ -269,6 +264,16 @@ class Artifact:
             return "its content has changed (sha256 differs)"
         rows = parquet.count_rows(data)
         return None if rows == entry.rows else f"it has {rows} rows instead of {entry.rows}"
+
+    def is_outdated(self, plan: Plan, commit: Commit) -> bool:
+        """Tell if the shard of the input that a commit was made of was made anew since."""
+        if commit.source is None or plan.input is None:
+            return False
+        read = Artifact(self.store, plan.input).commit_of(commit.shard)
+        return read is None or read.attempt != commit.source
+
+    def _is_of(self, plan: Plan, commit: Commit) -> bool:
+        return commit.plan == plan.digest and not self.is_outdated(plan, commit)
 
     def _is_whole(self, commit: Commit) -> bool:
         return not any(self.damage(entry) for entry in commit.files.values())
@@ -295,20 +300,16 @@ class Artifact:
         files = ((shard["shard"], shard["files"].get(RECORDS)) for shard in manifest["shards"])
         return {shard: File(**entry) for shard, entry in files if entry}
 
-    def sweep(self, grace: float = SWEEP_GRACE) -> int:
-        """Delete orphaned attempts once `_SUCCESS` is older than `grace` seconds; return how many files."""
-        success, manifest = self._find("_SUCCESS"), self.manifest()
-        if success is None or manifest is None:
-            return 0
-        published = self._understood("_SUCCESS", success, lambda data: float(json.loads(data)["published"]))
-        if time.time() - published < grace:
-            return 0
-        kept = {entry["path"] for shard in manifest["shards"] for entry in shard["files"].values()}
-        orphans = [f"attempts/{name}" for name in self.names("attempts")]
-        orphans = [path for path in orphans if path not in kept]
-        for path in orphans:
-            self.store.delete(f"{self.name}/{path}")
-        return len(orphans)
+    def records_digest(self) -> str:
+        """Hash the published records: all that the next stage reads. Replies hold seconds, never the same twice."""
+        return hashlib.sha256("".join(file.sha256 for file in self.record_files().values()).encode()).hexdigest()
+
+    def published_at(self) -> float | None:
+        """Return when it was published, in seconds since the epoch, or None."""
+        data = self._find("_SUCCESS")
+        return (
+            None if data is None else self._understood("_SUCCESS", data, lambda d: float(json.loads(d)["published"]))
+        )
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file of an attempt."""

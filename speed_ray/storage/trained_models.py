@@ -13,6 +13,7 @@
 import functools
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from pathlib import Path
@@ -25,7 +26,10 @@ from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shard_plan import identity_difference
-from speed_ray.storage.store import LocalFolder, cache_folder, read_json
+from speed_ray.storage.shards import REPAIRED
+from speed_ray.storage.store import LocalFolder, cache_folder, read_if_exists, read_json
+
+log = logging.getLogger(__name__)
 
 FOLDER = "models"
 
@@ -43,6 +47,7 @@ class Model:
         """Write the plan unless an equal one exists; return its digest.
 
         Raises UserError with the difference where another plan is there, or weights that were published by another.
+        One that differs in nothing but the rows or the weights to begin with, in a run that was repaired, gives way.
         """
         data = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False).encode()
         wanted = json.loads(data)
@@ -50,16 +55,27 @@ class Model:
             facts = (self.manifest() or {"facts": {}})["facts"]
             there = {**wanted, **{key: facts[key] for key in wanted if key in facts}}
         else:
-            advice = "Delete that one file and run the same job again: the training is planned anew."
-            there = self._read_json("plan.json", advice) or {}
-        if there != wanted:
+            there = self.plan() or {}
+        if there == wanted:
+            return hashlib.sha256(data).hexdigest()
+        if _without_inputs(there) != _without_inputs(wanted) or read_if_exists(self.store, REPAIRED) is None:
             raise UserError(
                 f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now:\n"
                 + identity_difference(there, wanted)
                 + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
                 "that this one was begun with."
             )
+        log.warning("%s was trained on rows or weights that are others since a repair: it is trained anew", self.where)
+        if self.manifest() is not None:
+            self.store.delete(f"{self.path}/_MANIFEST.json")
+        self.store.put(f"{self.path}/plan.json", data)
         return hashlib.sha256(data).hexdigest()
+
+    def plan(self) -> dict[str, Any] | None:
+        """Return all that determines the weights, or None before a training is planned."""
+        return self._read_json(
+            "plan.json", "Delete that one file and run the same job again: the training is planned anew."
+        )
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the published manifest (files and facts), or None before publication."""
@@ -132,6 +148,12 @@ class Model:
                     f"{self.where}/{manifest['weights']}/{entry['path']} is missing or damaged (sha256 differs).\n"
                     f"Delete {self.where}/_MANIFEST.json and train the model again: it goes on from its checkpoint."
                 )
+
+
+def _without_inputs(identity: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a plan which rows, and which weights of this run, a training begins with."""
+    data, start = identity.get("data") or {}, identity.get("start") or {}
+    return {**identity, "data": data.get("artifact"), "start": start.get("model")}
 
 
 @functools.cache  # a large model takes a minute to check, and is asked for by plan, preflight and engine

@@ -53,20 +53,6 @@ def verify(run: Run) -> list[VerifyResult]:
     return verdicts
 
 
-def repair(run: Run, verdicts: list[VerifyResult]) -> int:
-    """Withdraw every damaged commit, so that a rerun makes its shard again. Only while no job runs.
-
-    A publication that does not hold goes too: the next drive publishes what its commits say by then.
-    """
-    for verdict in verdicts:
-        artifact = run.artifact(verdict.artifact)
-        if not verdict.holds:
-            artifact.unpublish()
-        for commit in verdict.damaged:
-            artifact.withdraw(commit)
-    return sum(len(verdict.damaged) for verdict in verdicts)
-
-
 def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[VerifyResult]) -> VerifyResult:
     verdict = VerifyResult(artifact.name, planned=plan.rows, published=artifact.manifest() is not None)
     inputs = _inputs(run, plan, verdict, before)
@@ -77,7 +63,10 @@ def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[VerifyResult]
             verdict.problems.append(f"{artifact.where}: the commit of shard {commit.shard} belongs to another plan")
             continue
         seen += len(plan.rows_of(commit.shard))
-        if damage := _damage(artifact, commit):
+        if artifact.is_outdated(plan, commit):
+            verdict.damaged.append(commit)
+            verdict.problems.append(f"{artifact.where}: shard {commit.shard} was made of rows that are no more")
+        elif damage := _damage(artifact, commit):
             verdict.damaged.append(commit)
             verdict.problems += damage
         else:
@@ -85,9 +74,22 @@ def _verify(run: Run, artifact: Artifact, plan: Plan, before: list[VerifyResult]
     verdict.missing += plan.rows - seen
     if verdict.published and artifact.get("_MANIFEST.json") != manifest_of(plan, commits):
         verdict.problems.append(f"{artifact.where}/_MANIFEST.json does not say what the commits say")
+    verdict.problems += _former_inputs(run, artifact, plan)
     if not verdict.published and not verdict.problems:
         verdict.problems.append(f"{artifact.where} is not published yet: run its job again to finish it")
     return verdict
+
+
+def _former_inputs(run: Run, artifact: Artifact, plan: Plan) -> list[str]:
+    """Say of each input whose records are others than those that the plan was made for that it is so."""
+    problems = []
+    for planned in plan.identity.values():
+        if not isinstance(planned, dict) or not {"artifact", "sha256"} <= set(planned):
+            continue
+        source = run.artifact(planned["artifact"])
+        if source.manifest() is not None and source.records_digest() != planned["sha256"]:
+            problems.append(f"{artifact.where} was made of {source.name} as they were before: its job makes it anew")
+    return problems
 
 
 def _inputs(run: Run, plan: Plan, verdict: VerifyResult, before: list[VerifyResult]) -> Inputs | FollowedInputs | None:

@@ -30,11 +30,13 @@ def reply(text: str = "text") -> Reply:
     return Reply([Sample(text, "stop", 1)], prompt_tokens=1, seconds=0.5)
 
 
-def journal(artifact: Artifact, attempt: str, shard: int, answers: dict[tuple[str, int], Reply]) -> Journal:
+def journal(
+    artifact: Artifact, attempt: str, shard: int, answers: dict[tuple[str, int], Reply], plan: str = "plan"
+) -> Journal:
     """Add replies and store them all."""
 
     async def add() -> Journal:
-        made = Journal(artifact, shard, attempt)
+        made = Journal(artifact, shard, attempt, plan)
         await asyncio.gather(*(made.add(*key, answer) for key, answer in answers.items()))
         await made.flush()
         return made
@@ -51,7 +53,7 @@ def test_what_was_added_comes_back_as_it_was(answers):
 
 def test_replies_are_stored_as_soon_as_a_batch_is_full(artifact):
     async def add(count: int) -> None:
-        made = Journal(artifact, 3, "a")
+        made = Journal(artifact, 3, "a", "plan")
         for number in range(count):
             await made.add(f"row{number}", 0, reply())
 
@@ -91,3 +93,11 @@ def test_every_torn_or_flipped_file_counts_as_not_there(artifact):
 def test_data_files_beside_a_journal_are_not_read_as_one(artifact):
     artifact.put("attempts/00000000/a-replies.parquet", b"PAR1")
     assert replay(artifact, 0) == {}
+
+
+def test_a_reply_answers_no_other_plans_prompt(artifact):
+    """A row's id says nothing of its prompt; what was paid is counted whatever the plan."""
+    journal(artifact, "a", 0, {("x", 0): reply("old prompts")}, plan="old")
+    journal(artifact, "b", 0, {("y", 0): reply("new prompts")}, plan="new")
+    assert set(replay(artifact, 0, "new")) == {("y", 0)}
+    assert set(replay(artifact, 0)) == {("x", 0), ("y", 0)}

@@ -15,9 +15,10 @@ from speed_ray.stages import driver_stage, example_request, pair_revisions
 from speed_ray.stages.revise import Revise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import FollowedInputs
+from speed_ray.storage.repair import repair_run
 from speed_ray.storage.run import EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES, REVISION_PAIRS, REVISIONS
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import REJECTS, REPLIES
+from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES
 from speed_ray.storage.verify import verify
 
 
@@ -192,3 +193,43 @@ def test_pairs_are_made_once_and_verified(alignment):
     rows, rejects = alignment.rows(REVISION_PAIRS), alignment.rows(REVISION_PAIRS, REJECTS)
     assert len(rows) + len(rejects) == 46 and {row["reason"] for row in rejects} <= {"nothing_to_prefer"}
     assert all(verdict.holds for verdict in verify(alignment.run))
+
+
+def damage_and_withdraw(made, shard):
+    """Have a shard of examples be withdrawn as its publication would, which knows nothing of revised ones."""
+    examples = made.run.artifact(EXAMPLES)
+    commit = examples.commit_of(shard)
+    examples.put(commit.files[RECORDS].path, b"torn")
+    examples.withdraw(commit)
+
+
+def test_a_revision_of_an_example_that_is_made_anew_is_made_anew_too(written, weak):
+    """Shard k is damaged after it was revised and before it is published."""
+    revised_by(written, Answers(None))
+    before = written.run.artifact(REVISED_EXAMPLES).commit_of(0)
+    written.run.artifact(REVISED_EXAMPLES).unpublish()
+    damage_and_withdraw(written, 0)
+    plan, artifact = Revise(written.recipe).plan(written.run), written.run.artifact(REVISED_EXAMPLES)
+    assert not artifact.publish(plan)
+    written.make(Synthesize(written.recipe), weak)
+    revised_by(written, Answers(None))
+    after = artifact.commit_of(0)
+    assert after.attempt != before.attempt and after.source == written.run.artifact(EXAMPLES).commit_of(0).attempt
+    assert all(verdict.holds for verdict in verify(written.run))
+
+
+def test_a_published_revision_of_an_example_that_is_no_more_is_named(written, weak):
+    revised_by(written, Answers(None))
+    damage_and_withdraw(written, 0)
+    written.make(Synthesize(written.recipe), weak)
+    revised = verify(written.run)[-1]
+    assert revised.problems == ["memory:///revised_examples: shard 0 was made of rows that are no more"]
+    assert [commit.shard for commit in revised.damaged] == [0]
+
+
+def test_a_repair_of_examples_withdraws_their_revisions(written):
+    revised_by(written, Answers(None))
+    written.run.artifact(EXAMPLES).put(written.run.artifact(EXAMPLES).commit_of(1).files[RECORDS].path, b"torn")
+    assert repair_run(written.run, verify(written.run)) == 2
+    plan = Revise(written.recipe).plan(written.run)
+    assert written.run.artifact(REVISED_EXAMPLES).pending(plan) == [(1, 1)]

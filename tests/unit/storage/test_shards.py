@@ -20,12 +20,15 @@ from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, seed_of
 from speed_ray.stages import driver_stage
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
+from speed_ray.storage.repair import repair_run
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Counts
+from speed_ray.storage.shards import RECORDS, REJECTS, Counts
 from speed_ray.storage.store import AccessRefused, ObjectStore
-from speed_ray.storage.verify import repair, verify
+from speed_ray.storage.sweep import sweep_artifact
+from speed_ray.storage.verify import verify
 from tests.helpers.crashing_drivers import AFTER, BEFORE, LOST, Crash, Troubled, Turn, interleave
 
 
@@ -247,7 +250,7 @@ def test_damage_at_any_moment_heals(run_on, world, troubles, choices, damages):
         verdicts = verify(clean)
         if all(verdict.holds for verdict in verdicts):
             break
-        repair(clean, verdicts)
+        repair_run(clean, verdicts)
     check(clean, world)
 
 
@@ -278,7 +281,7 @@ def test_damage_after_publication_is_named_and_healed(finished, how):
     topics, tasks = verify(finished)
     assert not topics.holds and path in topics.problems[0]
     assert not tasks.holds, "rows cannot be proven against an input that is damaged"
-    assert repair(finished, [topics, tasks]) == 1
+    assert repair_run(finished, [topics, tasks]) == 1
     drive(finished, SMALL)
     check(finished, SMALL)
 
@@ -309,7 +312,7 @@ def test_a_commit_deleted_after_publication_is_missed_and_made_anew(finished):
     finished.store.delete(f"{PROPOSED_TASKS}/commits/00000001.0.json")
     verdicts = verify(finished)
     assert verdicts[1].missing == len(artifact.plan().rows_of(1))
-    repair(finished, verdicts)
+    repair_run(finished, verdicts)
     drive(finished, SMALL)
     check(finished, SMALL)
 
@@ -321,7 +324,7 @@ def test_a_damaged_file_of_the_protocol_is_named_and_may_be_deleted(finished, na
     with pytest.raises(Interrupted, match=f"{name} is damaged"):
         verify(finished)
     finished.store.delete(f"{PROPOSED_TASKS}/{name}")
-    repair(finished, verify(finished))
+    repair_run(finished, verify(finished))
     drive(finished, SMALL)
     check(finished, SMALL)
 
@@ -366,13 +369,13 @@ def test_a_sweep_deletes_orphans_only_and_only_after_the_grace(finished):
     artifact = finished.artifact(PROPOSED_TASKS)
     named = artifact.names("attempts")
     artifact.put("attempts/00000000/orphan-records.parquet", b"x")
-    assert artifact.sweep() == 0
-    assert artifact.sweep(grace=0.0) == 1
+    assert sweep_artifact(artifact) == 0
+    assert sweep_artifact(artifact, grace=0.0) == 1
     assert artifact.names("attempts") == named
     check(finished, SMALL)
     artifact.unpublish()
     artifact.put("attempts/00000000/orphan-records.parquet", b"x")
-    assert artifact.sweep(grace=0.0) == 0
+    assert sweep_artifact(artifact, grace=0.0) == 0
 
 
 def test_a_sweep_keeps_all_attempts_that_lost_until_publication_is_sure(run):
@@ -389,7 +392,7 @@ def test_a_sweep_keeps_all_attempts_that_lost_until_publication_is_sure(run):
         won.append(attempt.commit([row.row_id for row in rows[:3]], Counts(accepted=2, rejected=1, records=2)))
     assert won == [True, False]
     drive(run, SMALL)
-    assert artifact.sweep(grace=0.0) == 2
+    assert sweep_artifact(artifact, grace=0.0) == 2
     check(run, SMALL)
 
 
@@ -438,7 +441,7 @@ def test_the_manifest_of_a_driver_that_came_late_is_replaced(finished):
     artifact = finished.artifact(PROPOSED_TASKS)
     late = artifact.get("_MANIFEST.json")
     vandalise(finished.store.backend, 0, "torn", PROPOSED_TASKS)
-    repair(finished, verify(finished))
+    repair_run(finished, verify(finished))
     drive(finished, SMALL)
     artifact.unpublish()
     artifact.create("_MANIFEST.json", late)

@@ -9,11 +9,13 @@ import pytest
 from speed_ray.errors import UserError
 from speed_ray.records import REJECT, TASK, TOPIC, Row, content_id
 from speed_ray.stages import driver_stage
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.planned_rows import Inputs
+from speed_ray.storage.repair import repair_run
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Commit, Counts
-from speed_ray.storage.verify import VerifyResult, repair, verify
+from speed_ray.storage.shards import RECORDS, REJECTS, Commit, Counts
+from speed_ray.storage.verify import VerifyResult, verify
 
 TOPIC_ROWS = [{"id": content_id(name), "topic": name, "source": name} for name in "abcdefg"]
 PLAN = Plan(PROPOSED_TASKS, rows=14, shard_rows=4, input=TOPICS, variants=("retrieval", "sts"))
@@ -122,14 +124,14 @@ def test_every_damaged_file_is_named_once_and_costs_its_shard(begun):
     verdict = verify(begun)[1]
     assert [problem.split(": ")[0] for problem in verdict.problems] == [f"{artifact.where}/{path}" for path in files]
     assert [damaged.shard for damaged in verdict.damaged] == [1]
-    assert repair(begun, [verdict]) == 1
+    assert repair_run(begun, [verdict]) == 1
     assert artifact.pending(PLAN) == [(1, 1)] and artifact.manifest() is None
 
 
 def test_repair_leaves_a_whole_run_alone(begun):
     finish(begun)
     before = {path: begun.store.get(path) for path in begun.store.names("")}
-    assert repair(begun, verify(begun)) == 1 - 1
+    assert repair_run(begun, verify(begun)) == 1 - 1
     assert {path: begun.store.get(path) for path in begun.store.names("")} == before
 
 

@@ -5,9 +5,10 @@ import pytest
 
 from speed_ray.errors import Interrupted
 from speed_ray.records import CURATED, EXAMPLE, REJECT
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REJECTS, Attempt, Counts
+from speed_ray.storage.shards import RECORDS, REJECTS, Counts
 from speed_ray.training.contrastive.batches import ROW_BITS
 from speed_ray.training.contrastive.loader import COLUMNS, Corpus, RowCache
 from tests.unit.training.contrastive.test_loop import example

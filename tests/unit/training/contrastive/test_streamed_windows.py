@@ -6,9 +6,10 @@ import time
 import pytest
 
 from speed_ray.errors import Interrupted
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import Attempt, Counts
+from speed_ray.storage.shards import Counts
 from speed_ray.storage.trained_models import Model
 from speed_ray.training.contrastive import batches
 

@@ -1,0 +1,60 @@
+"""What another plan made is never taken: not its commits, not its publication, and nothing is lost without a word."""
+
+import pytest
+
+from speed_ray.errors import UserError
+from speed_ray.records import TOPIC
+from speed_ray.storage.attempt import Attempt
+from speed_ray.storage.run import TOPICS, Run
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import RECORDS, Counts
+from speed_ray.storage.verify import verify
+
+OURS = Plan(TOPICS, rows=2, shard_rows=1, identity={"prompts": "ours"})
+THEIRS = Plan(TOPICS, rows=2, shard_rows=1, identity={"prompts": "theirs"})
+
+
+def commit(run: Run, plan: Plan, shard: int) -> None:
+    attempt = Attempt(run.artifact(TOPICS), plan, shard, dict(run.artifact(TOPICS).pending(plan))[shard])
+    attempt.write(RECORDS, [{"id": str(shard), "topic": plan.identity["prompts"], "source": ""}], TOPIC)
+    attempt.commit([str(shard)], Counts(accepted=1, records=1))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_without_its_plan_what_another_one_made_is_refused(run, published):
+    """`plan.json` was deleted, as is told of a damaged one, and the job is run with another recipe."""
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(THEIRS)
+    for shard in range(2 if published else 1):
+        commit(run, THEIRS, shard)
+    assert artifact.publish(THEIRS) == published
+    run.store.delete(f"{TOPICS}/plan.json")
+    with pytest.raises(UserError, match=rf"plan\.json is missing, and {1 + published} shards there"):
+        artifact.ensure_plan(OURS)
+    assert artifact.plan() is None, "the next job with the right recipe would be refused"
+    artifact.ensure_plan(THEIRS)
+
+
+def test_a_commit_that_another_plan_made_meanwhile_is_withdrawn_and_made_anew(run):
+    """Its driver began before plan.json was deleted and written anew."""
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(OURS)
+    commit(run, OURS, 0)
+    commit(run, THEIRS, 1)
+    assert artifact.commit_of(0) is not None and artifact.commit_of(1) is None
+    assert not artifact.publish(OURS)
+    assert artifact.pending(OURS) == [(1, 1)]
+    commit(run, OURS, 1)
+    assert artifact.publish(OURS)
+    assert [row["topic"] for row in artifact.records()] == ["ours", "ours"]
+    assert all(verdict.holds for verdict in verify(run))
+
+
+def test_a_driver_whose_plan_is_no_more_does_not_publish(run):
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(OURS)
+    for shard in range(2):
+        commit(run, THEIRS, shard)
+    with pytest.raises(UserError, match="was planned differently"):
+        artifact.publish(THEIRS)
+    assert artifact.manifest() is None and len(list(artifact.commits())) == 2
