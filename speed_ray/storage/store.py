@@ -251,7 +251,7 @@ Store = ObjectStore | LocalFolder
 def open_store(uri: str) -> Store:
     """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError."""
     if not uri.strip() or "\0" in uri:
-        raise UserError("the run's folder has no name that can be: is the variable in --run set?")
+        raise UserError("the run's folder has no name, or one that no folder can have: is the variable in --run set?")
     scheme = urlsplit(uri).scheme
     if scheme in CLOUDS:
         return _open_cloud(uri)
