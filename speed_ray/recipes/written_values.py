@@ -12,6 +12,10 @@ SECRET_KEY = re.compile(r"(^|[_-])(token|api[_-]?key|secret|password|passwd|auth
 SECRET_VALUE = re.compile(
     r"(Bearer )?((sk|pk)-[\w-]{20,}|(gsk_|hf_|xai-)[A-Za-z0-9]{20,}|AIza[\w-]{30,}|AKIA[A-Z0-9]{16})"
 )
+# A password in an address, or a key in its query.
+SECRET_IN_URL = re.compile(
+    r"\w[\w+.-]*://([^/\s:@]*:[^/\s@]+@|[^\s]*[?&](sig|(api[_-]?|access[_-])?(key|token))=)", re.I
+)
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?")  # the name of an environment variable in the place of its value
 
 
@@ -21,9 +25,10 @@ def check_written_values(tree: dict[str, Any], origin: str) -> None:
         key = ".".join(path)
         if "\0" in value:
             raise UserError(f"{origin}: {key} holds a zero character, which no path and no text has.")
-        if SECRET_VALUE.fullmatch(value) or (SECRET_KEY.search(path[-1]) and not VARIABLE.fullmatch(value)):
+        named = SECRET_KEY.search(path[-1]) and not VARIABLE.fullmatch(value)
+        if named or SECRET_VALUE.fullmatch(value) or SECRET_IN_URL.match(value):
             raise UserError(
-                f"{origin}: {key} is a secret, and a recipe is frozen into its run, which others read.\n{_way(path)}"
+                f"{origin}: {key} holds a secret, and a recipe is frozen into its run, for all to see.\n{_way(path)}"
             )
 
 

@@ -159,8 +159,9 @@ def _refuse_other_forms(source: str, lines: list[str]) -> None:
 
 
 def _column(source: str, columns: list[str], rows: Sequence[Row]) -> list[str]:
-    if "topic" not in columns:
-        raise UserError(f"topics.source: {source} has no column `topic` (it has: {', '.join(columns) or 'none'}).")
+    if columns.count("topic") != 1:
+        has = "two columns" if "topic" in columns else "no column"
+        raise UserError(f"topics.source: {source} has {has} `topic` (it has: {', '.join(columns) or 'none'}).")
     return [_text(source, number, row.get("topic")) for number, row in enumerate(rows, start=1)]
 
 

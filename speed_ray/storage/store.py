@@ -46,8 +46,8 @@ class AccessRefused(Interrupted):
     """The store's credentials, or a folder's permissions, do not allow what was asked."""
 
 
-class CreateNotSupported(UserError):
-    """The store cannot create an object only if it is absent."""
+class CreateNotSupported(Interrupted):
+    """The store cannot create an object only if it is absent, as far as can be told."""
 
 
 class ObjectStore:

@@ -13,12 +13,18 @@ KEY = "A1b2" * 10
     ("tree", "said"),
     [
         ({"generator": {"engine_kwargs": {"hf_token": "anything"}}}, "generator.engine_kwargs.hf_token.*\n.*HF_TOKEN"),
-        ({"generator": {"engine_kwargs": {"a": [{"aws_secret_access_key": "x"}]}}}, "a.aws_secret_access_key is a"),
-        ({"teacher": {"headers": {"Authorization": f"Bearer x{KEY}"}}}, "teacher.headers.Authorization is a secret"),
-        ({"teacher": {"headers": {"x-api-key": "abc"}}}, "teacher.headers.x-api-key is a secret"),
-        ({"teacher": {"api_key_env": f"sk-proj-{KEY}"}}, "api_key_env is a secret.*\n.*write that variable's name"),
-        ({"teacher": {"api_key_env": f"gsk_{KEY}"}}, "api_key_env is a secret"),
-        ({"embedder": {"revision": f"hf_{KEY}"}}, "embedder.revision is a secret"),
+        ({"generator": {"engine_kwargs": {"a": [{"aws_secret_access_key": "x"}]}}}, "a.aws_secret_access_key holds a"),
+        (
+            {"teacher": {"headers": {"Authorization": f"Bearer x{KEY}"}}},
+            "headers.Authorization holds a secret",
+        ),
+        ({"teacher": {"headers": {"x-api-key": "abc"}}}, "teacher.headers.x-api-key holds a secret"),
+        ({"teacher": {"api_key_env": f"sk-proj-{KEY}"}}, "api_key_env holds a secret.*\n.*write that variable's name"),
+        ({"teacher": {"api_key_env": f"gsk_{KEY}"}}, "api_key_env holds a secret"),
+        ({"embedder": {"revision": f"hf_{KEY}"}}, "embedder.revision holds a secret"),
+        ({"teacher": {"base_url": f"https://user:{KEY}@host/v1"}}, "teacher.base_url holds a secret"),
+        ({"teacher": {"base_url": f"https://host/v1?api-key={KEY}"}}, "teacher.base_url holds a secret"),
+        ({"topics": {"source": f"s3://ID:{KEY}@bucket/t.txt"}}, "topics.source holds a secret"),
         ({"topics": {"source": "a\0b"}}, "topics.source holds a zero character"),
     ],
 )
@@ -33,6 +39,7 @@ def test_a_secret_or_a_zero_character_is_refused_by_its_key(tree, said):
     [
         {"engine_kwargs": {"max_num_batched_tokens": 4096, "hf_token": True, "tokenizer": "x"}},
         {"teacher": {"api_key_env": "MY_PROVIDERS_API_KEY", "headers": {"api-key": "${AZURE_KEY}"}}},
+        {"teacher": {"base_url": "http://[::1]:8000/v1?api-version=1"}, "x": "abfss://container@account.host/t.txt"},
         {"embedder": {"model": "/models/task-specific-embedding-model-of-ours"}},
     ],
 )

@@ -84,6 +84,7 @@ def test_what_is_a_topic_in_a_file(source, name, content, expected):
         ("latin.csv", "topic\nCafé".encode("latin-1"), "is not UTF-8 text"),
         ("archive.txt", b"\x1f\x8b\x08\x00\xff", "is not UTF-8 text"),
         ("other.csv", b"Topic,x\na,b\n", r"has no column `topic` \(it has: Topic, x\)"),
+        ("twice.csv", b"topic,topic\na,b\n", "has two columns `topic`"),
         ("empty.csv", b"", r"has no column `topic` \(it has: none\)"),
         ("field.csv", b"topic\n" + b"a" * 200_000, "line 2: this is not a CSV file: field larger"),
         ("fake.parquet", b"hello", "is not a Parquet file"),
