@@ -23,9 +23,12 @@ Answer = tuple[str, int]  # row_id, trial
 
 
 class Journal:
-    """Write the replies of one attempt at one shard, a few to a file."""
+    """Write the replies of one attempt at one shard, a few to a file.
 
-    def __init__(self, artifact: Artifact, shard: int, attempt: str, plan: str) -> None:
+    `plan` is the digest of the plan that decides the prompts; "" where the ids of the rows do.
+    """
+
+    def __init__(self, artifact: Artifact, shard: int, attempt: str, plan: str = "") -> None:
         self.artifact = artifact
         self.plan = plan
         self.prefix = f"attempts/{shard:08d}/{attempt}-journal"
