@@ -120,19 +120,24 @@ class Artifact:
         A plan that differs in nothing but what a repair made anew takes the place of the former, whose commits are
         withdrawn.
         """
+        existing = self._first_plan(plan)
+        if existing.digest == plan.digest:
+            return
+        if read_if_exists(self.store, REPAIRED) is None or not differs_by_repair(existing, plan):
+            raise self._planned_differently(existing, plan)
+        self._replace_plan(plan)
+
+    def _first_plan(self, plan: Plan) -> Plan:
+        """Return the plan that is there; where there is none, write this one and return it."""
         existing = self.plan()
         if existing is None:
             self._refuse_other_commits(plan)
-            if self.create("plan.json", plan.to_json()):
-                return
-            existing = self.plan()
+            existing = plan if self.create("plan.json", plan.to_json()) else self.plan()
         assert existing is not None
-        if existing.digest == plan.digest:
-            return
-        if read_if_exists(self.store, REPAIRED) is not None and differs_by_repair(existing, plan):
-            self._replace_plan(plan)
-            return
-        raise UserError(
+        return existing
+
+    def _planned_differently(self, existing: Plan, plan: Plan) -> UserError:
+        return UserError(
             f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now:\n"
             + identity_difference(asdict(existing), asdict(plan))
             + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
@@ -213,7 +218,9 @@ class Artifact:
         it is damaged or it was made by another plan or of rows that are no more, and its shard is pending again; or
         what is published names a commit that was withdrawn since. Raises UserError where another plan is there.
         """
-        self.ensure_plan(plan)
+        # A driver that slept while its plan was replaced must not put it back.
+        if (existing := self._first_plan(plan)).digest != plan.digest:
+            raise self._planned_differently(existing, plan)
         commits = [commit for commit in self.commits() if commit.shard < plan.shards]
         if len(commits) < plan.shards:
             return False

@@ -413,3 +413,18 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     assert not ended.value.code
     assert "curated_examples: 41 records in " in said and "  rejected, too_short: 1\n" in said
     assert f" train-embedder --recipe miniature --run {run.uri} " in said.splitlines()[-1]
+
+
+def test_a_curation_follows_examples_that_a_repair_changed(tmp_path, said):
+    """A damaged shard is made anew by a model that does not write the same again: the run goes on with what it has."""
+    run = Run(str(tmp_path / "run"))
+    curated(run, [example(number) for number in range(30)])
+    examples = run.artifact(EXAMPLES)
+    damaged = list(examples.commits())[1]
+    examples.put(damaged.files[RECORDS].path, b"torn")
+    code, words = said("verify", run.uri, "--repair")
+    assert code == 1 and "1 damaged shards withdrawn" in words
+    assert "Where their rows come out otherwise, what was made of them is made anew: curated_examples." in words
+    again = [example(number, query=f"whether {sentence(500 + number)}") for number in range(30)]
+    records, _ = curated(run, again)
+    assert [row["query"].split()[0] for row in records] == ["who"] * 10 + ["whether"] * 10 + ["who"] * 10

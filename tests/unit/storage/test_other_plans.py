@@ -1,5 +1,7 @@
 """What another plan made is never taken: not its commits, not its publication, and nothing is lost without a word."""
 
+from dataclasses import replace
+
 import pytest
 
 from speed_ray.errors import UserError
@@ -7,7 +9,7 @@ from speed_ray.records import TOPIC
 from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, Counts
+from speed_ray.storage.shards import RECORDS, REPAIRED, Counts
 from speed_ray.storage.verify import verify
 
 OURS = Plan(TOPICS, rows=2, shard_rows=1, identity={"prompts": "ours"})
@@ -16,7 +18,7 @@ THEIRS = Plan(TOPICS, rows=2, shard_rows=1, identity={"prompts": "theirs"})
 
 def commit(run: Run, plan: Plan, shard: int) -> None:
     attempt = Attempt(run.artifact(TOPICS), plan, shard, dict(run.artifact(TOPICS).pending(plan))[shard])
-    attempt.write(RECORDS, [{"id": str(shard), "topic": plan.identity["prompts"], "source": ""}], TOPIC)
+    attempt.write(RECORDS, [{"id": str(shard), "topic": plan.identity.get("prompts", ""), "source": ""}], TOPIC)
     attempt.commit([str(shard)], Counts(accepted=1, records=1))
 
 
@@ -50,11 +52,16 @@ def test_a_commit_that_another_plan_made_meanwhile_is_withdrawn_and_made_anew(ru
     assert all(verdict.holds for verdict in verify(run))
 
 
-def test_a_driver_whose_plan_is_no_more_does_not_publish(run):
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_driver_whose_plan_is_no_more_does_not_publish(run, repaired):
+    """It slept while its input was repaired and another driver planned anew."""
+    now, before = (replace(OURS, identity={"input": {"artifact": "x", "sha256": each}}) for each in ("now", "before"))
     artifact = run.artifact(TOPICS)
-    artifact.ensure_plan(OURS)
+    artifact.ensure_plan(now)
+    if repaired:
+        run.store.create(REPAIRED, b"")
     for shard in range(2):
-        commit(run, THEIRS, shard)
+        commit(run, before, shard)
     with pytest.raises(UserError, match="was planned differently"):
-        artifact.publish(THEIRS)
-    assert artifact.manifest() is None and len(list(artifact.commits())) == 2
+        artifact.publish(before)
+    assert artifact.manifest() is None and artifact.plan() == now
