@@ -12,9 +12,10 @@ from speed_ray import recipes
 from speed_ray.errors import UserError
 from speed_ray.records import CURATED, EXAMPLE, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, Attempt, Counts
+from speed_ray.storage.shards import RECORDS, Counts
 from speed_ray.training import plan
 from speed_ray.training.contrastive import encoder
 from speed_ray.training.train_model import train_model
