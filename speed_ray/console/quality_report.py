@@ -38,16 +38,26 @@ def quality_tables(quality: Quality) -> Iterator[RenderableType]:
 
 def margin_tables(margins: Margins) -> Text:
     """Format the margins as one line."""
+    left_out = (
+        f"; {margins.without_negative:,} examples without a negative left out" if margins.without_negative else ""
+    )
     return Text(
         f"margin of positive over negative, {margins.examples:,} examples: {margins.mean:.3f}, a tenth below "
         f"{margins.percentile_10:.3f}, a tenth above {margins.percentile_90:.3f}; "
         f"{margins.positive_share:.1%} of the positives are nearer; queries' diversity {margins.diversity:.3f}"
+        f"{left_out}"
     )
 
 
 def win_rate_tables(wins: "Wins", against: str) -> Text:
     """Format the win rate as one line."""
-    left_out = {"verdicts could not be read": wins.unread, "pairs were one text twice": wins.alike}
+    left_out = {
+        "verdicts could not be read": wins.unread,
+        "pairs were one text twice": wins.alike,
+        "examples were written for another prompt there": wins.pairing.other_prompt,
+        "examples have none beside them there": wins.pairing.missing,
+        "more pairs were not asked about": wins.pairing.beyond,
+    }
     rest = "".join(f"; {count:,} {what}" for what, count in left_out.items() if count)
     if not wins.compared:
         return Text(f"no example of this run could be compared with one of {against}{rest}")

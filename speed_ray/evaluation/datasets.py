@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from speed_ray import __version__, kinds
+from speed_ray import kinds
 from speed_ray.errors import UserError
 from speed_ray.evaluation import table_columns
 from speed_ray.recipes.schema import Evaluate
 from speed_ray.records import content_id
+from speed_ray.storage.fingerprint import code_digests
 from speed_ray.text import beir, tables
 
 MINIATURE = "miniature://retrieval"
@@ -99,7 +100,8 @@ def local_tasks(wanted: Evaluate) -> list[EvaluationTask]:
 def _task(kind: TaskType, paths: tuple[str, ...], instruction: str | None) -> EvaluationTask:
     sources = tuple(path if path == MINIATURE else str(Path(path).expanduser().absolute()) for path in paths)
     prompt = INSTRUCTIONS[kind] if instruction is None else instruction
-    digest = content_id(__version__, kind, prompt, _digest(load_dataset(kind, sources)))
+    scoring = code_digests("speed_ray.evaluation.metrics", __name__).values()  # by name: it imports this module
+    digest = content_id(*scoring, kind, prompt, _digest(load_dataset(kind, sources)))
     name = Path(sources[-1].replace("://", "-")).name
     return EvaluationTask(
         kind, name if kind == "retrieval" else Path(name.removesuffix(".gz")).stem, sources, prompt, digest

@@ -95,7 +95,16 @@ def embed_with(model: "SentenceTransformer", instructed: bool, instruction: str)
         prompt = model.prompts.get(side) or ""
         if instructed and side == "query":
             texts, prompt = [format_query(instruction, text) for text in texts], ""
-        found = model.encode(list(texts), prompt=prompt, batch_size=BATCH, show_progress_bar=False)
+        blank = _blank_text(model) if "" in texts and not prompt else ""
+        found = model.encode(
+            [text or blank for text in texts], prompt=prompt, batch_size=BATCH, show_progress_bar=False
+        )
         return np.asarray(found, np.float32)
 
     return vectors
+
+
+def _blank_text(model: "SentenceTransformer") -> str:
+    """Return what is embedded for an empty text: a period where the tokenizer makes no token of it, else itself."""
+    tokens = model.preprocess([""]).get("input_ids")
+    return "." if tokens is not None and tokens.shape[-1] == 0 else ""  # no model reads a batch of no tokens

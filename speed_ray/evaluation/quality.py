@@ -195,6 +195,7 @@ class Margins:
     """Hold statistics of cosine(query, positive) - cosine(query, first negative), of the examples with a negative."""
 
     examples: int
+    without_negative: int  # examples that are left out
     mean: float
     percentile_10: float
     percentile_90: float
@@ -210,7 +211,7 @@ def measure_margins(embed: "Embed", rows: Sequence[ExampleRow], instructed: bool
     from speed_ray.evaluation.metrics import unit  # these two bring torch and scikit-learn
     from speed_ray.training.contrastive.encoder import format_query
 
-    rows = [row for row in rows if row["negatives"]]
+    sampled, rows = len(rows), [row for row in rows if row["negatives"]]
     if not rows:
         raise UserError("None of these examples has a hard negative, so there is no margin to measure.")
     queries = unit(
@@ -224,6 +225,7 @@ def measure_margins(embed: "Embed", rows: Sequence[ExampleRow], instructed: bool
     others = float(np.square(queries.sum(0)).sum()) - count  # the sum of all cosines but those with oneself
     return Margins(
         examples=count,
+        without_negative=sampled - count,
         mean=float(margins.mean()),
         percentile_10=float(low),
         percentile_90=float(high),

@@ -1,19 +1,23 @@
 """Measure which of two runs writes better examples: a teacher compares pairs blindly.
 
-A pair is what two runs made of one planned prompt: the same task in the same variant, which their ids tell. The order
-in which a pair is shown is drawn from its id. What was compared once is kept in the run, so that it is paid once.
+A pair is what two runs made of one prompt. An id tells only the topic, the kind and two numbers: another teacher
+thinks up another task under it, and another seed draws other slots, so these must be equal as well. The order in which
+a pair is shown is drawn from its id. Replies are kept in the run as they come, so that each is paid once.
 """
 
 import asyncio
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from speed_ray import engines, kinds
 from speed_ray.engines.base import Engine, EngineDead, FatalEngineError, PromptTooLong, Reply, Request
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import quality
+from speed_ray.executor.reply_journal import Journal, replay
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.executor.usage import usage_of
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
@@ -23,9 +27,19 @@ from speed_ray.records import ExampleRow, Rejected, content_id, seed_of
 from speed_ray.stages.example_request import SYNTHESIZE, from_columns, prompt_context, sample_slots, to_json
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.run import Run
-from speed_ray.storage.store import read_if_exists
 
 PAIRS = 200  # a teacher may cost money: they give the share to about 3.5 percent
+REPLIES = "evaluation/comparisons"  # a folder of the run, of one shard
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Hold the pairs to compare, and how many of the first run's sampled examples are in none, by the reason."""
+
+    pairs: list[tuple[ExampleRow, ExampleRow]]
+    other_prompt: int  # the other run wrote its example for another task, topic, language or slots
+    missing: int  # the other run has none
+    beyond: int  # pairs after the first `PAIRS`
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,7 @@ class Wins:
     won: int
     unread: int
     alike: int  # pairs of one text twice, which nobody was asked about
+    pairing: Pairing
 
     @property
     def rate(self) -> float:
@@ -55,33 +70,52 @@ def measure_win_rate(run: Run, against: Run, name: str) -> Wins:
     Raises UserError before both are finished, where they have no prompt in common, and where the teacher refuses.
     """
     recipe = run.recipe()
-    contents = [artifact_identity(each.artifact(name))["sha256"] for each in (run, against)]
-    path = f"evaluation/against-{content_id(*contents, model_label(recipe.teacher))[:16]}.json"
-    if kept := read_if_exists(run.store, path):
-        return Wins(**json.loads(kept))
-    pairs = list(_pairs(run, against, name))[:PAIRS]
-    if not pairs:
+    for each in (run, against):
+        artifact_identity(each.artifact(name))
+    pairing = pair_examples(run, against, name)
+    if not pairing.pairs:
         raise UserError(
             f"{run.uri} and {against.uri} have no prompt in common: nothing of {name} can be compared.\n"
-            "Runs share prompts when they have the same tasks and the same seed."
+            f"{pairing.other_prompt:,} examples have one id in both, but another task, language or slots; "
+            f"{pairing.missing:,} are in the first alone.\n"
+            "Runs share prompts when they have the same tasks, languages, slots and seed."
         )
-    differing = [pair for pair in pairs if _texts(pair[0]) != _texts(pair[1])]
-    requests = [_request(recipe, pair) for pair in differing]
-    engine = engines.build_engine([recipe.teacher], usage_of(run, "teacher"), "teacher")
-    replies = asyncio.run(_answers(engine, requests))
-    won = [_won(request, reply) for request, reply in zip(requests, replies, strict=True)]
+    requests = {
+        _key(recipe, request): request
+        for request in (_request(recipe, pair) for pair in pairing.pairs if _texts(pair[0]) != _texts(pair[1]))
+    }
+    replies = _replies(run, recipe, requests)
+    won = [_won(request, replies.get(key)) for key, request in requests.items()]
     read = [each for each in won if each is not None]
-    found = Wins(model_label(recipe.teacher), len(read), sum(read), len(won) - len(read), len(pairs) - len(won))
-    run.store.put(path, json.dumps(asdict(found)).encode())
-    return found
+    return Wins(
+        judge=model_label(recipe.teacher),
+        compared=len(read),
+        won=sum(read),
+        unread=len(won) - len(read),
+        alike=len(pairing.pairs) - len(won),
+        pairing=pairing,
+    )
 
 
-def _pairs(run: Run, against: Run, name: str) -> Iterator[tuple[ExampleRow, ExampleRow]]:
+def pair_examples(run: Run, against: Run, name: str) -> Pairing:
+    """Pair the first run's sampled examples with those that the other wrote for the same prompts."""
     first = {row["id"]: row for row in quality.sample_rows(run.artifact(name))}
     others = {row["id"]: row for row in quality.example_rows(against.artifact(name)) if row["id"] in first}
-    for row_id, row in first.items():
-        if row_id in others and others[row_id]["language"] == row["language"]:
-            yield row, others[row_id]
+    recipes = run.recipe(), against.recipe()
+    of_one_id = [(row, others[row_id]) for row_id, row in first.items() if row_id in others]
+    pairs = [pair for pair in of_one_id if _prompt(recipes[0], pair[0]) == _prompt(recipes[1], pair[1])]
+    return Pairing(
+        pairs=pairs[:PAIRS],
+        other_prompt=len(of_one_id) - len(pairs),
+        missing=len(first) - len(of_one_id),
+        beyond=max(0, len(pairs) - PAIRS),
+    )
+
+
+def _prompt(recipe: Recipe, row: ExampleRow) -> tuple[Any, ...]:
+    """Return all that varies in the prompt for an example."""
+    slots, language, _ = sample_slots(recipe, kinds.load_kind(row["kind"]), row["id"], SYNTHESIZE)
+    return row["kind"], row["topic"], row["instruction"], row["language"], language, slots
 
 
 def _texts(row: ExampleRow) -> list[str]:
@@ -106,25 +140,56 @@ def _request(recipe: Recipe, pair: tuple[ExampleRow, ExampleRow]) -> Request:
     )
 
 
-async def _answers(engine: Engine, requests: Sequence[Request]) -> list[Reply | None]:
-    turn = asyncio.Semaphore(engine.in_flight)
+def _key(recipe: Recipe, request: Request) -> str:
+    """Identify a request by all that decides its reply: one that was asked in other words is asked again."""
+    sampling = recipe.judge.sampling.model_dump()
+    return content_id(request.row_id, model_label(recipe.teacher), json.dumps([request.messages, sampling]))
 
-    async def answer(request: Request) -> Reply | None:
+
+def _replies(run: Run, recipe: Recipe, requests: Mapping[str, Request]) -> dict[str, Reply]:
+    """Return the replies by their requests' keys: those that the run holds, and those that the teacher gives now."""
+    folder = run.artifact(REPLIES)
+    known = {key: reply for (key, _), reply in replay(folder, 0).items()}
+    missing = {key: request for key, request in requests.items() if key not in known}
+    if missing:
+        engine = engines.build_engine([recipe.teacher], usage_of(run, "teacher"), "teacher")
+        try:
+            known |= asyncio.run(_ask(engine, missing, Journal(folder, 0, uuid.uuid4().hex)))
+        except FatalEngineError as error:
+            raise UserError(f"teacher: {error}") from error
+        except EngineDead as error:
+            raise Interrupted(f"teacher: the engine ended: {error}\nRun the same command again.") from error
+    return known
+
+
+async def _ask(engine: Engine, requests: Mapping[str, Request], journal: Journal) -> dict[str, Reply]:
+    """Ask all requests, and keep each reply. After a failure none is begun, and what is in flight is waited for."""
+    turn = asyncio.Semaphore(engine.in_flight)
+    replies: dict[str, Reply] = {}
+    failures: list[Exception] = []
+
+    async def answer(key: str, request: Request) -> None:
         async with turn:
+            if failures:
+                return
             try:
-                return await engine.generate(request)
+                replies[key] = await engine.generate(request)
             except PromptTooLong:
-                return None
+                return  # counts as a verdict that cannot be read
+            except Exception as error:
+                failures.append(error)
+                return
+            await journal.add(key, 0, replies[key])
 
     try:
         await engine.start()
-        return await asyncio.gather(*map(answer, requests))
-    except FatalEngineError as error:
-        raise UserError(f"teacher: {error}") from error
-    except EngineDead as error:
-        raise Interrupted(f"teacher: the engine ended: {error}\nRun the same command again.") from error
+        await asyncio.gather(*(answer(key, request) for key, request in requests.items()))
     finally:
+        await journal.flush()
         await engine.close()
+    if failures:
+        raise failures[0]
+    return replies
 
 
 def _won(request: Request, reply: Reply | None) -> bool | None:

@@ -16,6 +16,7 @@ from speed_ray.errors import UserError, nearest
 from speed_ray.recipes.plain_yaml import load_plain_yaml, parse_yaml
 from speed_ray.recipes.renamed_keys import current_name
 from speed_ray.recipes.schema import Recipe
+from speed_ray.recipes.setting import FROZEN
 from speed_ray.recipes.written_values import check_written_values
 
 
@@ -29,18 +30,21 @@ def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Reci
     return validate(tree, origin)
 
 
-def validate(tree: dict[str, Any], origin: str) -> Recipe:
-    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key."""
+def validate(tree: dict[str, Any], origin: str, frozen: bool = False) -> Recipe:
+    """Turn a plain tree into a Recipe, or raise UserError that names every wrong key.
+
+    `frozen` lets names and bounds pass that an earlier version did not look at.
+    """
     try:
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(tree, context=FROZEN if frozen else None)
     except ValidationError as error:
         wrong = [each for each in error.errors() if each["loc"][-1] != "literal[False]"]  # `dpo: false` or a mapping
         raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, wrong)])) from None
 
 
 def validate_frozen(tree: dict[str, Any], origin: str) -> Recipe:
-    """Turn a run's frozen recipe into a Recipe, even one that an earlier version froze under other names of keys."""
-    return validate(_with_current_names(tree, [Recipe]), origin)
+    """Turn a run's frozen recipe into a Recipe, even one that an earlier version froze, under other names of keys."""
+    return validate(_with_current_names(tree, [Recipe]), origin, frozen=True)
 
 
 def dump_yaml(recipe: Recipe) -> str:
@@ -92,6 +96,8 @@ _TAGS = ("vllm", "openai", "simulated", "scripted")
 
 def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"] if part not in (*_TAGS, "Dpo")]
+    if location[-1:] == ["[key]"]:  # of a mapping, before which the name itself stands
+        location = location[:-2]
     key = ".".join(location) or "recipe"
     if error["type"] == "extra_forbidden":
         valid = [name for model in _models_at(error["loc"][:-1]) for name in model.model_fields]
@@ -102,6 +108,8 @@ def _explain(error: Any) -> str:
         return f"  {key}: this key is required"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return f"  {key}.engine: choose one of {', '.join(_TAGS)}"
+    if error["type"] == "string_type" and isinstance(error["input"], bool):
+        return f"  {key}: YAML takes no and off for false, yes and on for true: write the word in quotes, as in 'no'"
     return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r}){_as_number(error)}"
 
 

@@ -2,13 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
-from speed_ray.errors import nearest
 from speed_ray.recipes.engine_settings import EngineConfig
-from speed_ray.recipes.setting import RuntimeOnly, Share, Strict
+from speed_ray.recipes.setting import (
+    FROZEN,
+    KindNames,
+    LanguageNames,
+    RuntimeOnly,
+    Share,
+    Similarity,
+    Strict,
+    refuse_unknown_kind,
+)
 from speed_ray.recipes.training_settings import Dpo, Embedder, Revisor, Sft, Workers
 
 
@@ -68,7 +84,7 @@ class Brainstorm(StageSettings):
 
     tasks_per_prompt: PositiveInt = 5
     tasks_per_topic: PositiveInt = 1
-    duplicate_similarity: Share = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
+    duplicate_similarity: Similarity = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
 class Draft(StageSettings):
@@ -114,12 +130,12 @@ class Curate(Strict):
     """Sets which examples are kept for training; each other one is a reject with its reason. null: the rule is off."""
 
     examples: PositiveInt | None = None  # at most so many to train on
-    kinds: dict[str, PositiveInt] = {}  # at most so many of a kind to train on
-    languages: dict[str, PositiveInt] = {}  # likewise
+    kinds: KindNames[dict[str, PositiveInt]] = {}  # at most so many of a kind to train on
+    languages: LanguageNames[dict[str, PositiveInt]] = {}  # likewise
     label_share: Share | None = None  # of the classification examples kept that one label may have
     held_out: Share = 0.02  # of the tasks, with all their examples: never trained on
-    duplicate_similarity: Share | None = 0.6  # Jaccard of word pairs from which an example repeats another
-    max_overlap: Share | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
+    duplicate_similarity: Similarity | None = 0.6  # Jaccard of word pairs from which an example repeats another
+    max_overlap: Similarity | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
     min_words: PositiveInt | None = None  # of query and positive together
     max_words: PositiveInt | None = None
     check_language: bool = False  # once more: 25 microseconds a text
@@ -128,7 +144,7 @@ class Curate(Strict):
     margin_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (
         None  # of its cosines, see the docs
     )
-    semantic_similarity: Share | None = None  # its cosine of two queries from which an example repeats another
+    semantic_similarity: Similarity | None = None  # its cosine of two queries from which an example repeats another
     mine_negatives: NonNegativeInt = 0  # hard negatives for an example that has none, by the reference or by words
     workers: RuntimeOnly[Workers] = Workers()  # with more than one, or with GPUs, the reference embeds on Ray
     shard_rows: PositiveInt = 2_048
@@ -184,7 +200,7 @@ class Recipe(Strict):
     topics: Topics
     teacher: EngineConfig
     generator: EngineConfig
-    languages: dict[str, PositiveInt] = {"English": 1}  # weights
+    languages: LanguageNames[dict[str, PositiveInt]] = {"English": 1}  # weights
     mix: dict[str, NonNegativeInt] = {
         "classification": 7,
         "sts": 7,
@@ -213,8 +229,7 @@ class Recipe(Strict):
     def mix_names_kinds_and_has_weight(cls, mix: dict[str, int]) -> dict[str, int]:
         """Refuse a kind that has no file and a mix that sums to nothing."""
         for name in mix:
-            if name not in kinds.kind_names():
-                raise ValueError(f"there is no kind {name!r}{nearest(name, kinds.kind_names())}")
+            refuse_unknown_kind(name)
         if sum(mix.values()) == 0:
             raise ValueError("all weights are zero: give at least one kind a weight")
         return mix
@@ -224,15 +239,24 @@ class Recipe(Strict):
     def slots_are_those_of_their_kind(cls, slots: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Refuse to fix what the kind does not draw, or what cannot be beside the rest that it draws."""
         for kind, fixed in slots.items():
-            if kind not in kinds.kind_names():
-                raise ValueError(f"there is no kind {kind!r}{nearest(kind, kinds.kind_names())}")
+            refuse_unknown_kind(kind)
             kinds.load_kind(kind).refuse_fixed(fixed)
         return slots
 
     @validates("languages")
     @classmethod
     def languages_not_empty(cls, languages: dict[str, int]) -> dict[str, int]:
-        """Refuse a recipe that writes in no language. Sorts them: a row draws by place, whatever order was written."""
+        """Refuse a recipe that writes in no language."""
         if not languages:
             raise ValueError("name at least one language")
-        return dict(sorted(languages.items()))
+        return languages
+
+    @validates("curate")
+    @classmethod
+    def curated_languages_are_written(cls, curate: Curate, info: ValidationInfo) -> Curate:
+        """Refuse to limit the examples in a language that no row is written in."""
+        written = info.data.get("languages", curate.languages)
+        for name in curate.languages if info.context != FROZEN else ():
+            if name not in written:
+                raise ValueError(f"languages limits {name}, but the recipe's languages are {', '.join(written)}")
+        return curate

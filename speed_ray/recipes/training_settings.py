@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic import field_validator as validates
 
-from speed_ray.recipes.setting import RuntimeOnly, Share, Strict
+from speed_ray.recipes.setting import KindNames, RuntimeOnly, Share, Strict
 
 
 class Lora(Strict):
@@ -134,5 +134,7 @@ class Embedder(TrainingConfig):
     max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
     temperature: PositiveFloat = 0.02
     matryoshka_dims: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
-    no_in_batch_negatives: list[str] = ["classification"]  # kinds whose positives answer other rows' queries too
+    no_in_batch_negatives: KindNames[list[str]] = [
+        "classification"
+    ]  # kinds whose positives answer other rows' queries too
     stream: bool = False  # begin while examples are still being written, and take each shard once, uncurated

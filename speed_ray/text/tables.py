@@ -99,7 +99,7 @@ def read_json_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, Json]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
             raise UserError(f"{name}, line {number}: this is not JSON in UTF-8: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{name}, line {number}: this is not a JSON object")

@@ -35,8 +35,12 @@ def _render(training: TrainingPlan, facts: dict[str, Any]) -> str:
     weights = f"A LoRA adapter (rank {lora.r}) on" if lora else "All weights of"
     start = training.base_weights if lora else None
     base = f"the same run's `{start.name}`" if start else f"`{training.base}`"
+    # The folder's digest is fixed before it is scored, so the scores cannot stand here.
+    scores = f"`evaluation/{training.name}.json` of its run, with what each set left out, once it is evaluated"
+    evaluated = f"Its scores are in {scores}.\n\n" if training.method == "contrastive" else ""
     return (
         f"# {training.name}\n\n"
         f"{weights} {base}, trained by {METHODS[training.method]} on synthetic rows (speed_ray {facts['code']}).\n\n"
+        f"{evaluated}"
         f"```yaml\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}```\n"
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speed_ray import cli, pipeline
@@ -102,6 +103,18 @@ def test_the_run_of_another_recipe(make_job, said):
     assert code == 2
     assert "was begun with another recipe" in words and "seed: was 7, now 8" in words
     assert files_of(job) == before
+
+
+def test_a_run_whose_names_are_refused_today_still_opens(make_job, said):
+    """Version 0.1.0 froze `zh` as it was written, and looked at no name of a kind but the mix's."""
+    job = make_job().begin()
+    frozen = Path(job.uri, "recipe.yaml")
+    tree = yaml.safe_load(frozen.read_text())
+    tree["curate"] |= {"kinds": {"stss": 9}, "languages": {"english": 9}, "duplicate_similarity": 0}
+    frozen.write_text(yaml.safe_dump(tree | {"languages": {"zh": 1}}))
+    for command in (["status", job.uri], ["show", job.uri, "tasks"], ["verify", job.uri]):
+        code, words = said(*command)
+        assert code == 0, words
 
 
 def test_pools_and_addresses_may_change(make_job, said):

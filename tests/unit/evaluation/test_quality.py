@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from speed_ray.console import quality_report
 from speed_ray.errors import UserError
 from speed_ray.evaluation import quality
 from speed_ray.records import EXAMPLE
@@ -131,6 +132,7 @@ def test_margins_by_hand():
     ]
     found = quality.measure_margins(by_word, rows, instructed=False)
     assert (found.examples, found.positive_share) == (3, pytest.approx(2 / 3))
+    assert "; 1 examples without a negative left out" in str(quality_report.margin_tables(found))
     assert found.mean == pytest.approx(math.sqrt(0.5) / 3)
     assert found.diversity == pytest.approx(1 - 1 / 3), "of three pairs of queries one is the same"
 

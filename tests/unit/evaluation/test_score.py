@@ -14,6 +14,7 @@ from speed_ray.evaluation import datasets, eval_models, results, score
 from speed_ray.evaluation.datasets import EvaluationTask
 from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.recipes.schema import Evaluate
+from speed_ray.storage import fingerprint
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training.contrastive import encoder
@@ -140,6 +141,15 @@ def test_what_is_scored_is_not_scored_again(job, wanted):
     ]  # fmt: skip
 
 
+def test_a_change_of_the_scoring_code_scores_anew(job, monkeypatch):
+    run, recipe = job
+    done(run, recipe)
+    read = fingerprint.module_source
+    changed = "speed_ray.evaluation.metrics"
+    monkeypatch.setattr(fingerprint, "module_source", lambda name: read(name) + "\nNEW = 1" * (name == changed))
+    assert len(score.missing_scores(run, *planned(run, recipe), "cpu")) == 7
+
+
 def test_a_damaged_result_is_named(job):
     run, recipe = job
     done(run, recipe)
@@ -164,6 +174,13 @@ def test_a_base_of_sentence_transformers_is_asked_as_its_folder_says(base, tmp_p
     embed = eval_models.embed_with(model, instructed=False, instruction="Find it")
     assert np.array_equal(embed(["dogs"], "query"), model.encode(["search: dogs"], prompt=""))
     assert np.array_equal(embed(["dogs"], "document"), model.encode(["dogs"], prompt=""))
+
+
+def test_a_text_of_no_tokens_has_a_vector(base):
+    model = encoder.load_encoder(base / "embedder")
+    assert model.preprocess([""])["input_ids"].numel() == 0
+    vectors = eval_models.embed_with(model, instructed=False, instruction="")(["", ""], "document")
+    assert np.isfinite(vectors).all() and vectors.any()
 
 
 def test_a_language_model_is_asked_as_its_embedder_will_be(job):

@@ -1,7 +1,6 @@
 """The kinds: what they draw follows the paper, what they refuse is what they say, and adding one is one file."""
 
 import collections
-import csv
 import json
 import random
 import sys
@@ -17,11 +16,9 @@ from speed_ray.prompts.render import Prompts
 from speed_ray.recipes import load_recipe
 from speed_ray.records import Rejected
 from speed_ray.stages.synthesize import Synthesize
-from speed_ray.text import language, rules
-from tests.helpers.paths import SHARED
+from speed_ray.text import rules
 
 FIVE = ["classification", "matching_long", "matching_short", "retrieval", "sts"]
-DATA = SHARED / "data"
 LIMERICK = '''"""Limericks: a topic's limerick and a sober sentence on the same thing."""
 
 from speed_ray.kinds.kind import Field, Kind
@@ -221,38 +218,3 @@ def test_matching_keeps_its_lengths() -> None:
     assert reason(long, {"input": words(300), "positive_document": words(300, seed=1)}) is None
     assert reason(long, {"input": words(300), "positive_document": words(90, seed=1)}) == "too_short"
     assert reason(long, {"input": words(300), "positive_document": "So: " + words(300)}) == "copied_query"
-
-
-def test_english_is_not_taken_for_another_language() -> None:
-    if not DATA.is_dir():
-        pytest.skip(f"{DATA} is not on this machine")
-    with open(DATA / "stsb-en-dev.csv", newline="") as file:
-        texts = [text for row in csv.reader(file) for text in row[:2]]
-    with open(DATA / "banking77-test.csv", newline="") as file:
-        texts += [row["text"] for row in csv.DictReader(file)]
-    rng, vocabulary = random.Random(0), sorted({word for text in texts for word in text.lower().split()})
-    salads = [" ".join(rng.choices(vocabulary, k=rng.choice([12, 60]))) for _ in range(1000)]
-    assert [text for text in texts + salads if language.other_language(text, "English")] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("Der Versicherer lehnt die Zahlung ab, weil der Schaden zu spät gemeldet wurde.", "de"),
-        ("La compagnie refuse de payer parce que le dossier a été déposé trop tard.", "fr"),
-        ("La compañía se niega a pagar porque la reclamación llegó demasiado tarde.", "es"),
-        ("Страховая компания отказалась платить, потому что заявление поступило поздно.", "ru"),
-        ("保险公司拒绝赔付，因为报案太晚，客户非常生气并且要求退款。", "zh"),
-    ],
-)
-def test_another_language_is_seen(text: str, code: str) -> None:
-    [own] = [name for name, known in language.CODES.items() if known == code]
-    assert language.other_language(text, "English") == code
-    assert language.other_language(text, own) is None
-
-
-def test_shouting_is_still_english() -> None:
-    assert (
-        language.other_language("WHERE IS MY MONEY I WAS USING MY CARD AND IT DISAPPEARED FROM MY POCKET", "English")
-        is None
-    )

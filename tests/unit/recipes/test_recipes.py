@@ -87,6 +87,30 @@ def test_a_frozen_recipe_of_an_earlier_version_is_read(overrides):
     assert recipes.validate_frozen(old, "recipe.yaml") == recipe
 
 
+def test_a_language_has_one_name_however_it_is_written():
+    recipe = recipes.load_recipe("miniature", ["languages={zh: 1, english: 2}", "curate.languages={zh-Hans: 9}"])
+    assert recipe.languages == {"Chinese": 1, "English": 2} and recipe.curate.languages == {"Chinese": 9}
+    assert identity("languages={zh: 1}") == identity("languages={Chinese: 1}")
+
+
+UNCHECKED = {  # what 0.1.0 froze without a word
+    "languages": {"zh": 1, "Chinese": 1, "Elvish": 1},
+    "curate": {"kinds": {"stss": 9}, "languages": {"english": 9}, "duplicate_similarity": 0, "max_overlap": 0.0},
+    "embedder": {"model": "m", "no_in_batch_negatives": ["clasification"]},
+    "brainstorm": {"duplicate_similarity": 0.0},
+}
+
+
+def test_names_that_an_earlier_version_froze_are_read_as_they_are():
+    tree = yaml.safe_load(recipes.dump_yaml(recipes.load_recipe("miniature")))
+    tree |= {key: value if key == "languages" else (tree[key] or {}) | value for key, value in UNCHECKED.items()}
+    recipe = recipes.validate_frozen(tree, "recipe.yaml")
+    dumped = yaml.safe_load(recipes.dump_yaml(recipe))
+    assert dumped == tree
+    with pytest.raises(UserError):
+        recipes.validate(tree, "recipe.yaml")
+
+
 def test_an_unknown_key_below_an_engine_is_found_among_that_engines_keys():
     assert "generator.budget.cals: there is no such key (did you mean 'calls'?)" in complaint(
         OPENAI, "generator.budget.cals=3"
@@ -123,6 +147,25 @@ def test_all_mistakes_are_named_at_once():
         ("slots={classification: {min_words: null, max_words: null}}", "can both be null: give one of them a number"),
         ("languages={}", "languages: name at least one language"),
         ("languages={English: 0}", "languages.English: "),
+        (
+            "languages={no: 1}",
+            "  languages: YAML takes no and off for false, yes and on for true: write the word in quotes",
+        ),
+        ("languages={Germn: 1}", "languages: there is no language 'Germn' (did you mean 'German'?)"),
+        ("languages={zh: 1, Chinese: 2}", "languages: 'zh' and 'Chinese' are one language, Chinese: write it once"),
+        ("curate.languages={Germn: 9}", "curate.languages: there is no language 'Germn' (did you mean 'German'?)"),
+        ("curate.languages={de: 9}", "curate: languages limits German, but the recipe's languages are English"),
+        ("curate.kinds={stss: 9}", "curate.kinds: there is no kind 'stss' (did you mean 'sts'?)"),
+        ("curate.kinds={3: 9}", "curate.kinds: Input should be a valid string (got 3)"),
+        ("slots={stss: {unit: phrase}}", "slots: there is no kind 'stss' (did you mean 'sts'?)"),
+        (
+            "embedder={model: m, no_in_batch_negatives: [clasification]}",
+            "embedder.no_in_batch_negatives: there is no kind 'clasification' (did you mean 'classification'?)",
+        ),
+        ("curate.duplicate_similarity=0", "curate.duplicate_similarity: every two texts reach 0: give it more"),
+        ("curate.max_overlap=0", "curate.max_overlap: every two texts reach 0"),
+        ("curate.semantic_similarity=0", "curate.semantic_similarity: every two texts reach 0"),
+        ("brainstorm.duplicate_similarity=0.0", "brainstorm.duplicate_similarity: every two texts reach 0"),
         ("synthesize.sampling.temperature=-0.1", "synthesize.sampling.temperature: "),
         ("synthesize.sampling.temperature=.nan", "synthesize.sampling.temperature: "),
         ("synthesize.sampling.top_p=1.5", "synthesize.sampling.top_p: "),

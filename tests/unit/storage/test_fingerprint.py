@@ -206,8 +206,9 @@ def test_every_setting_is_in_the_identity_or_marked(engine: str) -> None:
 
 
 def test_a_language_may_be_named_like_a_marked_setting() -> None:
+    tree = recipes.load_recipe("miniature").model_dump(mode="json")
     identities = [
-        fingerprint.identity_fields(recipes.load_recipe("miniature", [f"languages={{{name}: 1}}"]))
+        fingerprint.identity_fields(recipes.validate_frozen(tree | {"languages": {name: 1}}, "recipe.yaml"))
         for name in ("workers", "prompts")
     ]
     assert identities[0] != identities[1]

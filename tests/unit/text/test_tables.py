@@ -43,6 +43,7 @@ def test_rows_come_with_the_number_of_their_line(suffix, content, expected):
         (".tsv", b'a\t"b ""c"" d"\n', "^t, line 1: .* is quoted, and a TSV has no quotes"),
         (".jsonl", b'{}\n{"a": \n', "^t, line 2: this is not JSON in UTF-8: Expecting value"),
         (".jsonl", b'{"a": "\xff"}\n', "^t, line 1: this is not JSON in UTF-8: 'utf-8' codec"),
+        (".jsonl", b'{"a": ' + b"[" * 100_000, "^t, line 1: this is not JSON in UTF-8: maximum recursion depth"),
         (".jsonl", b'{}\n["a"]\n', "^t, line 2: this is not a JSON object"),
         (".parquet", b"PAR1", "^t is not a Parquet file"),
     ],

@@ -1,0 +1,64 @@
+"""A language has one name, whatever name or code it is written by; what is none is refused with the nearest."""
+
+import pytest
+
+from speed_ray.text.language_names import CODES, canonical_name, identifier_code
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("Chinese", "Chinese"),
+        ("zh", "Chinese"),
+        ("ZHO", "Chinese"),
+        ("zh-Hans", "Chinese"),
+        ("zh_CN", "Chinese"),
+        ("Simplified Chinese", "Chinese"),
+        ("zh-Hant", "Traditional Chinese"),
+        ("english", "English"),
+        (" German ", "German"),
+        ("no", "Norwegian"),
+        ("Farsi", "Persian"),
+        ("brazilian portuguese", "Brazilian Portuguese"),
+        ("gre", "Greek"),
+        ("hausa", "Hausa"),
+        ("ha", "Hausa"),
+    ],
+)
+def test_a_language_has_one_name(written: str, name: str) -> None:
+    assert canonical_name(written) == name
+    assert canonical_name(name) == name
+
+
+def test_each_of_our_names_and_codes_is_itself() -> None:
+    assert {code: canonical_name(code) for code in CODES.values()} == {code: name for name, code in CODES.items()}
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("Engish", "did you mean 'English'?"),
+        ("en-GB", "did you mean 'English'?"),
+        ("", "valid: Afrikaans, "),
+        ("Elvish", "write its English name or its code of ISO 639"),
+        ("L", "valid: "),  # the type of a living language, in ISO's table
+    ],
+)
+def test_an_unknown_language_is_refused_with_the_nearest(written: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="there is no language") as refused:
+        canonical_name(written)
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("Traditional Chinese", "zh"),
+        ("nb", "no"),
+        ("Norwegian Nynorsk", "no"),
+        ("Swiss German", "de"),
+        ("Elvish", None),
+    ],
+)
+def test_a_variant_is_known_to_the_identifier_by_its_language(written: str, code: str | None) -> None:
+    assert identifier_code(written) == code
