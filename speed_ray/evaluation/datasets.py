@@ -156,12 +156,14 @@ def describe_faults(facts: dict[str, int]) -> list[str]:
 
 
 def read_sts(path: Path) -> StsSet:
-    """Read an STS table. Raises UserError with the lines that hold no score."""
+    """Read an STS table. Raises UserError with the lines without a score, and with those whose quotes span lines."""
     rows = table_columns.read_columns(path, table_columns.STS)
     scores = [_number(score) for _, (_, _, score) in rows]
     faults = [
         f"line {line}: {row[2]!r} is not a score" for (line, row), n in zip(rows, scores, strict=True) if n is None
     ]
+    broken = [line for line, row in rows if "\n" in row[0] + row[1]]  # two open quotes close each other
+    faults += [f"line {line}: a sentence ends on another line than it begins: is a quote open?" for line in broken]
     tables.refuse_faults(str(path), faults)
     numbers = [score for score in scores if score is not None]
     if len(set(numbers)) < 2:

@@ -27,7 +27,7 @@ class Columns:
         return any(cell.strip().lower() in self.value for cell in row)
 
     def find(self, heading: list[str]) -> list[int] | None:
-        """Return the columns' places in a heading; None where they cannot be told.
+        """Return the columns' places in a heading; None where they cannot be told, or one name stands there twice.
 
         Where the heading has just as many columns as are needed, those of unknown names are the texts, in their order.
         """
@@ -38,7 +38,8 @@ class Columns:
         if len(cells) == len(self.texts) + 1:
             found = [others.pop(0) if place is None else place for place in found]
         places = [place for place in found if place is not None]
-        return [*places, value] if len(places) == len(self.texts) else None
+        is_told = len(places) == len(self.texts) and all(cells.count(cells[place]) == 1 for place in (*places, value))
+        return [*places, value] if is_told else None
 
 
 STS = Columns(
@@ -67,7 +68,7 @@ def read_columns(path: Path, columns: Columns) -> list[tuple[int, list[str]]]:
         line, heading = read.pop(0)
         places, width = columns.find(heading), len(heading)
         if places is None:
-            raise UserError(f"{path}, line {line}: the heading does not name all of {columns.usual}")
+            raise UserError(f"{path}, line {line}: the heading does not name each of {columns.usual} once")
     if not read:
         raise UserError(f"{path} is empty")
     faults = [f"line {line}: {len(row)} columns, and {width} are wanted" for line, row in read if len(row) != width]

@@ -179,6 +179,7 @@ def test_real_sets_are_read_whole(name):
         ("a,b,high\n", datasets.read_sts, "line 1: 'high' is not a score"),
         ("a,b,1\na,b,nan\n", datasets.read_sts, "line 2: 'nan' is not a score"),
         ("a,b,1\nc,d,1\n", datasets.read_sts, "has only the score 1: there is nothing to correlate with"),
+        ('"a,b,1\nc",d,2\ne,f,3\n', datasets.read_sts, "line 2: a sentence ends on another line than it begins"),
         ("a,b\n", datasets.read_sts, "line 1: 2 columns, and 3 are wanted"),
         ("text,label\n", datasets.read_labelled, "is empty"),
         ("lamp,home\ntable,home\n", datasets.read_labelled, "has only the label 'home'"),

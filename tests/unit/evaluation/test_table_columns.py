@@ -55,7 +55,8 @@ def test_pairs_are_found_by_name(rows, text):
     [
         ("text,emotion\nlost,card\nsold,house\n", "line 1: 'text,emotion' looks like a heading of unknown names"),
         ("tweet,emotion\n" + "lost,card\nsold,house\n" * 2, "line 1: 'tweet,emotion' looks like a heading"),
-        ("id,tweet,label\n1,lost,card\n", "line 1: the heading does not name all of text,label"),
+        ("id,tweet,label\n1,lost,card\n", "line 1: the heading does not name each of text,label once"),
+        ("text,label,label\nlost,card,x\n", "line 1: the heading does not name each of text,label once"),
         ("lost,card\nsold\n", "line 2: 1 columns, and 2 are wanted"),
         ("id,text,label\n1,lost,card\nsold,house\n", "line 3: 2 columns, and 3 are wanted"),
     ],
