@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,9 +19,12 @@ import aiohttp
 import orjson
 
 from speed_ray.engines.base import Request
-from speed_ray.engines.budget import Usage
+from speed_ray.engines.budget import Ledger
 from speed_ray.engines.openai import OpenAI
-from speed_ray.recipes.engine_settings import OpenAIEngine
+from speed_ray.recipes.engine_settings import Budget, OpenAIEngine
+from speed_ray.storage.holder import Holder
+from speed_ray.storage.spending import Spending
+from speed_ray.storage.store import LocalFolder
 
 SCHEMA = {
     "type": "object",
@@ -56,10 +60,13 @@ async def bare(url: str, in_flight: int) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def engine(url: str, in_flight: int) -> AsyncIterator[Ask]:
     """Our engine, nothing around it."""
-    client = OpenAI(OpenAIEngine(engine="openai", model="mock", base_url=url, max_concurrency=in_flight), Usage())
-    await client.start()
-    yield client.generate
-    await client.close()
+    config = OpenAIEngine(engine="openai", model="mock", base_url=url, max_concurrency=in_flight)
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalFolder(Path(folder))
+        client = OpenAI(config, Ledger(Budget(), None, Spending(store, "teacher"), Holder(store), "teacher"))
+        await client.start()
+        yield client.generate
+        await client.close()
 
 
 async def measure(client: Callable[[str, int], object], url: str, rows: int, in_flight: int) -> tuple[float, float]:

@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from speed_ray import engines, pipeline, recipes
-from speed_ray.engines.budget import Usage
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.schema import Recipe
@@ -132,8 +131,8 @@ def work(run: Run, artifact: Artifact, plan: Plan, stage: Stage, shards: int | N
     """Commit the first pending shards of a plan with one engine in this process."""
     artifact.ensure_plan(plan)
     assert plan.input
-    engine = engines.build_engine([stage.engine], Usage(), stage.role)
-    worker = Worker(stage, artifact, plan, Inputs(run.artifact(plan.input), plan), engine)
+    engine = engines.build_engine([stage.engine], None, stage.role)
+    worker = Worker(stage, artifact, plan, Inputs(run.artifact(plan.input), plan), engine, None)
 
     async def answer() -> None:
         await engine.start()

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from speed_ray.engines.budget import Usage
 from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
@@ -19,6 +18,7 @@ from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
+from speed_ray.storage.spending import Usage
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from speed_ray.engines.base import Engine
-from speed_ray.engines.budget import Usage
+from speed_ray.engines.budget import Ledger
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 
 
-def build_engine(configs: Sequence[EngineConfig], spent: Usage, role: str) -> Engine:
-    """Build the engine for a role ("teacher"); `spent` is its usage in earlier runs.
+def build_engine(configs: Sequence[EngineConfig], ledger: Ledger | None, role: str) -> Engine:
+    """Build the engine for a role ("teacher"); an endpoint's calls are covered by its ledger.
 
     Several configs are one engine that answers with several adapters; they differ in nothing else. Engines are
     imported here, one by one, because each brings a library that the others do without.
@@ -22,7 +22,8 @@ def build_engine(configs: Sequence[EngineConfig], spent: Usage, role: str) -> En
         case OpenAIEngine():
             from speed_ray.engines.openai import OpenAI
 
-            return OpenAI(config, spent, role)
+            assert ledger is not None, "an endpoint's calls cost money"
+            return OpenAI(config, ledger, role)
         case SimulatedEngine():
             from speed_ray.engines.simulated import Simulated
 

@@ -45,7 +45,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """Holds one of a reply's n texts. `finish_reason` is "stop" or "length" (cut at `max_tokens`)."""
+    """Holds one of a reply's n texts. `finish_reason` is "stop", "length" (cut at `max_tokens`),
+    "content_filter" or "refusal", where a filter or the model itself refused to answer.
+    """
 
     text: str
     finish_reason: str
@@ -71,8 +73,28 @@ class Load:
     cached_tokens: int = 0
 
 
-class PromptTooLong(Exception):
-    """Signals a prompt beyond the model's context window: the row is rejected, the engine goes on."""
+class RequestRefused(Exception):
+    """Signals a request that this engine will never answer: the row is rejected for `reason`, the engine goes on."""
+
+    reason = "refused"
+
+
+class PromptTooLong(RequestRefused):
+    """Signals a prompt beyond the model's context window."""
+
+    reason = "prompt_too_long"
+
+
+class TooLargeForEndpoint(RequestRefused):
+    """Signals one request that is larger than what an endpoint allows in a minute."""
+
+    reason = "too_large_for_endpoint"
+
+
+class EndpointFailsOnRow(RequestRefused):
+    """Signals a request on which an endpoint failed again and again while it answered others."""
+
+    reason = "endpoint_error"
 
 
 class EngineDead(Exception):
@@ -88,14 +110,10 @@ class BudgetExhausted(FatalEngineError):
 
 
 class Engine(Protocol):
-    """Answers `in_flight` requests concurrently; callers keep about twice as many waiting.
-
-    `paid` engines have every reply journalled within the attempt, so that a crash never pays twice for one answer.
-    """
+    """Answers `in_flight` requests concurrently; callers keep about twice as many waiting."""
 
     model: str
     in_flight: int
-    paid: bool
 
     async def start(self) -> None:
         """Load weights or open connections. Raises UserError when the recipe is at fault."""

@@ -4,14 +4,24 @@ Everything an endpoint sends is hostile: a proxy's HTML, half a body, wrong type
 """
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from speed_ray.engines.base import Request, Sample
+from speed_ray.engines.endpoint_errors import Refusal
 
 MAX_MESSAGE_CHARS = 200  # of an endpoint's own message, repeated in ours
+
+
+@dataclass(slots=True)
+class Dialect:
+    """Holds what an endpoint was found to want: its name for the reply's limit, and the fields that it refuses."""
+
+    length_field: str = "max_tokens"
+    left_out: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +34,22 @@ class Completion:
 
 
 class NotACompletion(Exception):
-    """Signals a 200 whose body is no chat completion."""
+    """Signals a 200 whose body is no chat completion, with the refusal and the token counts that it may hold."""
+
+    def __init__(self, refusal: Refusal | None = None, tokens: tuple[int | None, int | None] = (None, None)) -> None:
+        super().__init__()
+        self.refusal = refusal
+        self.tokens = tokens
 
 
-def request_body(model: str, request: Request, n: int, seed: int, length_field: str, structured: bool) -> bytes:
-    """Encode a request as JSON. `length_field` is "max_tokens" or "max_completion_tokens"."""
+def request_fields(
+    request: Request, n: int, seed: int, dialect: Dialect, structured: bool, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of a request beside `model` and `messages`. `extra` is the recipe's and goes over ours."""
     fields: dict[str, Any] = {
-        "model": model,
-        "messages": request.messages,
         "temperature": request.temperature,
         "top_p": request.top_p,
-        length_field: request.max_tokens,
+        dialect.length_field: request.max_tokens,
         "seed": seed,
     }
     if n > 1:
@@ -42,36 +57,60 @@ def request_body(model: str, request: Request, n: int, seed: int, length_field: 
     if structured and request.schema is not None:
         schema = {"name": "reply", "strict": True, "schema": request.schema}
         fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return orjson.dumps(fields)
+    return {name: value for name, value in fields.items() if name not in dialect.left_out} | extra
+
+
+def request_body(model: str, request: Request, fields: dict[str, Any]) -> bytes:
+    """Encode a request as JSON."""
+    return orjson.dumps({"model": model, "messages": request.messages, **fields})
 
 
 def parse_completion(raw: bytes) -> Completion:
     """Decode the body of a 200. Raises NotACompletion."""
     document = _parse(raw)
+    tokens = _usage(document) if isinstance(document, dict) else (None, None)
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
-        raise NotACompletion
-    prompt_tokens, output_tokens = _usage(document)
+        raise NotACompletion(_refusal_within(document), tokens)
+    if any(isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices):
+        raise NotACompletion(_refusal_within(choices[0]) or Refusal(502, "the provider failed"), tokens)
+    prompt_tokens, output_tokens = tokens
     share, rest = divmod(output_tokens or 0, len(choices))  # an endpoint counts all samples together
-    samples = [_sample(choice, share + (position < rest)) for position, choice in enumerate(choices)]
+    parsed = [_sample(choice, share + (position < rest)) for position, choice in enumerate(choices)]
+    samples = [sample for sample in parsed if sample]
+    if len(samples) < len(parsed):
+        raise NotACompletion(None, tokens)
+    if not output_tokens and any(sample.text for sample in samples):
+        output_tokens = None  # no text is made of no token: this endpoint does not count
     return Completion(samples, prompt_tokens, output_tokens)
 
 
-def error_message(raw: bytes) -> tuple[str, str]:
-    """Decode the body of an error response into (message, error code or "")."""
+def parse_refusal(status: int, raw: bytes) -> Refusal:
+    """Decode the body of a response other than 200."""
     document = _parse(raw)
+    if isinstance(document, list) and document:  # Gemini wraps its error into a list
+        document = document[0]
     if not isinstance(document, dict):
-        return raw.decode(errors="replace"), ""
+        return Refusal(status, raw.decode(errors="replace"))
     inner = document.get("error", document)
     if not isinstance(inner, dict):
-        return str(inner), ""
+        return Refusal(status, str(inner))
     message = inner.get("message") or inner.get("detail") or raw.decode(errors="replace")
-    return str(message), str(inner.get("code") or inner.get("type") or "")
+    code = " ".join(str(inner[name]) for name in ("code", "type", "param", "status") if inner.get(name))
+    return Refusal(status, message if isinstance(message, str) else json.dumps(message), code)
 
 
-def sanitize_message(message: str, secret: str | None) -> str:
+def failed_generation(raw: bytes) -> str:
+    """Return the text that did not fit its schema, which Groq sends with its refusal; "" where there is none."""
+    document = _parse(raw)
+    error = document.get("error") if isinstance(document, dict) else None
+    text = error.get("failed_generation") if isinstance(error, dict) else None
+    return text if isinstance(text, str) else ""
+
+
+def sanitize_message(message: str, secrets: list[str]) -> str:
     """Make an endpoint's message safe to show: no API key, one line, printable, at most 200 characters."""
-    if secret:
+    for secret in secrets:
         message = message.replace(secret, "[key]")
     message = "".join(character if character.isprintable() else " " for character in message[: 20 * MAX_MESSAGE_CHARS])
     return " ".join(message.split())[:MAX_MESSAGE_CHARS] or "(nothing)"
@@ -79,6 +118,8 @@ def sanitize_message(message: str, secret: str | None) -> str:
 
 def _parse(raw: bytes) -> Any:
     """Parse JSON leniently: orjson rejects lone surrogates (half an emoji), which would recur on every try."""
+    if raw.lstrip().startswith(b"data:"):
+        return _joined(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -89,23 +130,77 @@ def _parse(raw: bytes) -> Any:
         return None
 
 
-def _sample(choice: Any, output_tokens: int) -> Sample:
+def _joined(raw: bytes) -> dict[str, Any] | None:
+    """Join the chunks of an endpoint that streams its answer unasked into one completion."""
+    lines = [line.removeprefix(b"data:").strip() for line in raw.splitlines() if line.startswith(b"data:")]
+    chunks = [_parse(line) for line in lines if line != b"[DONE]"]
+    joined: dict[str, Any] = {}
+    texts: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        if not isinstance(chunk, dict):
+            return None
+        joined |= {name: value for name, value in chunk.items() if value and name != "choices"}
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if not isinstance(delta, dict):
+                return None
+            whole = texts.setdefault(choice.get("index") or 0, {"message": {"content": ""}, "finish_reason": None})
+            whole["message"]["content"] += delta.get("content") or ""
+            whole["finish_reason"] = choice.get("finish_reason") or whole["finish_reason"]
+    return joined | {"choices": [texts[index] for index in sorted(texts)]}
+
+
+def _refusal_within(document: Any) -> Refusal | None:
+    """Read the error that a 200 or a choice holds, as OpenRouter sends one; its code counts as the status."""
+    error = document.get("error") if isinstance(document, dict) else None
+    if not error:
+        return None
+    found = parse_refusal(500, orjson.dumps({"error": error}))
+    code = error.get("code") if isinstance(error, dict) else None
+    status = int(str(code)) if re.fullmatch("[45][0-9]{2}", str(code)) else 500
+    return Refusal(status, found.message, found.code)
+
+
+def _sample(choice: Any, output_tokens: int) -> Sample | None:
+    """Read one choice; None where it holds no message."""
     message = choice.get("message") if isinstance(choice, dict) else None
+    finished = str(choice.get("finish_reason") or "stop") if isinstance(choice, dict) else ""
+    if finished == "content_filter" and not isinstance(message, dict):
+        return Sample("", finished, output_tokens)
     if not isinstance(message, dict):
-        raise NotACompletion
-    text = message.get("content") or ""  # None when filtered or refused
-    if not isinstance(text, str):
-        raise NotACompletion
+        return None
+    text = _text(message.get("content"))
+    if text is None:
+        return None
+    if not text and message.get("refusal"):
+        return Sample(str(message["refusal"]), "refusal", output_tokens)
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Sample(text, str(choice.get("finish_reason") or "stop"), output_tokens)
+    return Sample(text, finished, output_tokens)
+
+
+def _text(content: Any) -> str | None:
+    """Return a message's text: a string, or the text among parts such as Mistral's and Anthropic's thoughts."""
+    if not content:
+        return ""  # None when filtered, refused, or all thought
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 def _usage(document: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Read prompt and output tokens. xAI and Gemini count thoughts in `total_tokens` alone."""
     usage = document.get("usage")
     if not isinstance(usage, dict):
         return None, None
-    prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if isinstance(prompt, int) and isinstance(output, int) and prompt >= 0 and output >= 0:
-        return prompt, output
-    return None, None
+    prompt, output, total = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    if prompt is None or output is None:
+        return None, None
+    return prompt, max(output, (total or 0) - prompt)
+
+
+def _count(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None

@@ -10,8 +10,6 @@ from speed_ray.recipes.engine_settings import ScriptedEngine
 class ScriptedTeacher:
     """Answer from `Request.context` and `Request.seed`; sample i of n is drawn from seed + i. Tokens are words."""
 
-    paid = False
-
     def __init__(self, config: ScriptedEngine) -> None:
         self.model = config.model
         self.in_flight = config.max_concurrency

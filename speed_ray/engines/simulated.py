@@ -42,8 +42,6 @@ class _Fault(Enum):
 class Simulated:
     """Answers with random text after the time that a continuous-batching engine of the recipe's rates would take."""
 
-    paid = False
-
     def __init__(self, config: SimulatedEngine) -> None:
         self.model = config.model
         self.in_flight = config.max_concurrency

@@ -51,8 +51,6 @@ PARALLEL = ("tensor", "pipeline", "prefill_context", "data")
 class Vllm:
     """Runs one vLLM engine. Call `start` before the first `generate`, in the same event loop."""
 
-    paid = False
-
     def __init__(self, config: VllmEngine, adapters: Sequence[str] = (), key: str = "generator") -> None:
         """Configure an engine with all LoRA adapters it will serve; `key` is its key in the recipe, for messages.
 

@@ -14,12 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from speed_ray import engines, kinds
-from speed_ray.engines.base import Engine, EngineDead, FatalEngineError, PromptTooLong, Reply, Request
+from speed_ray.engines.base import (
+    BudgetExhausted,
+    Engine,
+    EngineDead,
+    FatalEngineError,
+    Reply,
+    Request,
+    RequestRefused,
+)
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import quality
 from speed_ray.executor.reply_journal import Journal, replay
 from speed_ray.executor.stage import artifact_identity
-from speed_ray.executor.usage import usage_of
+from speed_ray.executor.usage import open_ledger
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.schema import Recipe
@@ -152,13 +160,19 @@ def _replies(run: Run, recipe: Recipe, requests: Mapping[str, Request]) -> dict[
     known = {key: reply for (key, _), reply in replay(folder, 0).items()}
     missing = {key: request for key, request in requests.items() if key not in known}
     if missing:
-        engine = engines.build_engine([recipe.teacher], usage_of(run, "teacher"), "teacher")
+        ledger = open_ledger(run, recipe.teacher, "teacher")
+        engine = engines.build_engine([recipe.teacher], ledger, "teacher")
         try:
             known |= asyncio.run(_ask(engine, missing, Journal(folder, 0, uuid.uuid4().hex)))
+        except BudgetExhausted as error:
+            raise Interrupted(str(error)) from error
         except FatalEngineError as error:
             raise UserError(f"teacher: {error}") from error
         except EngineDead as error:
             raise Interrupted(f"teacher: the engine ended: {error}\nRun the same command again.") from error
+        finally:
+            if ledger:
+                ledger.holder.close()
     return known
 
 
@@ -174,7 +188,7 @@ async def _ask(engine: Engine, requests: Mapping[str, Request], journal: Journal
                 return
             try:
                 replies[key] = await engine.generate(request)
-            except PromptTooLong:
+            except RequestRefused:
                 return  # counts as a verdict that cannot be read
             except Exception as error:
                 failures.append(error)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from speed_ray.engines import model_folder, openai, vllm_arguments
+from speed_ray.engines import endpoint, model_folder, vllm_arguments
 from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
@@ -29,7 +29,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
         check_api_key(recipe.teacher, "teacher")
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
         if isinstance(config, OpenAIEngine):
-            openai.check_endpoint(config, role)
+            endpoint.check_endpoint(config, role)
         if isinstance(config, VllmEngine):
             vllm_arguments.check_vllm_arguments(config.engine_kwargs, role)
             if not config.model.startswith(model_folder.MINIATURE):  # that would train it
@@ -44,7 +44,7 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
     if isinstance(config, OpenAIEngine) and pool.max_size > 1:
         raise UserError(
             f"{stage.name}: pool.max_size is {pool.max_size}, but an endpoint is asked by one actor, "
-            f"which holds its budget.\n"
+            f"which asks as many prompts at once as you like.\n"
             f"Leave pool.max_size at 1 and raise {stage.role}.max_concurrency (now {config.max_concurrency}) instead."
         )
     if isinstance(config, OpenAIEngine):

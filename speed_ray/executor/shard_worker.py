@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from speed_ray.engines.base import Engine, PromptTooLong, Reply, Request
+from speed_ray.engines.base import Engine, Reply, Request, RequestRefused
+from speed_ray.engines.budget import Ledger
 from speed_ray.executor.reply_journal import Answer, Journal, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.engine_settings import VllmEngine
@@ -14,8 +15,11 @@ from speed_ray.records import REJECT, REPLY, Rejected, RejectRow, ReplyRow, Row,
 from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.fingerprint import model_label, without_adapter
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs, PlannedRow
+from speed_ray.storage.shard_leases import ShardLeases
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts
+
+LEASE_POLL_SECONDS = 1.0  # between two looks at a shard that another driver works at
 
 
 @dataclass
@@ -31,13 +35,22 @@ class Worker:
     """Run any number of shards at once through one engine, which decides how many requests run."""
 
     def __init__(
-        self, stage: Stage[Any, Any], artifact: Artifact, plan: Plan, inputs: Inputs | FollowedInputs, engine: Engine
+        self,
+        stage: Stage[Any, Any],
+        artifact: Artifact,
+        plan: Plan,
+        inputs: Inputs | FollowedInputs,
+        engine: Engine,
+        ledger: Ledger | None,
     ) -> None:
+        """Prepare the work. Where calls cost money, shards are leased, replies journalled and calls in the ledger."""
         self.stage = stage
         self.artifact = artifact
         self.plan = plan
         self.inputs = inputs
         self.engine = engine
+        self.ledger = ledger
+        self._leases = ShardLeases(artifact, ledger.holder) if ledger else None
         self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
         # At most twice the rows that the engine answers at once: rendering a whole shard's prompts in one go blocks
@@ -46,17 +59,35 @@ class Worker:
 
     async def work(self, shard: int, generation: int) -> Counts | None:
         """Run and commit one shard. Returns None where another driver committed it before or during this attempt."""
-        if await asyncio.to_thread(self.artifact.is_committed, shard, generation):
+        if not await self._begin(shard, generation):
             return None
+        try:
+            return await self._work(shard, generation)
+        except BaseException:
+            if self._leases:
+                await asyncio.to_thread(self._leases.give_back, shard, generation)
+            raise
+
+    async def _begin(self, shard: int, generation: int) -> bool:
+        """Return True once this worker may begin, False where another driver has committed the shard."""
+        while not await asyncio.to_thread(self.artifact.is_committed, shard, generation):
+            if self._leases is None or await asyncio.to_thread(self._leases.take, shard, generation):
+                return True
+            await asyncio.sleep(LEASE_POLL_SECONDS)
+        return False
+
+    async def _work(self, shard: int, generation: int) -> Counts | None:
         # Before the rows: an attempt that was made anew in between is then found to differ, and no other way around.
         source = await asyncio.to_thread(self.inputs.attempt_read, shard)
         attempt = Attempt(self.artifact, self.plan, shard, generation, source)
         rows = await asyncio.to_thread(self.inputs.of_shard, shard)
         plan = self.plan.digest
-        journal = Journal(self.artifact, shard, attempt.id, plan) if self.engine.paid else None
+        journal = Journal(self.artifact, shard, attempt.id, plan) if self.ledger else None
         known = await asyncio.to_thread(replay, self.artifact, shard, plan) if journal else {}
         # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
         ends = await asyncio.gather(*(self._in_turn(row, journal, known) for row in rows), return_exceptions=True)
+        if self.ledger:
+            await self.ledger.give_back()
         outcomes = [end for end in ends if isinstance(end, Outcome)]
         if len(outcomes) < len(rows):
             if journal:
@@ -73,7 +104,9 @@ class Worker:
         if request is None:
             return self._finish_without_model(row)
         outcome = Outcome()
-        for trial in range(self.stage.settings.max_retries + 1):
+        # At temperature 0 the same prompt would have the same reply again.
+        trials = self.stage.settings.max_retries + 1 if request.temperature else 1
+        for trial in range(trials):
             seed = seed_of(self.stage.recipe.seed, row.row_id, f"trial {trial}")
             request = replace(request, seed=seed, adapter=request.adapter or self.adapter)
             try:
@@ -82,10 +115,13 @@ class Worker:
                     reply = await self.engine.generate(request)
                     if journal:
                         await journal.add(row.row_id, trial, reply)
-            except PromptTooLong as error:
-                self._finish_without_reply(outcome, row, Rejected("prompt_too_long", str(error)), "")
+            except RequestRefused as error:
+                self._finish_without_reply(outcome, row, Rejected(error.reason, str(error)), "")
                 return outcome
             outcome.replies += self._replies(request, reply, trial)
+            if final := _unanswerable(reply):
+                self._finish_without_reply(outcome, row, final, reply.samples[0].text)
+                return outcome
             try:
                 outcome.records, outcome.reject = self.stage.parse(row, request, reply), None
                 return outcome
@@ -157,6 +193,18 @@ class Worker:
             reasons=dict(Counter(reject["reason"] for reject in rejects)),
         )
         return counts if attempt.commit([row.row_id for row in rows], counts) else None
+
+
+def _unanswerable(reply: Reply) -> Rejected | None:
+    """Return the reject of a row that it would be no use to ask again, None for any other."""
+    first = reply.samples[0]
+    if all(sample.finish_reason == "content_filter" for sample in reply.samples):
+        return Rejected("filtered", "a content filter refused the prompt or its reply")
+    if all(sample.finish_reason == "refusal" for sample in reply.samples):
+        return Rejected("refused", first.text)
+    if all(sample.finish_reason == "length" and not sample.text.strip() for sample in reply.samples):
+        return Rejected("no_content", "max_tokens were used up before the text began: by a model's thoughts, perhaps")
+    return None
 
 
 def _cut_off(rejected: Rejected, reply: Reply) -> Rejected:

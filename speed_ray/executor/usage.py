@@ -1,7 +1,9 @@
 """Add up a run's calls and tokens by role, over all its stages and drivers, from storage alone."""
 
-from speed_ray.engines.budget import Usage
+from speed_ray.engines.budget import Ledger
 from speed_ray.executor.reply_journal import replay
+from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine
+from speed_ray.storage.holder import Holder
 from speed_ray.storage.run import (
     CANDIDATES,
     DRAFTS,
@@ -14,6 +16,7 @@ from speed_ray.storage.run import (
     Run,
 )
 from speed_ray.storage.shards import Artifact
+from speed_ray.storage.spending import Spending, Usage
 
 ARTIFACTS_OF = {
     "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS),
@@ -21,11 +24,23 @@ ARTIFACTS_OF = {
 }
 
 
-def usage_of(run: Run, role: str) -> Usage:
-    """Add up the calls and tokens of every artifact that a role ("teacher", "generator") answers for.
+def open_ledger(run: Run, config: EngineConfig, role: str) -> Ledger | None:
+    """Open this process's ledger for a role ("teacher"), as storage has it now; None where calls cost nothing."""
+    if not isinstance(config, OpenAIEngine):
+        return None
+    return Ledger(config.budget, config.price, spending_of(run, role), Holder(run.store), role)
 
-    Replies that a killed drive left in journals count: they were paid for, and the next attempt uses them. Calls that
-    were in flight when it was killed are not known to anybody here.
+
+def spending_of(run: Run, role: str) -> Spending:
+    """Open the balance of a role's calls. It begins with the usage of a run of a version that had no balances."""
+    return Spending(run.store, role, before=lambda: usage_of(run, role))
+
+
+def usage_of(run: Run, role: str) -> Usage:
+    """Add up the calls and tokens of the replies that count, in every artifact that a role answers for.
+
+    Replies that a killed drive left in journals count: the next attempt uses them. What was charged is more by the
+    calls whose answers were lost: see `spending_of`.
     """
     return sum(usage_by_artifact(run, role).values(), Usage())
 

@@ -26,12 +26,11 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from speed_ray import engines
 from speed_ray.engines.base import BudgetExhausted, EngineDead, FatalEngineError
-from speed_ray.engines.budget import Usage
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.executor import preflight
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
-from speed_ray.executor.usage import usage_of
+from speed_ray.executor.usage import open_ledger
 from speed_ray.on_ray import capacity
 from speed_ray.on_ray.drain import DrainGate, DriverLogHandler, is_drained, start_gate, take_warnings
 from speed_ray.on_ray.progress import StagesProgress
@@ -39,6 +38,7 @@ from speed_ray.on_ray.prometheus_metrics import EngineMetrics
 from speed_ray.on_ray.session import resources, session, uses_shared_cluster
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.storage.fingerprint import without_adapter
+from speed_ray.storage.holder import HolderWatch
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import Run
 from speed_ray.storage.shard_plan import Plan
@@ -143,7 +143,10 @@ def _sigterm_event() -> Iterator[threading.Event]:
 
 def _pending(run: Run, steps: Sequence[Step]) -> Iterator[dict[str, Any]]:
     todo = {step.plan.stage: dict(run.artifact(step.plan.stage).pending(step.plan)) for step in steps}
-    for shard in sorted(set().union(*todo.values())):
+    # A driver that comes second to one that is paid for its shards begins at the other end.
+    watch = HolderWatch(run.store)
+    second = any(watch.is_alive(name.removesuffix(".json")) for name in run.store.names("holders"))
+    for shard in sorted(set().union(*todo.values()), reverse=second):
         row = {name: generations.get(shard, ALREADY_COMMITTED) for name, generations in todo.items()}
         yield {"shard": shard, **row, **_row_result()}
 
@@ -152,8 +155,6 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: D
     """Add a pool of engines that runs a group's steps on each shard."""
     first = group[0]
     pool, engine = first.stage.settings.pool, first.stage.engine
-    # Only an endpoint has a budget; adding up reads every commit of every stage that it answers.
-    before = usage_of(run, first.stage.role) if isinstance(engine, OpenAIEngine) else Usage()
     # Twice what the engine runs at once, so that it finds work waiting, and a shard more, which may be down to its
     # last rows: with answers of 35 to 665 tokens two shards of 256 kept an engine of 256 83% busy, three 99.8%. An
     # endpoint that pushes back has these wait for seconds (a tenth of 429: 257 rows/s with one more, 465 with three).
@@ -164,7 +165,7 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: D
     at_once = next((number for number in range(enough, 100_001) if 100_000 % number == 0), enough)
     return dataset.map_batches(
         EngineActor,
-        fn_constructor_args=(run.store.uri, group, before, gate),
+        fn_constructor_args=(run.store.uri, group, gate),
         batch_size=1,
         compute=ActorPoolStrategy(
             min_size=pool.min_size,
@@ -246,16 +247,18 @@ def _consume(dataset: Dataset, results: "queue.Queue[Any]") -> None:
 class EngineActor:
     """Runs shards on one engine, and returns their counts, or an error that must end the job."""
 
-    def __init__(self, uri: str, steps: tuple[Step, ...], before: Usage, gate: DrainGate) -> None:
+    def __init__(self, uri: str, steps: tuple[Step, ...], gate: DrainGate) -> None:
         run, self.gate = Run(uri), gate
         logging.basicConfig(level=logging.WARNING)  # into this actor's file on its node
         logging.getLogger("speed_ray").addHandler(DriverLogHandler(gate))
         stages = [step.stage for step in steps]
         self.name = " and ".join(stage.name for stage in stages)
-        self.engine = engines.build_engine([stage.engine for stage in stages], before, stages[0].role)
+        # Read anew by every actor: Ray restarts a dead one with the same arguments, whatever was spent since.
+        ledger = open_ledger(run, stages[0].engine, stages[0].role)
+        self.engine = engines.build_engine([stage.engine for stage in stages], ledger, stages[0].role)
         self.workers = {
             step.plan.stage: Worker(
-                step.stage, run.artifact(step.plan.stage), step.plan, _inputs(run, step.plan), self.engine
+                step.stage, run.artifact(step.plan.stage), step.plan, _inputs(run, step.plan), self.engine, ledger
             )
             for step in steps
         }

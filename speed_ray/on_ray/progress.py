@@ -11,10 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from speed_ray.engines.budget import Usage
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact, Counts
+from speed_ray.storage.spending import Usage
 from speed_ray.text.terminal import sanitize
 
 LINE_SECONDS = 30.0

@@ -12,11 +12,11 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from speed_ray.engines.base import Engine, Load
-from speed_ray.engines.budget import Usage
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Counts
+from speed_ray.storage.spending import Usage
 
 EXPORT_SECONDS = 5.0  # Ray's own reporter goes round every 10
 SHARD_SECONDS = [1, 3, 10, 30, 60, 120, 300, 600, 1_800, 3_600]

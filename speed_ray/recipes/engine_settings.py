@@ -58,6 +58,9 @@ class OpenAIEngine(Strict):
     structured_outputs: bool = True
     max_concurrency: RuntimeOnly[PositiveInt] = 64  # the most at once; lowered by itself when the endpoint pushes back
     timeout: RuntimeOnly[PositiveFloat] = 600.0  # seconds for one answer
+    extra_body: dict[str, Any] = {}  # fields of every request beside ours, or over them: {"reasoning_effort": "low"}
+    headers: RuntimeOnly[dict[str, str]] = {}  # of every request; "$NAME" stands for an environment variable
+    query: RuntimeOnly[dict[str, str]] = {}  # of the address: {"api-version": "2024-10-21"} on Azure
     budget: RuntimeOnly[Budget] = Budget()
     price: RuntimeOnly[Price | None] = None
 

@@ -209,7 +209,7 @@ class Artifact:
 
     def is_committed(self, shard: int, generation: int) -> bool:
         """Tell if a shard is committed already, which spares the work when Ray hands it out twice."""
-        return self._find(f"commits/{shard:08d}.{generation}.json") is not None
+        return self.has(f"commits/{shard:08d}.{generation}.json")
 
     def publish(self, plan: Plan) -> bool:
         """Check every commit and its files, then write `_MANIFEST.json` and `_SUCCESS`.
@@ -329,6 +329,10 @@ class Artifact:
     def get(self, path: str) -> bytes:
         """Read one file. Raises FileNotFoundError."""
         return self.store.get(f"{self.name}/{path}")
+
+    def has(self, path: str) -> bool:
+        """Tell whether a file is there."""
+        return self._find(path) is not None
 
     def names(self, folder: str) -> list[str]:
         """List a folder's files. Only for what no manifest names yet: commits, journals, orphans."""

@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from speed_ray import recipes
 from speed_ray.cli import main
 from speed_ray.engines import openai
 from speed_ray.engines.base import Engine, Reply, Request, Sample
-from speed_ray.engines.budget import Usage
+from speed_ray.engines.budget import Ledger
 from speed_ray.engines.openai import OpenAI
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.executor.shard_worker import Worker
@@ -35,11 +36,13 @@ from speed_ray.stages.propose import Propose
 from speed_ray.stages.revise import Revise
 from speed_ray.stages.self_revise import SelfRevise
 from speed_ray.stages.synthesize import Synthesize
+from speed_ray.storage.holder import Holder
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
 from speed_ray.storage.run import Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, Artifact
-from speed_ray.storage.store import ObjectStore
+from speed_ray.storage.spending import Spending
+from speed_ray.storage.store import LocalFolder, ObjectStore
 from tests.helpers.tiny_endpoint import KEY, Endpoint
 
 settings.register_profile(
@@ -106,7 +109,7 @@ class Alignment:
         inputs = Inputs(source, plan) if plan.variants or plan.mix else FollowedInputs(source)
         assert isinstance(stage.engine, ScriptedEngine)
         engine = engine or ScriptedTeacher(stage.engine)
-        return Worker(stage, self.run.artifact(plan.stage), plan, inputs, engine)
+        return Worker(stage, self.run.artifact(plan.stage), plan, inputs, engine, None)
 
     def rows(self, name: str, role: str = RECORDS) -> list[Row]:
         """All that is committed of an artifact, in order."""
@@ -118,7 +121,7 @@ class Alignment:
 class WeakModel:
     """Answers as the scripted teacher would write, then forgets its words: each sample a share of its own."""
 
-    model, in_flight, paid = "weak", 64, False
+    model, in_flight = "weak", 64
 
     async def generate(self, request: Request) -> Reply:
         """One sample in ten is no JSON at all; of the others up to half the words belong to another topic."""
@@ -209,16 +212,24 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 @pytest.fixture
-async def connect(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+async def connect(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Callable[..., Any]]:
     """Start engines on the endpoint, impatient ones that may use its key, and close them all."""
     monkeypatch.setattr(openai, "FIRST_BACKOFF", 0.005)
     monkeypatch.setattr(openai, "LONGEST_BACKOFF", 0.05)
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
     started: list[OpenAI] = []
+    holders: list[Holder] = []
 
-    async def connect(spent: Usage | None = None, key: str = "teacher", **settings: Any) -> OpenAI:
+    async def connect(run: str = "", key: str = "teacher", **settings: Any) -> OpenAI:
+        """Start an engine; those of one `run` share its balance."""
         settings = {"base_url": endpoint.url, "max_concurrency": 8, "api_key_env": "ENDPOINT_KEY", **settings}
-        client = OpenAI(OpenAIEngine(engine="openai", model="m", **settings), spent or Usage(), key)
+        config = OpenAIEngine(engine="openai", model="m", **settings)
+        store = LocalFolder(tmp_path / (run or f"run-{len(started)}"))
+        holders.append(Holder(store))
+        ledger = Ledger(config.budget, config.price, Spending(store, key), holders[-1], key)
+        client = OpenAI(config, ledger, key)
         await client.start()
         started.append(client)
         return client
@@ -226,3 +237,5 @@ async def connect(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     yield connect
     for each in started:
         await each.close()
+    for holder in holders:
+        holder.close()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from speed_ray.console import status
-from speed_ray.engines.budget import Usage
 from speed_ray.evaluation import parse_rate
 from speed_ray.executor.usage import usage_by_artifact, usage_of
 from speed_ray.recipes.engine_settings import OpenAIEngine, Price
@@ -15,6 +14,7 @@ from speed_ray.stages.draft import Draft
 from speed_ray.storage.run import CANDIDATES, DRAFTS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import REPLIES
+from speed_ray.storage.spending import Usage
 
 
 def said(run) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from speed_ray.engines import openai
+from speed_ray.engines.endpoint import LONGEST_RETRY_AFTER, parse_retry_after
 from speed_ray.engines.throttle import Throttle
 from speed_ray.recipes.engine_settings import Budget
 from tests.helpers.tiny_endpoint import all_of, answers, good, prompt, refusing, texts
@@ -36,18 +37,18 @@ async def test_retry_after_is_waited_for_without_holding_a_slot(endpoint, connec
         ("nan", 0, 0),
         ("soon", 0, 0),
         (None, 0, 0),
-        ("9" * 400, openai.LONGEST_RETRY_AFTER, openai.LONGEST_RETRY_AFTER),
+        ("9" * 400, LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
     ],
 )
 def test_retry_after_is_read_as_seconds(header, least, most) -> None:
-    assert least <= openai._retry_after(header) <= most
-    assert openai._delay(0, openai._retry_after(header)) >= least
+    assert least <= parse_retry_after(header) <= most
+    assert openai._delay(0, parse_retry_after(header)) >= least
 
 
 @pytest.mark.parametrize(("ahead", "least", "most"), [(3600, 3000, 3600), (-3600, 0, 0)])
 def test_retry_after_is_read_as_a_date(ahead, least, most) -> None:
     header = email.utils.formatdate(time.time() + ahead, usegmt=True)
-    assert least <= openai._retry_after(header) <= most
+    assert least <= parse_retry_after(header) <= most
 
 
 async def test_concurrency_falls_when_pushed_back_and_recovers_by_itself(endpoint, connect) -> None:

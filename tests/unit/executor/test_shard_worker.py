@@ -20,6 +20,7 @@ from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Counts
 from speed_ray.storage.verify import verify
+from tests.helpers.ledgers import ledger_of
 
 ROWS = 100
 RETRIES = 2
@@ -87,7 +88,9 @@ def work(run: Run) -> Callable[..., Counts | None]:
     artifact.ensure_plan(plan)
 
     def do(engine: Scripted) -> Counts | None:
-        return asyncio.run(Worker(stage, artifact, plan, Inputs(run.artifact(TOPICS), plan), engine).work(0, 0))
+        ledger = ledger_of(run.store) if engine.paid else None
+        worker = Worker(stage, artifact, plan, Inputs(run.artifact(TOPICS), plan), engine, ledger)
+        return asyncio.run(worker.work(0, 0))
 
     return do
 

@@ -189,7 +189,7 @@ def test_the_engine_answers_n_samples_and_is_named_for_what_it_is() -> None:
     engine = ScriptedTeacher(ScriptedEngine(engine="scripted"))
     request = Request("row", [{"role": "user", "content": "?"}], n=3, seed=4, context=context("sts", OUTSIDE, 1))
     reply = asyncio.run(engine.generate(request))
-    assert engine.model == "scripted-teacher" and not engine.paid
+    assert engine.model == "scripted-teacher"
     assert len({sample.text for sample in reply.samples}) == 3
     assert reply.samples == asyncio.run(engine.generate(request)).samples
 

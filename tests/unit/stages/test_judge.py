@@ -112,7 +112,7 @@ def test_another_order_changes_next_to_no_verdict(alignment):
 class AlwaysFirst:
     """A judge that never reads."""
 
-    model, in_flight, paid = "lazy", 8, False
+    model, in_flight = "lazy", 8
 
     async def generate(self, request):
         return Reply([Sample('{"best": 1, "worst": 2, "reason": "The first is fine."}', "stop", 9)], 9, 0.1)

@@ -25,7 +25,7 @@ from speed_ray.storage.verify import verify
 class Answers:
     """A revisor that gives the same answer each time, or raises it."""
 
-    model, in_flight, paid = "the revisor", 8, False
+    model, in_flight = "the revisor", 8
 
     def __init__(self, answer):
         self.answer = answer

@@ -30,6 +30,7 @@ from speed_ray.storage.store import AccessRefused, ObjectStore
 from speed_ray.storage.sweep import sweep_artifact
 from speed_ray.storage.verify import verify
 from tests.helpers.crashing_drivers import AFTER, BEFORE, LOST, Crash, Troubled, Turn, interleave
+from tests.helpers.ledgers import ledger_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ TROUBLES = st.dictionaries(st.integers(0, 80), st.sampled_from([BEFORE, AFTER, L
 class Scripted:
     """An engine that answers as the world's fates say."""
 
-    model, in_flight, paid = "scripted", 8, True
+    model, in_flight = "scripted", 8
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -130,7 +131,8 @@ def drive(run: Run, world: World) -> None:
     artifact.ensure_plan(tasks)
     if artifact.manifest() is not None:
         return
-    worker = Worker(stage_of(world.retries), artifact, tasks, Inputs(run.artifact(TOPICS), tasks), Scripted(world))
+    inputs = Inputs(run.artifact(TOPICS), tasks)
+    worker = Worker(stage_of(world.retries), artifact, tasks, inputs, Scripted(world), ledger_of(run.store))
     while (pending := artifact.pending(tasks)) or not artifact.publish(tasks):
         for shard, generation in pending:
             asyncio.run(worker.work(shard, generation))
