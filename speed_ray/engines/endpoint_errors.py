@@ -53,7 +53,7 @@ RULES = (
     _rule(
         BAD_REQUEST,
         r"max_tokens.{0,40}(too large|at most)|max_completion_tokens.{0,40}(too large|at most)"
-        r"|max_new_tokens|you requested \d+ tokens",
+        r"|max_new_tokens|you requested \d+ tokens|request has \d+ input tokens",
         *("limit", "max_tokens"),
     ),
     _rule(

@@ -1,0 +1,132 @@
+"""What refusals of many endpoints mean. Each is as the endpoint's users quote it."""
+
+import json
+
+import pytest
+
+from speed_ray.engines.endpoint_errors import affordable_tokens, explain_refusal
+from speed_ray.engines.openai_wire import parse_refusal
+
+
+def openai(
+    message: str, code: str | None = None, kind: str = "invalid_request_error", param: str | None = None
+) -> dict:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+QUOTED = [
+    # This row alone
+    ("Azure", 400, openai("The response was filtered due to the prompt triggering Azure OpenAI's content management "
+     "policy.", "content_filter", param="prompt"), "row", "filtered"),
+    ("OpenAI", 400, openai("Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+     "invalid_prompt"), "row", "filtered"),
+    ("OpenRouter", 403, {"error": {"code": 403, "message": "openai/gpt-4o requires moderation on OpenInference. Your "
+     'input was flagged for "violence".', "metadata": {"reasons": ["violence"]}}}, "row", "filtered"),
+    ("Alibaba", 400, openai("Input data may contain inappropriate content.", "data_inspection_failed"), "row",
+     "filtered"),
+    ("DeepSeek", 400, openai("Content Exists Risk"), "row", "filtered"),
+    ("xAI", 403, {"code": "The caller does not have permission to execute the specified operation",
+     "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_CSAM"}, "row", "filtered"),
+    ("OpenAI", 400, openai("This model's maximum context length is 16385 tokens. However, your messages resulted in "
+     "17000 tokens.", "context_length_exceeded", param="messages"), "row", "prompt_too_long"),
+    ("llama.cpp", 400, {"error": {"code": 400, "message": "the request exceeds the available context size. try "
+     "increasing the context size or enable context shift", "type": "exceed_context_size_error", "n_ctx": 4096}},
+     "row", "prompt_too_long"),
+    ("llama.cpp", 500, {"error": {"code": 500, "message": "the request exceeds the available context size",
+     "type": "server_error"}}, "row", "prompt_too_long"),
+    ("Gemini", 400, [{"error": {"code": 400, "message": "The input token count (1200000) exceeds the maximum number "
+     "of tokens allowed (1048576).", "status": "INVALID_ARGUMENT"}}], "row", "prompt_too_long"),
+    ("TGI", 422, {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 1300",
+     "error_type": "validation"}, "row", "prompt_too_long"),
+    ("Anthropic", 400, {"error": {"code": "invalid_request_error", "message": "prompt is too long: 210000 tokens > "
+     "200000 maximum"}}, "row", "prompt_too_long"),
+    ("Groq", 413, openai("Request too large for model `llama-3.1-8b-instant` in organization `org` service tier "
+     "`on_demand` on tokens per minute (TPM): Limit 6000, Requested 7016", "rate_limit_exceeded", "tokens"),
+     "row", "too_large_for_endpoint"),
+    ("OpenAI", 429, openai("Request too large for gpt-4o in organization org on tokens per min (TPM): Limit 30000, "
+     "Requested 32034.", "rate_limit_exceeded", "tokens"), "row", "too_large_for_endpoint"),
+    ("Groq", 400, {"error": {"message": "Failed to generate JSON. Please adjust your prompt.", "type":
+     "invalid_request_error", "code": "json_validate_failed", "failed_generation": "{"}}, "reply", "malformed"),
+    # A shorter reply fits
+    ("vLLM", 400, {"object": "error", "message": "'max_tokens' or 'max_completion_tokens' is too large: 800. This "
+     "model's maximum context length is 512 tokens and your request has 20 input tokens (800 > 512 - 20). None",
+     "type": "BadRequestError", "param": None, "code": 400}, "limit", "max_tokens"),
+    ("OpenAI", 400, openai("This model's maximum context length is 4097 tokens. However, you requested 4927 tokens "
+     "(127 in the messages, 4800 in the completion).", "context_length_exceeded"), "limit", "max_tokens"),
+    ("TGI", 422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 1500 "
+     "`inputs` tokens and 800 `max_new_tokens`", "error_type": "validation"}, "limit", "max_tokens"),
+    ("OpenAI", 400, openai("max_tokens is too large: 32000. This model supports at most 16384 completion tokens, "
+     "whereas you provided 32000.", param="max_tokens"), "limit", "max_tokens"),
+    # Not now
+    ("OpenAI", 429, openai("Rate limit reached for gpt-4o-mini on requests per min (RPM): Limit 3, Used 3, Requested "
+     "1. Please try again in 20s.", "rate_limit_exceeded", "requests"), "later", ""),
+    ("Gemini", 429, [{"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and "
+     "billing details.", "status": "RESOURCE_EXHAUSTED"}}], "later", ""),
+    ("Anthropic", 529, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, "later", ""),
+    ("Mistral", 429, {"message": "Requests rate limit exceeded"}, "later", ""),
+    ("Ollama", 503, {"error": "server busy, please try again.  maximum pending requests exceeded"}, "later", ""),
+    ("LM Studio", 500, {"error": "Model is unloaded."}, "later", ""),
+    ("nginx", 499, "client closed request", "later", ""),
+    ("Cloudflare", 524, "<html>A timeout occurred</html>", "later", ""),
+    # Never with this field
+    ("OpenAI", 400, openai("Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+     "'max_completion_tokens' instead.", "unsupported_parameter", param="max_tokens"), "field", "max_tokens"),
+    ("OpenAI", 400, openai("Unsupported value: 'temperature' does not support 0.0 with this model. Only the default "
+     "(1) value is supported.", "unsupported_value", param="temperature"), "field", "temperature"),
+    ("Mistral", 422, {"object": "error", "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"],
+     "msg": "Extra inputs are not permitted", "input": 7}]}, "type": "invalid_request_error"}, "field", "seed"),
+    ("Gemini", 400, [{"error": {"code": 400, "message": 'Invalid JSON payload received. Unknown name "seed": Cannot '
+     'find field.', "status": "INVALID_ARGUMENT"}}], "field", "seed"),
+    ("DeepSeek", 400, openai("This response_format type is unavailable now"), "field", "response_format"),
+    ("Groq", 400, openai("response_format` `json_schema` is not supported with this model"), "field",
+     "response_format"),
+    ("Vertex", 501, [{"error": {"code": 501, "message": "Unable to submit request because the schema has an "
+     "unsupported field: min_length", "status": "UNIMPLEMENTED"}}], "field", "response_format"),
+    ("OpenAI", 400, openai("Invalid schema for response_format 'reply': 'minLength' is not permitted.",
+     param="response_format"), "field", "response_format"),
+    # Never for this key, this model, this address
+    ("OpenAI", 429, openai("You exceeded your current quota, please check your plan and billing details.",
+     "insufficient_quota", "insufficient_quota"), "stop", "credit"),
+    ("DeepSeek", 402, openai("Insufficient Balance"), "stop", "credit"),
+    ("Anthropic", 400, {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to "
+     "access the Anthropic API."}}, "stop", "credit"),
+    ("OpenAI", 401, openai("Incorrect API key provided: sk-1.", "invalid_api_key"), "stop", "key"),
+    ("Gemini", 400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status":
+     "INVALID_ARGUMENT"}}], "stop", "key"),
+    ("xAI", 403, {"code": "permission", "error": "Team is not authorized to perform this action"}, "stop", "key"),
+    ("OpenAI", 404, openai("The model `gpt-5o` does not exist or you do not have access to it.", "model_not_found"),
+     "stop", "model"),
+    ("Ollama", 404, {"error": {"message": "model 'qwen3' not found", "type": "api_error", "param": None,
+     "code": None}}, "stop", "model"),
+    ("Azure", 404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not "
+     "exist."}}, "stop", "model"),
+    ("FastAPI", 404, {"detail": "Not Found"}, "stop", "address"),
+    ("nginx", 405, "<html>405 Not Allowed</html>", "stop", "address"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "meaning", "reason"),
+    [case[1:] for case in QUOTED],
+    ids=[f"{who}-{status}-{reason or meaning}" for who, status, _, meaning, reason in QUOTED],
+)
+def test_the_meaning_of_a_refusal(status, body, meaning, reason):
+    raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    rule = explain_refusal(parse_refusal(status, raw))
+    assert (rule.meaning, rule.reason) == (meaning, reason)
+
+
+@pytest.mark.parametrize(
+    ("quoted", "room"),
+    list(zip([case for case in QUOTED if case[3] == "limit"], [492, 3970, 548, 16384], strict=True)),
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+def test_a_refused_limit_says_how_long_a_reply_may_be(quoted, room):
+    refusal = parse_refusal(quoted[1], json.dumps(quoted[2]).encode())
+    assert affordable_tokens(refusal.message) == room
+
+
+def test_no_room_for_a_reply_is_none():
+    message = "This model's maximum context length is 512 tokens and your request has 512 input tokens"
+    assert affordable_tokens(message) is None
+    assert affordable_tokens("max_tokens is too large") is None
