@@ -7,7 +7,6 @@ import pytest
 from obstore.store import MemoryStore
 
 from speed_ray.errors import Interrupted
-from speed_ray.storage import holder as holder_module
 from speed_ray.storage.holder import Holder, HolderWatch
 from speed_ray.storage.run import Run
 from speed_ray.storage.shard_leases import ShardLeases
@@ -61,11 +60,13 @@ def test_a_holder_elsewhere_is_dead_when_its_heartbeat_stops(tmp_path, monkeypat
     store = LocalFolder(tmp_path)
     elsewhere = Holder(store)
     now = [1000.0]
-    monkeypatch.setattr(holder_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
 
     def beat() -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(holder_module, "_this_process", lambda: {"space": "elsewhere", "pid": 1, "started": 0.0})
+            patched.setattr(
+                "speed_ray.storage.holder._this_process", lambda: {"space": "elsewhere", "pid": 1, "started": 0.0}
+            )
             elsewhere._beat()
 
     beat()
@@ -84,7 +85,7 @@ def test_a_holder_elsewhere_is_dead_when_its_heartbeat_stops(tmp_path, monkeypat
 
 def test_a_holder_that_cannot_write_makes_no_calls_before_others_take_it_for_dead(tmp_path, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(holder_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     holder = Holder(LocalFolder(tmp_path))
     holder._closed.set()
     assert not holder.is_fenced()
