@@ -8,7 +8,7 @@ import pytest
 from speed_ray.console import quality_report
 from speed_ray.engines.base import BudgetExhausted, PromptTooLong
 from speed_ray.engines.scripted import ScriptedTeacher
-from speed_ray.errors import UserError
+from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import quality, win_rate
 from speed_ray.recipes.engine_settings import ScriptedEngine
 from speed_ray.stages.synthesize import Synthesize
@@ -91,7 +91,7 @@ def test_what_was_compared_is_not_asked_again(alignment, better, monkeypatch):
 @pytest.mark.usefixtures("asked_anew")
 def test_replies_that_were_paid_for_are_kept_when_a_later_one_fails(alignment, better, teacher):
     before = teacher(7)
-    with pytest.raises(UserError, match="teacher: budget used up"):
+    with pytest.raises(Interrupted, match="teacher: budget used up"):
         win_rate.measure_win_rate(better, alignment.run, EXAMPLES)
     after = teacher(1_000)
     found = win_rate.measure_win_rate(better, alignment.run, EXAMPLES)
