@@ -91,7 +91,7 @@ def test_what_was_compared_is_not_asked_again(alignment, better, monkeypatch):
 @pytest.mark.usefixtures("asked_anew")
 def test_replies_that_were_paid_for_are_kept_when_a_later_one_fails(alignment, better, teacher):
     before = teacher(7)
-    with pytest.raises(Interrupted, match="teacher: budget used up"):
+    with pytest.raises(Interrupted, match="budget used up"):
         win_rate.measure_win_rate(better, alignment.run, EXAMPLES)
     after = teacher(1_000)
     found = win_rate.measure_win_rate(better, alignment.run, EXAMPLES)
