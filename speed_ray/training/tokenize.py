@@ -112,7 +112,9 @@ class ChatTokenizer:
     def encode(self, messages: list[dict[str, str]], reply: str) -> tuple[list[int], list[int]]:
         """Return the token ids of a prompt and of its reply, which ends with the end-of-sequence token.
 
-        Raises RowExcluded, and UserError where the chat template is at fault.
+        What a template puts between the two, such as the empty thought of Qwen3's, is not learnt: engines send the
+        prompt without it, and hold a reply to begin with its JSON. Raises RowExcluded, also for a reply that the
+        template changes, and UserError where the template is at fault.
         """
         texts = [*(message["content"] for message in messages), reply]
         if any(token in text for token in self.special for text in texts):
@@ -126,6 +128,11 @@ class ChatTokenizer:
                 f"trained on another prompt than it gets later. The prompt ends\n  {prompt[start:]!r}\nand with the "
                 f"reply it goes\n  {conversation[start : len(prompt) + 20]!r}\nGive a template that does not."
             )
+        added, found, end = conversation[len(prompt) :].partition(reply)
+        if not found:
+            raise RowExcluded("changed_by_template")
+        if added.strip():
+            conversation = prompt + reply + end
         prompt_ids = self._encode_text(prompt)
         reply_ids = self._end_reply(self._encode_reply(prompt, prompt_ids, conversation))
         if len(prompt_ids) + len(reply_ids) > self.limit:

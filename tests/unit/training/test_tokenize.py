@@ -47,6 +47,30 @@ def test_nothing_is_learnt_after_the_end(tokenizer):
     assert tokenizer.decode(reply_ids) == "{}<|end|>"
 
 
+QWEN3_THOUGHT = "'<think>\n\n</think>\n\n' + "
+
+
+def test_a_thought_that_the_template_writes_before_the_reply_is_not_learnt(tokenizer):
+    as_it_was = ChatTokenizer(tokenizer, 200).encode(QUESTION, '{"sum": 3}')
+    tokenizer.chat_template = TEMPLATE.replace("message['content'] + eos", QWEN3_THOUGHT + "message['content'] + eos")
+    assert QWEN3_THOUGHT in tokenizer.chat_template
+    assert ChatTokenizer(tokenizer, 200).encode(QUESTION, '{"sum": 3}') == as_it_was
+
+
+def test_a_space_that_the_template_writes_before_the_reply_is_learnt(tokenizer):
+    tokenizer.chat_template = TEMPLATE.replace("message['content'] + eos", "' ' + message['content'] + eos")
+    _, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
+    assert tokenizer.decode(reply_ids) == " {}<|end|>"
+
+
+def test_a_reply_that_the_template_cuts_is_left_out(tokenizer):
+    tokenizer.chat_template = TEMPLATE.replace("message['content'] +", "message['content'].split('</think>')[-1] +", 1)
+    _, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, '{"a": "b"}')
+    assert tokenizer.decode(reply_ids) == '{"a": "b"}<|end|>'
+    with pytest.raises(RowExcluded, match="changed_by_template"):
+        ChatTokenizer(tokenizer, 200).encode(QUESTION, '{"a": "</think> b"}')
+
+
 def test_an_end_is_added_where_the_template_writes_none(tokenizer):
     tokenizer.chat_template = TEMPLATE.replace(" + eos_token", "")
     _, reply_ids = ChatTokenizer(tokenizer, 200).encode(QUESTION, "{}")
