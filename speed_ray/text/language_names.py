@@ -5,6 +5,7 @@ theirs here; of all others pycountry knows the names and codes of ISO 639.
 """
 
 import functools
+import re
 
 from speed_ray.errors import nearest
 
@@ -24,15 +25,18 @@ CODES = {
     "Ukrainian": "uk", "Urdu": "ur", "Uzbek": "uz", "Vietnamese": "vi", "Welsh": "cy",
 }  # fmt: skip
 
-# Codes beside those of ISO 639, and names beside ours and ISO's, in lower case.
+# Codes beside those of ISO 639, and names beside ours and ISO's, some languages' own among them, in lower case.
 _OTHER_NAMES = {
-    "bahasa indonesia": "Indonesian", "bahasa melayu": "Malay", "bahasa malaysia": "Malay", "bangla": "Bengali",
-    "castilian": "Spanish", "european portuguese": "Portuguese", "farsi": "Persian", "filipino": "Tagalog",
-    "flemish": "Dutch", "kyrgyz": "Kirghiz", "malaysian": "Malay", "mandarin": "Chinese",
-    "mandarin chinese": "Chinese", "myanmar": "Burmese", "pashto": "Pushto", "pt-br": "Brazilian Portuguese",
-    "pt-pt": "Portuguese", "simplified chinese": "Chinese", "slovene": "Slovenian", "yue chinese": "Cantonese",
-    "zh-cn": "Chinese", "zh-hans": "Chinese", "zh-hant": "Traditional Chinese", "zh-hk": "Traditional Chinese",
-    "zh-sg": "Chinese", "zh-tw": "Traditional Chinese",
+    "bahasa indonesia": "Indonesian", "bahasa malaysia": "Malay", "bahasa melayu": "Malay", "bangla": "Bengali",
+    "castilian": "Spanish", "chinese (simplified)": "Chinese", "chinese (traditional)": "Traditional Chinese",
+    "deutsch": "German", "español": "Spanish", "european portuguese": "Portuguese", "farsi": "Persian",
+    "filipino": "Tagalog", "flemish": "Dutch", "français": "French", "italiano": "Italian", "kyrgyz": "Kirghiz",
+    "malaysian": "Malay", "mandarin": "Chinese", "mandarin chinese": "Chinese", "myanmar": "Burmese",
+    "pashto": "Pushto", "português": "Portuguese", "pt-br": "Brazilian Portuguese", "pt-pt": "Portuguese",
+    "simplified chinese": "Chinese", "slovene": "Slovenian", "yue chinese": "Cantonese", "zh-cn": "Chinese",
+    "zh-hans": "Chinese", "zh-hant": "Traditional Chinese", "zh-hk": "Traditional Chinese", "zh-sg": "Chinese",
+    "zh-tw": "Traditional Chinese", "русский": "Russian", "العربية": "Arabic", "हिन्दी": "Hindi", "ไทย": "Thai",
+    "中文": "Chinese", "日本語": "Japanese", "한국어": "Korean",
 }  # fmt: skip
 _BY_CODE = {code: name for name, code in CODES.items()}
 _BY_NAME = {name.casefold(): name for name in CODES}
@@ -50,7 +54,9 @@ def canonical_name(written: str) -> str:
         before, _, last = key.rpartition(" ")
         name = f"{before.title()} {_BY_NAME[last]}"
     if name is None:
-        close = _BY_CODE.get(key.split("-")[0], written.strip().capitalize())  # of a tag with a region: "en-GB"
+        parts = re.split(r"\W+", key)  # of a name or a tag with more to it: "English, simple", "en-GB"
+        known = (_BY_NAME.get(part) or _BY_CODE.get(part) for part in parts)
+        close = next(filter(None, known), parts[-1].capitalize())
         raise ValueError(
             f"there is no language {written!r}{nearest(close, CODES)}; write its English name or its code of ISO 639"
         )

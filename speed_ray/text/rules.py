@@ -2,8 +2,9 @@
 
 They look for what small models get wrong and what poisons an embedder: a label that gives itself away, a document that
 repeats its query, two fields that are one text. They compare words, not strings, in any script, and never change a
-text. One process reads the replies of a whole endpoint, 1,200 a second, so they are made to be cheap: 25 microseconds
-for an example with two documents of sixty words, 75 with reading it and looking at its language.
+text. One process reads the replies of a whole endpoint, 1,200 a second, so they are made to be cheap: 15 microseconds
+for an example with two documents of sixty words, 90 with reading it and looking at its language (80 and 160 in
+Chinese, 180 and 420 in Thai).
 """
 
 import functools

@@ -14,6 +14,8 @@ from speed_ray.text.language_names import CODES, canonical_name, identifier_code
         ("zh-Hans", "Chinese"),
         ("zh_CN", "Chinese"),
         ("Simplified Chinese", "Chinese"),
+        ("中文", "Chinese"),
+        ("Deutsch", "German"),
         ("zh-Hant", "Traditional Chinese"),
         ("english", "English"),
         (" German ", "German"),
@@ -39,6 +41,8 @@ def test_each_of_our_names_and_codes_is_itself() -> None:
     [
         ("Engish", "did you mean 'English'?"),
         ("en-GB", "did you mean 'English'?"),
+        ("Serbian in Latin script", "did you mean 'Serbian'?"),
+        ("brazilian portugese", "did you mean 'Portuguese'?"),
         ("", "valid: Afrikaans, "),
         ("Elvish", "write its English name or its code of ISO 639"),
         ("L", "valid: "),  # the type of a living language, in ISO's table
