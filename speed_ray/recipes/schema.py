@@ -138,7 +138,7 @@ class Curate(Strict):
     max_overlap: Similarity | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
     min_words: PositiveInt | None = None  # of query and positive together
     max_words: PositiveInt | None = None
-    check_language: bool = False  # once more: 25 microseconds a text
+    check_language: bool = False  # once more: 25 to 50 microseconds a text
     decontaminate: RuntimeOnly[list[str]] = []  # evaluation sets, files or folders, whose texts may not be learnt from
     reference: str | None = None  # a folder or hub name of sentence-transformers
     margin_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (

@@ -364,6 +364,10 @@ def test_reasons_for_tasks(text: str, why: str) -> None:
     assert rejected.value.reason == why
 
 
+def test_a_task_in_another_form_of_unicode_is_the_same() -> None:
+    assert parse.parse_tasks('{"tasks": ["Trouve le café.", "trouve le cafe\u0301."]}', 5, BRAINSTORM) == ["Trouve le café."]
+
+
 def test_tasks_follow_their_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate({"tasks": ["a", "b"]}, parse.tasks_schema(2))

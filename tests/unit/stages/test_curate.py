@@ -111,6 +111,13 @@ def test_the_first_of_the_same_examples_stays_and_is_named(run):
     assert reject["detail"] == f"repeats {rows[0]['id']}" and reject["kind"] == "retrieval"
 
 
+def test_the_same_example_in_another_form_of_unicode_is_a_duplicate(run):
+    same = {"query": "Où est le café fermé ?", "positive": "Près de la forêt."}
+    other = {side: unicodedata.normalize("NFD", text) for side, text in same.items()}
+    _, [reject] = curated(run, [example(0, **same), example(1, **other)], "curate.duplicate_similarity=null")
+    assert reject["reason"] == "duplicate"
+
+
 def test_near_duplicates_are_found_across_shards(run):
     rows = [example(number) for number in range(60)]
     near = example(59)
