@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FileSystemLoader, PrefixLoader, StrictUndefined, Template, TemplateError, nodes
+from jinja2 import FileSystemLoader, PrefixLoader, StrictUndefined, Template, TemplateError, TemplateNotFound, nodes
 from jinja2.exceptions import TemplateSyntaxError
-from jinja2.meta import find_undeclared_variables
+from jinja2.meta import find_referenced_templates, find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from speed_ray import kinds
@@ -33,7 +33,7 @@ class Prompts:
     `folder` is the recipe's own: a `synthesize-sts.jinja` there is for one kind, a `synthesize.jinja` for all, and
     where it has neither the package's is used; likewise for every other template's name. Raises UserError for a file
     that is no template's name, wrong syntax or an unknown variable. `digests` holds the sha256 of every template in
-    use, for the plan's identity; a kind's own sentences are in its digest.
+    use, and of every one that these include, for the plan's identity; a kind's own sentences are in its digest.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -43,8 +43,9 @@ class Prompts:
             own = MINIATURE if folder == "miniature://prompts" else Path(folder)
             _refuse_unknown_files(own)
             loaders["recipe"] = FileSystemLoader(own)
+        self._loader = PrefixLoader(loaders)
         self._environment = ImmutableSandboxedEnvironment(
-            loader=PrefixLoader(loaders),
+            loader=self._loader,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -159,7 +160,27 @@ class Prompts:
         template.globals = dict(template.globals)  # copied for each row, and Jinja's own ChainMap is slow to copy
         self._templates[name, kind.name] = template
         self.digests[path.name] = _sha256(text)
+        self._add_included(text, path)
         return template
+
+    def _add_included(self, text: str, path: Path) -> None:
+        """Add the digests of the templates that a template includes, imports or extends, and of all that these do."""
+        for name in find_referenced_templates(self._environment.parse(text)):
+            if name is None:
+                raise UserError(
+                    f"{path} includes a template by a name that is computed, so a change of it would go unseen.\n"
+                    "Include it by its name in quotes."
+                )
+            if name in self.digests:
+                continue
+            try:
+                source, file, _ = self._loader.get_source(self._environment, name)
+                self.digests[name] = _sha256(source)
+                self._add_included(source, Path(str(file)))
+            except TemplateNotFound:  # `ignore missing`, or an error where it is rendered
+                self.digests[name] = "missing"
+            except (TemplateSyntaxError, UnicodeDecodeError) as error:
+                raise UserError(f"{name}, which {path} includes, cannot be read: {error}") from None
 
     def _refuse_unknown_variables(self, text: str, path: Path, values: dict[str, Any]) -> None:
         """Raise UserError for an unknown variable in any branch, also in one that no row may take for hours."""

@@ -162,6 +162,38 @@ def test_digests_name_the_text_in_use(tmp_path: Path, prompts: Prompts) -> None:
 
 
 @pytest.mark.parametrize(
+    "include",
+    [
+        "{% include 'recipe/.rules.jinja' %}",
+        "{% if false %}{% include 'recipe/.rules.jinja' %}{% endif %}",
+        "{% include 'recipe/.more.jinja' %}",
+        "{% import 'recipe/.rules.jinja' as rules %}",
+        "{% include ['recipe/.gone.jinja', 'recipe/.rules.jinja'] %}",
+        "{% include 'recipe/.gone.jinja' ignore missing %}{% include 'recipe/.rules.jinja' %}",
+    ],
+)
+def test_a_template_that_is_included_is_in_the_digests(tmp_path: Path, include: str) -> None:
+    (tmp_path / ".more.jinja").write_text("{% include 'recipe/.rules.jinja' %}")
+    (tmp_path / "synthesize.jinja").write_text("{{ task }}" + include)
+    digests = []
+    for rule in ("one rule", "another rule"):
+        (tmp_path / ".rules.jinja").write_text(rule)
+        digests.append(Prompts(str(tmp_path)).digests)
+    assert {name for name in digests[0] if digests[0][name] != digests[1][name]} == {"recipe/.rules.jinja"}
+
+
+@pytest.mark.parametrize(
+    ("include", "said"),
+    [("{% include task %}", "by a name that is computed"), ("{% include 'recipe/.bad.jinja' %}", "cannot be read")],
+)
+def test_an_included_template_that_cannot_be_read_beforehand(tmp_path: Path, include: str, said: str) -> None:
+    (tmp_path / ".bad.jinja").write_text("{% if %}")
+    (tmp_path / "synthesize.jinja").write_text("{% if false %}" + include + "{% endif %}")
+    with pytest.raises(UserError, match=said):
+        Prompts(str(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("sythesize.jinja", "x", "did you mean 'synthesize.jinja'?"),
