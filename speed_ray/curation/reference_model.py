@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from speed_ray.engines import model_folder
-from speed_ray.errors import UserError
+from speed_ray.engines.embedder_folder import check_embedder_folder, load_embedder
 from speed_ray.recipes.schema import Curate
 from speed_ray.records import Row
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact
 from speed_ray.text.rules import Broken
 
+KEY = "curate.reference"  # of the recipe, for messages
 COLUMNS = ["query", "positive", "negatives"]
 BATCH = 64  # texts
 
@@ -46,28 +47,26 @@ def reference_folder(name: str) -> str:
 
     Raises UserError where it is neither a folder of sentence-transformers nor a hub name.
     """
-    found = model_folder.ensure_model_folder(name, "curate.reference")
-    if found and not (found / "modules.json").is_file():
-        raise UserError(f"curate.reference: {found} holds no modules.json, so it is no sentence-transformers model.")
+    found = model_folder.ensure_model_folder(name, KEY)
+    if found:
+        check_embedder_folder(found, KEY)
     return str(found or name)
 
 
 def reference_digest(name: str) -> str:
     """Return a digest of a reference's weights; a model of the hub is named. Raises as `reference_folder` does."""
     reference_folder(name)  # one that cannot embed is refused before the plan
-    return model_folder.identify_model(name, "curate.reference") or name
+    return model_folder.identify_model(name, KEY) or name
 
 
 class ReferenceModel:
     """Embed rows with a loaded reference model."""
 
     def __init__(self, name: str) -> None:
-        from sentence_transformers import SentenceTransformer  # seconds, which a set without a reference need not wait
-        from transformers.utils import logging
+        from transformers.utils import logging  # seconds, which a set without a reference need not wait
 
         logging.disable_progress_bar()
-
-        self.model = SentenceTransformer(name, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        self.model = load_embedder(name, KEY, model_kwargs={"use_safetensors": True})
 
     def embed_rows(self, rows: Sequence[Row]) -> EmbeddedRows:
         """Embed some rows and compute their margins. Each text is embedded once, however often it occurs."""

@@ -3,10 +3,11 @@
 The driver does this before Ray starts, so that a wrong folder costs a second and not a cluster's minutes.
 """
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,15 @@ from speed_ray.storage.trained_models import fetch_model, find_model
 
 MINIATURE = "miniature://"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
-
-# Everything small that changes what a model answers: the end-of-sequence ids are in generation_config.json.
-SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "modules.json",
-    "1_Pooling/config.json",
+TOKENIZERS = (
+    *(("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt")),
+    *(("vocab.txt",), ("spiece.model",), ("sentencepiece.bpe.model",)),
 )
+
+# What changes an answer or a vector: configurations (the end-of-sequence ids are in generation_config.json, prompts in
+# config_sentence_transformers.json), tokenizers and templates, which are read whole, and weights.
+CONFIG_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 WINDOW = 1 << 20  # bytes
 WINDOWS = 16  # of one weights file; a finetune that leaves the first and the last tensor alone still shows
 
@@ -87,6 +83,29 @@ def fetch_model_folder(model: str, revision: str | None, key: str) -> Path:
         ) from error
 
 
+def find_folder(model: str, key: str) -> Path | None:
+    """Return the folder that a recipe's `model` names on this machine; None for a hub name, or what a run makes.
+
+    Raises UserError when it looks like a path and nothing is there.
+    """
+    return None if model.startswith(MINIATURE) or _is_trained(model) else _folder_on_disk(model, key)
+
+
+@contextlib.contextmanager
+def explain_loading(model: str | Path, key: str) -> Iterator[None]:
+    """Turn what transformers and sentence-transformers raise for a model that they cannot load into a UserError."""
+    try:
+        yield
+    except (UserError, Interrupted, MemoryError):
+        raise
+    except Exception as error:  # of the libraries, of safetensors or of the file system, without a common class
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{key}: {model} cannot be loaded: {said[0]}\nName another model, or save this one anew with the versions "
+            "of transformers and sentence-transformers that are installed here."
+        ) from error
+
+
 def ensure_checked_folder(config: VllmEngine, key: str) -> Path | None:
     """Return the local folder of an engine's model as `ensure_model_folder` does, checked by `check_model_folder`."""
     folder = ensure_model_folder(config.model, f"{key}.model")
@@ -100,16 +119,7 @@ def check_model_folder(path: Path, chat_template: str | None, key: str = "genera
 
     `chat_template` is the recipe's own (text or file), which a model without one needs; `key` is the engine's.
     """
-    if not path.is_dir():
-        raise UserError(f"{key}.model: there is no model folder {path}.")
-    if not (path / "config.json").is_file():
-        raise UserError(f"{key}.model: {path} holds no config.json, so it is not a model folder of transformers.")
-    if not any(all((path / name).is_file() for name in names) for names in TOKENIZERS):
-        raise UserError(
-            f"{key}.model: {path} holds no tokenizer (tokenizer.json).\n"
-            f"Save the tokenizer that the model was trained with into the same folder."
-        )
-    _check_weights(path, f"{key}.model")
+    check_transformer_folder(path, f"{key}.model")
     if chat_template is None and not _has_chat_template(path):
         raise UserError(
             f"{key}.chat_template: {path} has no chat template, as is usual for a base model.\n"
@@ -119,12 +129,59 @@ def check_model_folder(path: Path, chat_template: str | None, key: str = "genera
         read_chat_template(chat_template, key)
 
 
+def check_transformer_folder(path: Path, key: str) -> None:
+    """Raise UserError unless the folder holds a model of transformers; `key` is the recipe's key of the model."""
+    if not path.is_dir():
+        raise UserError(f"{key}: there is no model folder {path}.")
+    if not (path / "config.json").is_file():
+        raise UserError(f"{key}: {path} holds no config.json, so it is not a model folder of transformers.")
+    if not any(all((path / name).is_file() for name in names) for names in TOKENIZERS):
+        raise UserError(
+            f"{key}: {path} holds no tokenizer (tokenizer.json).\n"
+            f"Save the tokenizer that the model was trained with into the same folder."
+        )
+    check_weights(path, key)
+
+
+def check_architecture(path: Path, key: str) -> None:
+    """Raise UserError where transformers needs the folder's own code to make its model."""
+    config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    if "auto_map" not in config:
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # seconds, for few folders
+
+    if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        raise UserError(
+            f"{key}: {path} needs code of its own (auto_map in config.json), which is not run.\n"
+            "Name a model of an architecture that transformers has."
+        )
+
+
+def check_weights(path: Path, key: str) -> None:
+    """Raise UserError unless the folder holds whole weights as safetensors."""
+    index = path / "model.safetensors.index.json"
+    shards = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    if missing := sorted(shard for shard in shards if not (path / str(shard)).is_file()):
+        raise UserError(
+            f"{key}: {path} lacks {len(missing)} of the {len(shards)} files of its weights, {missing[0]} among them.\n"
+            f"Copy or download the folder again, whole."
+        )
+    if any(path.glob("*.safetensors")):
+        return
+    if any(path.glob("*.bin")) or any(path.glob("*.pt")):
+        raise UserError(
+            f"{key}: {path} holds its weights as pickle (*.bin), which can run code and is not loaded.\n"
+            f"Convert them: load the model with transformers and call save_pretrained, which writes safetensors."
+        )
+    raise UserError(f"{key}: {path} holds no weights (*.safetensors).")
+
+
 def check_adapter_folder(path: Path, key: str = "generator") -> int:
     """Return the rank of a LoRA folder, or raise UserError for one that cannot be loaded; `key` is the engine's."""
     config = path / "adapter_config.json"
     if not config.is_file():
         raise UserError(f"{key}.adapter: {path} holds no adapter_config.json, so it is not a LoRA folder of peft.")
-    _check_weights(path, f"{key}.adapter")
+    check_weights(path, f"{key}.adapter")
     rank = _read_json(config).get("r")
     if not isinstance(rank, int):
         raise UserError(f"{key}.adapter: {config} names no rank `r`, so it is no LoRA.")
@@ -147,16 +204,41 @@ def read_chat_template(value: str, key: str = "generator") -> str:
 def folder_digest(path: Path) -> str:
     """Fingerprint a model or adapter folder by content, reading about 64 MiB of a 16 GB model.
 
-    Small files are read whole. A weights file gives its name, its size and up to 16 even windows of 1 MiB, the first
-    and the last among them.
+    Read are the folder's own files and those of its sentence-transformers modules, whole but for weights. A weights
+    file gives its name, its size and up to 16 even windows of 1 MiB, the first and the last among them.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in SMALL_FILES:
-        if (path / name).is_file():
-            _add(digest, name, (path / name).read_bytes())
-    for weights in sorted(path.glob("*.safetensors")):
-        _add(digest, weights.name, _sample(weights))
+    for file in _files_of_model(path):
+        if file.suffix in CONFIG_SUFFIXES:
+            _add(digest, file.relative_to(path).as_posix(), file.read_bytes())
+        elif file.suffix in WEIGHT_SUFFIXES:
+            _add(digest, file.relative_to(path).as_posix(), _sample(file))
     return digest.hexdigest()
+
+
+def _files_of_model(path: Path) -> list[Path]:
+    """List a model's files: those in its folder, and all below the folders of its sentence-transformers modules."""
+    modules = [path / name for _, name in read_modules(path) if name]
+    found = {file for file in path.iterdir() if file.is_file()}
+    found |= {file for module in modules for file in module.rglob("*") if file.is_file()}
+    return sorted(file for file in found if not file.name.startswith("."))
+
+
+def read_modules(path: Path) -> list[tuple[str, str]]:
+    """Return type and folder of each module of a sentence-transformers folder; none where it is not one."""
+    file = path / "modules.json"
+    if not file.is_file():
+        return []
+    try:
+        modules = [(str(module["type"]), str(module["path"])) for module in json.loads(file.read_text("utf-8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} is no list of modules with `type` and `path` ({error!r}). Save the model anew."
+        ) from None
+    for _, name in modules:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{file} names {name!r}, which is no folder in it. Save the model anew.")
+    return modules
 
 
 def count_tokens(path: Path, texts: Sequence[str]) -> list[int]:
@@ -183,17 +265,6 @@ def _folder_on_disk(model: str, key: str) -> Path | None:
     if HUB_NAME.fullmatch(model) and not folder.exists():
         return None
     raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
-
-
-def _check_weights(path: Path, key: str) -> None:
-    if any(path.glob("*.safetensors")):
-        return
-    if any(path.glob("*.bin")) or any(path.glob("*.pt")):
-        raise UserError(
-            f"{key}: {path} holds its weights as pickle (*.bin), which can run code and is not loaded.\n"
-            f"Convert them: load the model with transformers and call save_pretrained, which writes safetensors."
-        )
-    raise UserError(f"{key}: {path} holds no weights (*.safetensors).")
 
 
 def _has_chat_template(path: Path) -> bool:

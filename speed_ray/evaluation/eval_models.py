@@ -41,6 +41,7 @@ class EvalModel:
     revision: str | None = None
     pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
     max_length: int = 512  # tokens
+    key: str = "embedder.model"  # of the recipe or the command line, for messages
     instructed: bool = False  # whether an instruction goes before each query
 
 
@@ -75,7 +76,7 @@ def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
 
 def model_at(location: str) -> EvalModel:
     """Describe a model by its folder alone; one that a run trained is given instructions."""
-    return EvalModel(location, "", location, instructed=f"/{FOLDER}/" in location)
+    return EvalModel(location, "", location, key="--embedder", instructed=f"/{FOLDER}/" in location)
 
 
 @functools.lru_cache(maxsize=1)  # a worker takes one model's tasks one after the other
@@ -83,8 +84,8 @@ def load_model(model: EvalModel, device: str) -> "SentenceTransformer":
     """Load a model, once for all of its tasks. Raises UserError or Interrupted."""
     from speed_ray.training.contrastive import encoder
 
-    folder = fetch_model_folder(model.location, model.revision, "embedder.model")
-    return encoder.load_encoder(folder, model.pooling, model.max_length).to(device).eval()
+    folder = fetch_model_folder(model.location, model.revision, model.key)
+    return encoder.load_encoder(folder, model.pooling, model.max_length, key=model.key).to(device).eval()
 
 
 def embed_with(model: "SentenceTransformer", instructed: bool, instruction: str) -> Embed:

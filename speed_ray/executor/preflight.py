@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from speed_ray.engines import endpoint, model_folder, vllm_arguments
+from speed_ray.engines import embedder_folder, endpoint, model_folder, vllm_arguments
 from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
@@ -25,6 +25,11 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
     UserError.
     """
     Prompts(recipe.prompts)
+    if recipe.embedder:
+        embedder_folder.check_embedder_model(recipe.embedder.model, recipe.embedder.pooling)
+    reference = recipe.curate.reference
+    if reference and (folder := model_folder.find_folder(reference, "curate.reference")):
+        embedder_folder.check_embedder_folder(folder, "curate.reference")
     if isinstance(recipe.teacher, OpenAIEngine):
         check_api_key(recipe.teacher, "teacher")
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from speed_ray.recipes.setting import RuntimeMark, RuntimeOnly, Share, Strict
+from speed_ray.recipes.setting import ModelName, RuntimeMark, RuntimeOnly, Share, Strict
 
 VLLM_RESOURCES = RuntimeMark(
     (
@@ -39,9 +39,9 @@ class VllmEngine(Strict):
     """vLLM inside a Ray actor. `engine_kwargs` is vLLM's own; `model` is a folder or a hub name."""
 
     engine: Literal["vllm"]
-    model: str
+    model: ModelName
     revision: str | None = None
-    adapter: str | None = None  # a LoRA folder
+    adapter: ModelName | None = None  # a LoRA folder
     chat_template: str | None = None  # Jinja text or file, for a model without one
     structured_outputs: bool = True  # hold replies to the kind's JSON schema
     max_concurrency: RuntimeOnly[PositiveInt] = 256

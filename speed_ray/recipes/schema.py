@@ -19,6 +19,7 @@ from speed_ray.recipes.setting import (
     FROZEN,
     KindNames,
     LanguageNames,
+    ModelName,
     RuntimeOnly,
     Share,
     Similarity,
@@ -140,7 +141,7 @@ class Curate(Strict):
     max_words: PositiveInt | None = None
     check_language: bool = False  # once more: 25 to 50 microseconds a text
     decontaminate: RuntimeOnly[list[str]] = []  # evaluation sets, files or folders, whose texts may not be learnt from
-    reference: str | None = None  # a folder or hub name of sentence-transformers
+    reference: ModelName | None = None  # a folder or hub name of sentence-transformers
     margin_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (
         None  # of its cosines, see the docs
     )

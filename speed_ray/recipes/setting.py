@@ -6,6 +6,7 @@ A run's frozen recipe is read whatever an earlier version let pass: its validati
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -48,6 +49,14 @@ def _one_name_each(languages: Weights, info: ValidationInfo) -> Weights:
     return {name: languages[key] for name, key in sorted(written.items())}
 
 
+def _absolute_folder(model: str, info: ValidationInfo) -> str:
+    """Make a folder's path absolute: workers have working directories of their own. Names of the hub stay."""
+    folder = Path(model).expanduser()
+    is_folder = info.context != FROZEN and "://" not in model and folder.is_dir()
+    return str(folder.absolute()) if is_folder else model
+
+
+ModelName = Annotated[str, AfterValidator(_absolute_folder)]  # a folder, a name of the hub, or what a run trained
 Share = Annotated[float, Field(ge=0, le=1)]
 Similarity = Annotated[Share, AfterValidator(_more_than_zero)]  # from which texts count as alike
 KindNames = Annotated[Names, AfterValidator(_known_kinds)]

@@ -21,6 +21,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
 
+from speed_ray.engines.embedder_folder import check_embedder_folder
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray import serve_env
 from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
@@ -99,6 +100,7 @@ def resolve_source(model: str, name: str | None = None) -> ModelSource:
     """Tell a run, a model folder and a name of the Hub apart. Raises UserError where there is nothing to serve."""
     folder = Path(model)
     if (folder / "modules.json").is_file():
+        check_embedder_folder(folder, "MODEL")
         path = str(folder.resolve())
         return ModelSource(name or folder.resolve().name, lambda: path)
     if folder.is_dir() and not (folder / "recipe.yaml").is_file():
@@ -138,7 +140,7 @@ def run_server(arguments: ServeArguments, host: str, port: int) -> None:
             try:
                 serve.run(app, name=APPLICATION, route_prefix="/", logging_config=QUIET)
             except RuntimeError as error:
-                raise UserError(f"The model could not be served: {error}") from None
+                raise UserError(f"The model could not be served: {_failure_reason() or error}") from None
             print(f"{source.name} is served at http://{host}:{port}/v1/embeddings. Ctrl-C ends it.", flush=True)
             _watch_application()
         except KeyboardInterrupt:
@@ -170,6 +172,14 @@ def _start_serve(host: str, port: int) -> None:
         )
     except (RayError, TimeoutError) as error:
         raise Interrupted(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _failure_reason() -> str:
+    """Return the last line of what the replica's constructor raised, "" where Ray Serve does not know it."""
+    application = serve.status().applications.get(APPLICATION)
+    messages = [deployment.message for deployment in application.deployments.values()] if application else []
+    lines = [line for message in messages for line in message.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else ""
 
 
 def _watch_application() -> None:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from tokenizers import Tokenizer
 
+from speed_ray.engines.embedder_folder import load_embedder
 from speed_ray.serving.batcher import DynamicBatcher
 from speed_ray.serving.embedding_request import InputType, check_tokens, parse_request
 from speed_ray.serving.http_errors import APIError
@@ -39,9 +40,7 @@ class ServedModel:
     def __init__(self, folder: str, threads: int) -> None:
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = SentenceTransformer(
-            folder, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
+        self._model = load_embedder(folder, "MODEL", device=device, model_kwargs={"use_safetensors": True})
         self._tokenizer = _tokenizer_without_truncation(self._model)
         prompts = self._model.prompts
         documents = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]

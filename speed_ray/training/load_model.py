@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from speed_ray.engines.model_folder import ensure_model_folder
+from speed_ray.engines.model_folder import ensure_model_folder, explain_loading
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import Lora
 from speed_ray.storage.run import Run
@@ -21,7 +21,10 @@ def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
     Without a pad token it pads with the end-of-sequence token: labels and masks are made from lengths, never from
     pad ids, so no end is taken for padding. Raises UserError where a template or an end-of-sequence token is missing.
     """
-    loaded = AutoTokenizer.from_pretrained(_base_folder(training), revision=training.revision, trust_remote_code=False)
+    with explain_loading(training.base, training.base_key):
+        loaded = AutoTokenizer.from_pretrained(
+            _base_folder(training), revision=training.revision, trust_remote_code=False
+        )
     loaded.chat_template = training.chat_template or loaded.chat_template
     if not loaded.chat_template:
         raise UserError(
@@ -41,7 +44,10 @@ def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
 
 def context_length(training: TrainingPlan) -> int:
     """Return the base's maximum number of tokens."""
-    config = AutoConfig.from_pretrained(_base_folder(training), revision=training.revision, trust_remote_code=False)
+    with explain_loading(training.base, training.base_key):
+        config = AutoConfig.from_pretrained(
+            _base_folder(training), revision=training.revision, trust_remote_code=False
+        )
     return int(getattr(config.get_text_config(), "max_position_embeddings", training.settings.max_length))
 
 
@@ -55,13 +61,14 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
     bf16 = settings.precision == "bf16" and (sharded or settings.lora is not None)
     start = Model(Run(training.run), training.start) if training.start else None
     start_weights = training.base_weights
-    model = AutoModelForCausalLM.from_pretrained(
-        start_weights.fetch() if start_weights else _base_folder(training),
-        revision=None if start_weights else training.revision,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    with explain_loading(training.base, training.base_key):
+        model = AutoModelForCausalLM.from_pretrained(
+            start_weights.fetch() if start_weights else _base_folder(training),
+            revision=None if start_weights else training.revision,
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
     if settings.lora is None:
         return model
     # DeepSpeed casts all weights to bf16; doing it now gives the reference log-probabilities the same weights.

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speed_ray import __version__
-from speed_ray.engines.model_folder import MINIATURE, ensure_checked_folder, identify_model, read_chat_template
+from speed_ray.engines.embedder_folder import check_embedder_model
+from speed_ray.engines.model_folder import (
+    MINIATURE,
+    check_architecture,
+    ensure_checked_folder,
+    identify_model,
+    read_chat_template,
+)
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.engine_settings import VllmEngine
@@ -62,6 +69,11 @@ class TrainingPlan:
     def model(self) -> Model:
         """The model that is trained."""
         return Model(Run(self.run), self.name)
+
+    @property
+    def base_key(self) -> str:
+        """The recipe's key of the base, for messages."""
+        return "embedder.model" if self.method == "contrastive" else "generator.model"
 
     @property
     def base_weights(self) -> Model | None:
@@ -124,6 +136,7 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
             f"{uneven[0]} workers of "
             "embedder.workers."
         )
+    check_embedder_model(settings.model, settings.pooling)
     return TrainingPlan(
         name=EMBEDDER,
         key="embedder",
@@ -149,7 +162,7 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
         assert manifest is not None
         check_enough_rows(training, manifest["counts"]["records"])
     start = Model(Run(training.run), training.start).published()["digest"] if training.start else None
-    weights = identify_model(training.base, "generator.model")
+    weights = identify_model(training.base, training.base_key)
     named = {"name": training.base, "revision": training.revision}
     return {
         "code": __version__,
@@ -275,7 +288,9 @@ def _trainable_generator(recipe: Recipe) -> VllmEngine:
             "To train an adapter on, merge it into the model's weights first."
         )
     if not generator.model.startswith(MINIATURE):  # which the workers train; only one that is given can be wrong
-        ensure_checked_folder(generator, "generator")
+        folder = ensure_checked_folder(generator, "generator")
+        if folder:
+            check_architecture(folder, "generator.model")
     return generator
 
 

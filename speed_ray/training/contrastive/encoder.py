@@ -7,17 +7,20 @@ prompts stand before documents, and before queries without an instruction.
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer import modules
+from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from speed_ray.engines.embedder_folder import Pooling, load_embedder
+from speed_ray.engines.model_folder import explain_loading
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import Embedder, Lora
 from speed_ray.training import load_model
@@ -29,41 +32,48 @@ DEFAULT_INSTRUCTION = "Given a question, find the passage that answers it"  # of
 
 def load_encoder(
     folder: str | Path,
-    pooling: Literal["last", "mean", "cls"] | None = None,
+    pooling: Pooling | None = None,
     max_length: int = 512,
     dtype: torch.dtype | None = None,
+    key: str = "embedder.model",
 ) -> SentenceTransformer:
     """Load an embedder, or make one from a language model; texts are cut at `max_length` tokens.
 
-    `dtype` is of the weights; None leaves them as they are stored, in half precision in many folders.
-    Without `pooling` the folder must be one of sentence-transformers, which names its pooling. Raises UserError where
-    it is not, and where the tokenizer has no pad token or, for pooling by the last token, no end-of-sequence token.
+    `dtype` is of the weights; None leaves them as they are stored, in half precision in many folders. Without
+    `pooling` the folder must be one of sentence-transformers, which names its pooling. `key` names the model in
+    messages. Raises UserError where it cannot be loaded, and where the tokenizer has no pad token or, for pooling by
+    the last token, no end-of-sequence token.
     """
     model_kwargs = {"use_safetensors": True, **({"dtype": dtype} if dtype else {})}
     if pooling is None:
-        if not Path(folder, "modules.json").is_file():
-            raise UserError(
-                f"embedder.pooling: {folder} does not say how to make one vector of its tokens.\n"
-                "Set it to last, as is usual for a language model, or to mean or cls."
-            )
-        model = SentenceTransformer(str(folder), trust_remote_code=False, device="cpu", model_kwargs=model_kwargs)
-        model.max_seq_length = min(max_length, model.get_max_seq_length() or max_length)
+        model = load_embedder(str(folder), key, device="cpu", model_kwargs=model_kwargs)
+        if isinstance(model[0], Transformer):  # static embeddings take texts of any length
+            model.max_seq_length = min(max_length, model.get_max_seq_length() or max_length)
     else:
-        # Plain text: with a chat template sentence-transformers 6 would write every text as a user's message.
-        plain = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-        transformer = Transformer(
-            str(folder),
-            max_seq_length=max_length,
-            model_kwargs=model_kwargs,
-            modality_config=plain,
-            module_output_name="token_embeddings",
-        )
-        mode = "lasttoken" if pooling == "last" else pooling
-        width = transformer.get_embedding_dimension()
-        modules = [transformer, Pooling(width, pooling_mode=mode), Normalize()]
-        model = SentenceTransformer(modules=modules, device="cpu")
-    _prepare_tokenizer(model.tokenizer, str(folder), needs_end=pooling == "last")
+        with explain_loading(folder, key):
+            model = _pooled_transformer(str(folder), pooling, max_length, model_kwargs)
+    if isinstance(model[0], Transformer):
+        _prepare_tokenizer(model.tokenizer, str(folder), needs_end=pooling == "last")
     return model.to(dtype) if dtype else model  # the modules after the transformer have no such argument
+
+
+def _pooled_transformer(
+    folder: str, pooling: Pooling, max_length: int, model_kwargs: dict[str, Any]
+) -> SentenceTransformer:
+    # Plain text: with a chat template sentence-transformers 6 would write every text as a user's message.
+    plain = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    transformer = Transformer(
+        folder,
+        max_seq_length=max_length,
+        model_kwargs=model_kwargs,
+        modality_config=plain,
+        module_output_name="token_embeddings",
+    )
+    mode = "lasttoken" if pooling == "last" else pooling
+    width = transformer.get_embedding_dimension()
+    return SentenceTransformer(
+        modules=[transformer, modules.Pooling(width, pooling_mode=mode), Normalize()], device="cpu"
+    )
 
 
 def trained_dtype(settings: Embedder) -> torch.dtype:

@@ -18,6 +18,7 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from speed_ray import kinds
+from speed_ray.engines.embedder_folder import check_trainable_folder
 from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import Embedder
@@ -88,7 +89,8 @@ def _settings(training: TrainingPlan) -> Embedder:
 def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
     """Load the embedder to train on this worker's device, with LoRA adapters where the recipe has them."""
     settings = _settings(training)
-    folder = fetch_model_folder(training.base, training.revision, "embedder.model")
+    folder = fetch_model_folder(training.base, training.revision, training.base_key)
+    check_trainable_folder(folder, settings.pooling)  # one of the hub is seen only now
     model = encoder.load_encoder(folder, settings.pooling, settings.max_length, encoder.trained_dtype(settings))
     # A folder may leave its prompt's tokens out of the pooling. An instruction is a prompt in use, and of another
     # length for each row of a batch: it is pooled, here and in what is published.

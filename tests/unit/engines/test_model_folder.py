@@ -13,6 +13,7 @@ from speed_ray.engines.model_folder import (
     ensure_model_folder,
     folder_digest,
     identify_model,
+    read_modules,
 )
 from speed_ray.errors import UserError
 from speed_ray.miniature import base_model
@@ -65,6 +66,14 @@ def test_a_template_beside_the_weights_counts(folder: Path) -> None:
 def test_a_template_that_is_neither_text_nor_file_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="neither Jinja text nor a file"):
         check_model_folder(folder, "templates/gone.jinja")
+
+
+def test_a_shard_of_the_weights_is_missing(folder: Path) -> None:
+    names = ["model.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": dict(zip("ab", names, strict=True))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="lacks 1 of the 2 files of its weights, model-00002"):
+        check_model_folder(folder, None)
 
 
 def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
@@ -121,6 +130,40 @@ def test_the_digest_follows_content_and_not_place(folder: Path, tmp_path_factory
         before = folder_digest(elsewhere)
         (elsewhere / name).write_bytes(b"{}")
         assert folder_digest(elsewhere) != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config_sentence_transformers.json", "sentence_bert_config.json", "vocab.txt", "special_tokens_map.json"),
+        *("chat_template.jinja", "spiece.model", "pytorch_model.bin", "1_Pooling/config.json", "1_Pooling/vocab.txt"),
+        *("1_Pooling/model.safetensors", "1_Pooling/query/model.safetensors"),
+    ],
+)
+def test_the_digest_is_of_all_that_decides_a_vector_or_a_text(folder: Path, name: str) -> None:
+    modules = [{"type": "sentence_transformers.models.Transformer", "path": ""}, {"type": "-", "path": "1_Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    digests = [folder_digest(folder)]
+    for content in ("one", "two"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+        digests.append(folder_digest(folder))
+    assert len(set(digests)) == 3
+
+
+@pytest.mark.parametrize("name", ["README.md", ".git/config.json", "checkpoint-5/model.safetensors", "onnx/a.json"])
+def test_what_no_model_is_made_of_leaves_the_digest(folder: Path, name: str) -> None:
+    before = folder_digest(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
+    assert folder_digest(folder) == before
+
+
+@pytest.mark.parametrize("modules", ["{", "[{}]", '[{"type": "a"}]', '[{"type": "a", "path": "../other"}]'])
+def test_modules_that_are_none(folder: Path, modules: str) -> None:
+    (folder / "modules.json").write_text(modules)
+    with pytest.raises(UserError, match=r"modules\.json .*Save the model anew"):
+        read_modules(folder)
 
 
 @pytest.mark.parametrize("place", [0, 465, 999])
