@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from speed_ray.engines.model_folder import ensure_model_folder, explain_loading
@@ -78,19 +79,32 @@ def load_network(training: TrainingPlan, sharded: bool) -> Any:
         adapted.peft_config["default"].base_model_name_or_path = model.name_or_path  # PEFT reads it when it saves
         return adapted
     set_seed(training.seed)  # adapters are initialized randomly
-    return get_peft_model(model, lora_config(settings.lora, "CAUSAL_LM"), autocast_adapter_dtype=upcast)
+    return add_adapters(model, settings.lora, "CAUSAL_LM", training.key, upcast)
 
 
 def _base_folder(training: TrainingPlan) -> str | Path:
     return ensure_model_folder(training.base) or training.base
 
 
-def lora_config(lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"]) -> LoraConfig:
-    """Return PEFT's configuration of the recipe's LoRA adapters."""
-    return LoraConfig(
+def add_adapters(
+    network: Any, lora: Lora, task: Literal["CAUSAL_LM", "FEATURE_EXTRACTION"], key: str, upcast: bool = True
+) -> Any:
+    """Add the recipe's LoRA adapters to a network; `key` is that of the training's settings, for messages.
+
+    `upcast` holds the adapters in fp32, whatever the type of the network. Raises UserError where no module fits.
+    """
+    config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=lora.target_modules,
         task_type=task,
     )
+    try:
+        return get_peft_model(network, config, autocast_adapter_dtype=upcast)
+    except ValueError as error:
+        linear = {name.rpartition(".")[2] for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+        raise UserError(
+            f"{key}.lora.target_modules: {lora.target_modules} cannot be adapted: {str(error).splitlines()[0]}\n"
+            f"This model's linear modules are: {', '.join(sorted(linear))}."
+        ) from error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
 def add_lora(model: SentenceTransformer, settings: Lora, seed: int) -> None:
     """Freeze the weights, and add freshly initialized fp32 LoRA adapters."""
     set_seed(seed)  # adapters are initialized randomly
-    model[0].model = get_peft_model(model[0].model, load_model.lora_config(settings, "FEATURE_EXTRACTION"))
+    model[0].model = load_model.add_adapters(model[0].model, settings, "FEATURE_EXTRACTION", "embedder")
 
 
 def merge_lora(model: SentenceTransformer) -> None:

@@ -119,6 +119,12 @@ def test_what_is_trained_by_cosine_says_so(base, tmp_path):
     assert model.similarity_fn_name == "cosine"
 
 
+def test_modules_that_the_model_does_not_have(base):
+    model = encoder.load_encoder(base, "mean")
+    with pytest.raises(UserError, match=r"embedder\.lora\.target_modules: \['q_prj'\](.|\n)*q_proj"):
+        encoder.add_lora(model, Lora(target_modules=["q_prj"]), 0)
+
+
 class Experts(torch.nn.Module):
     """Four experts; a text goes to one by its first token. And weights that nothing uses."""
 
