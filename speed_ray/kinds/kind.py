@@ -73,9 +73,10 @@ class Kind:
         }
 
     def is_placeholder(self, text: str) -> bool:
-        """Check whether a text says nothing, or is what a prompt shows in its place: a field's name or meaning."""
-        if rules.written("", text):
-            return True
+        """Check whether a text is none: a form's stand-in, or what a prompt shows in its place."""
+        return rules.is_stand_in(text) or self._is_shown(text)
+
+    def _is_shown(self, text: str) -> bool:
         longest, shown = self._shown_in_prompts
         return len(text) <= longest and shown.fullmatch(rules.is_plain(text)) is not None
 
@@ -95,8 +96,10 @@ class Kind:
         for name, text in fields.items():
             if broken := rules.written(name, text):
                 return broken
-            if self.is_placeholder(text):
+            if self._is_shown(text):
                 return "placeholder", f"{name} holds what the prompt shows in the place of a text"
+        if all(map(rules.is_stand_in, fields.values())):
+            return "placeholder", "each field holds something in the place of a text"
         return None
 
     def refuse_fixed(self, fixed: Slots) -> None:

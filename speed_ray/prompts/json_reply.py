@@ -16,14 +16,17 @@ from speed_ray.records import Rejected
 
 MAX_OBJECTS = 64  # that are tried in one reply: each can cost a reading of all that follows
 
-_WORDS = "think(?:ing)?|thoughts?|thought_process|reason(?:ing)?|reflection|analysis|scratchpad|inner_monologue"
+_WORDS = (
+    "(?:ant)?think(?:ing)?|thoughts?|thought_process|reason(?:ing)?|reflection|analysis|scratchpad|inner_monologue"
+)
 # <think>, <seed:think>, <|thinking|>; Magistral's [THINK]; Kimi's ◁think▷; OpenThinker's <|begin_of_thought|>;
 # Cohere's <|START_THINKING|>; gpt-oss's analysis channel (harmony); Gemma's thought channel and <unused94>thought.
 _THOUGHT_BEGINS = rf"""
-    <\|?(?:\w{{1,16}}[:_-])?(?:{_WORDS})\|?> | \[THINK(?:ING)?\] | ◁think▷ | <\|(?:begin_of_thought|START_THINKING)\|>
-    | <\|channel\|?>\s{{0,9}}(?:analysis|thought) | <unused\d{{1,4}}>thought"""
+    <\|?(?:\w{{1,16}}[:_-])?(?:{_WORDS})(?:\s[^<>{{}}]{{0,80}})?\|?> | \[THINK(?:ING)?\] | ◁think▷
+    | <\|(?:begin_of_thought|START_THINKING)\|> | <\|channel\|?>\s{{0,9}}(?:analysis|thought)
+    | <unused\d{{1,4}}>thought"""
 _THOUGHT_ENDS = rf"""
-    </(?:\w{{1,16}}[:_-])?(?:{_WORDS})> | <\|/(?:{_WORDS})\|> | \[/THINK(?:ING)?\] | ◁/think▷
+    </(?:\w{{1,16}}[:_-])?(?:{_WORDS})\s?> | <\|/(?:{_WORDS})\|> | \[/THINK(?:ING)?\] | ◁/think▷
     | <\|(?:end_of_thought|END_THINKING)\|> | <\|channel\|>\s{{0,9}}final | <\|start\|>assistant<\|message\|>
     | <channel\|> | <unused\d{{1,4}}>(?!thought)"""
 _END_OF_THOUGHT = re.compile(_THOUGHT_ENDS, re.IGNORECASE | re.VERBOSE)

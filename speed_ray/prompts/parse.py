@@ -164,7 +164,7 @@ def _remark(found: dict[str, Any], name: str, prompt: str) -> str:
 def _is_shown(name: str, said: str, prompt: str) -> bool:
     """Check whether a text says nothing, or what a prompt shows in its place: "name": "text", or "name": text."""
     said, prompt = said.strip().rstrip(".").casefold(), prompt.casefold() + "\n"
-    return bool(rules.written(name, said)) or any(f'"{name}": {form}' in prompt for form in (f'"{said}"', f"{said}\n"))
+    return rules.is_stand_in(said) or any(f'"{name}": {form}' in prompt for form in (f'"{said}"', f"{said}\n"))
 
 
 def _content(messages: Sequence[Message]) -> str:

@@ -24,6 +24,19 @@ FEWEST_TO_COPY = 4  # words; a shorter query may well stand in a document that n
 FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many words of one compound as English has
 
 
+# What forms and JSON schemas have where a text is to stand: "a", "string", "<a short text>", "[your query here]".
+_STAND_IN = re.compile(
+    r"[a-z0-9]|string|str|text|number|integer|object|array|<[^<>=/\"]{1,80}>|[\[<{(]*your\b[^.]{1,60}\bhere[\]>})]*"
+)
+
+
+def is_stand_in(text: str) -> bool:
+    """Check whether a text says nothing or only that one is to stand there. Alone, a label may well be "A"."""
+    if written("", text):
+        return True
+    return len(text) <= 100 and _STAND_IN.fullmatch(is_plain(text)) is not None
+
+
 def is_plain(text: str) -> str:
     """Normalise case, spaces and Unicode's form, so that texts that differ in nothing else are equal."""
     return " ".join(fold(text).split())

@@ -94,6 +94,7 @@ MARKS = {
     "<reflection>": "</reflection>",
     "<seed:think>": "</seed:think>",
     "<|thinking|>": "</thinking>",
+    '<antThinking time="3">': "</antThinking >",
     "[THINK]": "[/THINK]",
     "◁think▷": "◁/think▷",
     "<|begin_of_thought|>": "<|end_of_thought|>",
@@ -195,6 +196,23 @@ def test_a_thought_that_the_template_opened_has_its_end_alone(mark: str, name: s
 def test_a_form_alone_is_rejected(name: str, reason: str) -> None:
     asked = ASKED[name]
     assert outcome(write("@form", asked), asked) == outcome(write("So: @form\nagain @form", asked), asked) == reason
+
+
+@pytest.mark.parametrize(
+    "stand_in", ["string", "a", "<a short text>", "[your text here]", "Your query here", "-", "…"]
+)
+def test_stand_ins_are_a_form_where_no_field_holds_more(stand_in: str) -> None:
+    asked, form = ASKED["example"], dict.fromkeys(FINAL, stand_in)
+    label = {"input_text": "Which grade has this essay?", "label": "A", "misleading_label": "B"}
+    assert outcome(f"{json.dumps(form)}\n{json.dumps(FINAL)}", asked) == FINAL
+    assert outcome(json.dumps(form), asked) in ("placeholder", "no_letters")
+    assert kinds.load_kind("classification").check_written(label) is None
+
+
+def test_a_json_schema_is_a_form() -> None:
+    schema = json.dumps({"type": "object", "properties": {name: {"type": "string"} for name in FINAL}})
+    for text in (f"{schema}\n{json.dumps(FINAL)}", f"{json.dumps(FINAL)}\nIt follows {schema}"):
+        assert outcome(text, ASKED["example"]) == FINAL
 
 
 PIECES = st.lists(
