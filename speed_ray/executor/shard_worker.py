@@ -8,6 +8,7 @@ from typing import Any
 
 from speed_ray.engines.base import Engine, Reply, Request, RequestRefused
 from speed_ray.engines.budget import Ledger
+from speed_ray.executor.early_stop import EarlyStop
 from speed_ray.executor.reply_journal import Answer, Journal, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.engine_settings import VllmEngine
@@ -29,6 +30,7 @@ class Outcome:
     replies: list[ReplyRow] = field(default_factory=list)
     records: list[Row] = field(default_factory=list)
     reject: RejectRow | None = None
+    asked: bool = True  # False for a row that needs no model
 
 
 class Worker:
@@ -51,6 +53,7 @@ class Worker:
         self.engine = engine
         self.ledger = ledger
         self._leases = ShardLeases(artifact, ledger.holder) if ledger else None
+        self._early = EarlyStop(stage, artifact, plan) if ledger else None
         self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
         # At most twice the rows that the engine answers at once: rendering a whole shard's prompts in one go blocks
@@ -97,7 +100,13 @@ class Worker:
 
     async def _in_turn(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
         async with self._row_slots:
-            return await self._answer(row, journal, known)
+            if self._early is None:
+                return await self._answer(row, journal, known)
+            self._early.check()
+            outcome = await self._answer(row, journal, known)
+            if outcome.asked:
+                self._early.count(outcome.reject)
+            return outcome
 
     async def _answer(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
         request = self.stage.request(row)
@@ -131,9 +140,9 @@ class Worker:
 
     def _finish_without_model(self, row: PlannedRow[Any]) -> Outcome:
         try:
-            return Outcome(records=self.stage.without_model(row))
+            return Outcome(records=self.stage.without_model(row), asked=False)
         except Rejected as rejected:
-            return Outcome(reject=self._reject(row, rejected, ""))
+            return Outcome(reject=self._reject(row, rejected, ""), asked=False)
 
     def _finish_without_reply(self, outcome: Outcome, row: PlannedRow[Any], rejected: Rejected, text: str) -> None:
         """Set the outcome of a row whose replies so far are unfit: the stage's fallback records, or a reject."""

@@ -31,8 +31,27 @@ PRODUCED_BY = {  # the command that makes an artifact or a model
     "embedder": "train-embedder",
 }
 
-# What decides topics and tasks. All else is read later, and may be put right while there is nothing later.
-_OF_TASKS = ("seed", "topics", "teacher", "languages", "mix", "slots", "brainstorm")
+MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")
+
+# The artifacts and models that a key of the recipe decides: it may be changed until one of them holds it.
+_ANSWERED = ARTIFACTS[1:]
+DECIDED_BY = {
+    "topics": (TOPICS, *_ANSWERED),
+    **dict.fromkeys(("seed", "teacher", "languages", "mix", "slots"), (*_ANSWERED, *MODELS)),
+    "brainstorm": (PROPOSED_TASKS, TASKS),
+    "draft": (DRAFTS,),
+    "generator": ("junior", "revisor_sft", "revisor", CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES),
+    "junior": ("junior",),
+    "propose": (CANDIDATES,),
+    "judge": (VERDICTS,),
+    "senior": ("senior",),
+    "critique": (REVISIONS,),
+    "revisor": ("revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"),
+    "synthesize": (EXAMPLES, REVISED_EXAMPLES),
+    "revise": (REVISED_EXAMPLES,),
+    "curate": (CURATED_EXAMPLES,),
+    "embedder": ("embedder",),
+}
 
 
 def finished_examples(recipe: Recipe) -> str:
@@ -55,28 +74,35 @@ class Run:
         """Write the resolved recipe, or find one there that makes the same rows. Raises UserError with the difference.
 
         Pools, endpoints' addresses, budgets and threads may change between two drives of a run; what decides a row
-        may not. While the run holds tasks at most, what decides only later rows is frozen anew: a window that proves
-        too small for them must not cost the tasks, which were paid for. Two drivers that freeze different recipes at
-        once are told apart by the first plan that differs (`Artifact.ensure_plan`).
+        may until there is one. So a learning rate that diverges, or a reply limit that is too low, does not cost what
+        was paid for before. Two drivers that freeze different recipes at once are told apart by the first plan that
+        differs (`Artifact.ensure_plan`, `Artifact.publish`).
         """
         if self._begin(recipe):
             return
         before, now = identity_fields(self.recipe()), identity_fields(recipe)
-        if before == now:
+        changed = [key for key in now if before.get(key) != now[key]]
+        if not changed:
             return
-        if all(before[key] == now[key] for key in _OF_TASKS) and not self._is_past_tasks():
+        held = {key: holder for key in changed if (holder := self._holder_of(key))}
+        if not held:
             self.store.put("recipe.yaml", recipes.dump_yaml(recipe).encode())
             return
-        answered = any(self.artifact(name).has_commits() for name in ARTIFACTS if name != TOPICS)
-        unpaid = "" if answered else "Nothing was answered in it yet, so nothing is lost with it. "
+        difference = identity_difference({key: before.get(key) for key in held}, {key: now[key] for key in held})
+        holders = "".join(f"  {key} is held by {holder}.\n" for key, holder in held.items())
         raise UserError(
-            f"{self.uri} was begun with another recipe:\n{identity_difference(before, now)}\n"
-            f"{unpaid}Use another --run folder, or go back to the recipe that this one was begun with."
+            f"{self.uri} was begun with another recipe:\n{difference}\n{holders}"
+            "Use another --run folder, or go back to the recipe that this one was begun with."
         )
 
-    def _is_past_tasks(self) -> bool:
-        later = ARTIFACTS[ARTIFACTS.index(TASKS) + 1 :]
-        return any(self.artifact(name).plan() is not None for name in later)
+    def _holder_of(self, key: str) -> str | None:
+        """Describe the first artifact or model that a key has decided already."""
+        for name in DECIDED_BY[key]:
+            if name in MODELS and read_if_exists(self.store, f"models/{name}/_MANIFEST.json"):
+                return f"models/{name}, which is trained"
+            if name in ARTIFACTS and (first := next(self.artifact(name).commits(), None)):
+                return f"{name}, of which {first.counts.accepted + first.counts.rejected} rows or more are answered"
+        return None
 
     def _begin(self, recipe: Recipe) -> bool:
         try:

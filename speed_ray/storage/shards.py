@@ -117,11 +117,14 @@ class Artifact:
     def ensure_plan(self, plan: Plan) -> None:
         """Write the plan unless an equal one exists. Raises UserError with the difference to another one.
 
-        A plan that differs in nothing but what a repair made anew takes the place of the former, whose commits are
-        withdrawn.
+        A plan takes the place of one of which nothing is committed, and of one from which it differs in nothing but
+        what a repair made anew, whose commits are withdrawn.
         """
         existing = self._first_plan(plan)
         if existing.digest == plan.digest:
+            return
+        if not self.has_commits():
+            self.put("plan.json", plan.to_json())
             return
         if read_if_exists(self.store, REPAIRED) is None or not differs_by_repair(existing, plan):
             raise self._planned_differently(existing, plan)

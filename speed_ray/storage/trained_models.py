@@ -47,6 +47,7 @@ class Model:
         """Write the plan unless an equal one exists; return its digest.
 
         Raises UserError with the difference where another plan is there, or weights that were published by another.
+        Settings of a training that has not ended may change; it then begins anew.
         One that differs in nothing but the rows or the weights to begin with, in a run that was repaired, gives way.
         """
         data = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False).encode()
@@ -57,6 +58,10 @@ class Model:
         else:
             there = self.plan() or {}
         if there == wanted:
+            return hashlib.sha256(data).hexdigest()
+        if self.manifest() is None and {**there, "settings": None} == {**wanted, "settings": None}:
+            log.warning("%s is trained anew from its beginning: its settings have changed", self.where)
+            self.store.put(f"{self.path}/plan.json", data)
             return hashlib.sha256(data).hexdigest()
         if _without_inputs(there) != _without_inputs(wanted) or read_if_exists(self.store, REPAIRED) is None:
             raise UserError(

@@ -9,6 +9,7 @@ import pytest
 
 from speed_ray import recipes
 from speed_ray.engines.base import EngineDead, PromptTooLong, Reply, Request, Sample
+from speed_ray.errors import UserError
 from speed_ray.executor.reply_journal import EVERY, replay
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
@@ -265,3 +266,31 @@ def test_two_attempts_at_one_shard_count_once(work, artifact, run):
 def run_elsewhere(job: Callable[[], Counts | None]) -> Counts | None:
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(job).result()
+
+
+def test_a_paid_stage_of_which_nothing_is_accepted_ends_early(work, artifact):
+    engine = Scripted(lambda number, trial: [Sample("", "length", 800)], paid=True)
+    with pytest.raises(UserError, match=r"none of the first \d+ rows was accepted \(no_content \d+\)") as caught:
+        work(engine)
+    assert "brainstorm.sampling.max_tokens (now " in str(caught.value)
+    assert 32 <= engine.asked.total() <= 32 + 2 * engine.in_flight, "rows were asked again, or on to the end"
+    assert not artifact.has_commits()
+    again = Scripted(lambda number, trial: "good", paid=True)
+    with pytest.raises(UserError, match=r"none of the first \d+ rows"):
+        work(again)
+    assert again.asked.total() <= again.in_flight, "what was answered before is counted first"
+
+
+def test_one_accepted_row_lets_a_paid_stage_go_on(work):
+    engine = Scripted(lambda number, trial: "good" if number == 20 else "bad", paid=True)
+    assert work(engine).rejected == ROWS - 2
+
+
+@pytest.mark.parametrize(
+    ("finish", "text", "reason"),
+    [("content_filter", "", "filtered"), ("refusal", "I will not.", "refused"), ("length", " \n", "no_content")],
+)
+def test_a_row_that_nobody_will_answer_is_asked_once(work, artifact, finish, text, reason):
+    engine = Scripted(lambda number, trial: [Sample(text, finish, 3)] if number == 7 else "good")
+    assert work(engine).reasons == {reason: 1}
+    assert engine.asked[7, 0] == 1 and engine.asked[7, 1] == 0

@@ -42,12 +42,13 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Edit:
 
 @pytest.fixture
 def brainstormed(make_job) -> tuple[Brainstorm, Run]:
-    """A run whose brainstorm is planned, and the stage."""
+    """A run whose brainstorm is begun, and the stage."""
     job = make_job()
     run, stage = job.run, Brainstorm(job.recipe)
     run.freeze(job.recipe)
     topics.collect_topics(run, topics.read_topics(job.recipe.topics.source))
     run.artifact(PROPOSED_TASKS).ensure_plan(stage.plan(run))
+    run.artifact(PROPOSED_TASKS).create("commits/00000000.0.json", b"{}")
     return stage, run
 
 

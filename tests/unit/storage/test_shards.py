@@ -16,6 +16,7 @@ from obstore.store import MemoryStore
 from speed_ray import recipes
 from speed_ray.engines.base import Reply, Request, Sample
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.executor.early_stop import EarlyStop
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, seed_of
@@ -61,6 +62,12 @@ WORLDS = st.builds(
     variants=st.sampled_from([("sts",), ("retrieval", "sts"), ("a", "b", "c")]),
 )
 TROUBLES = st.dictionaries(st.integers(0, 80), st.sampled_from([BEFORE, AFTER, LOST]), max_size=3)
+
+
+@pytest.fixture(autouse=True)
+def no_early_stop(monkeypatch):
+    """A world may reject all of its rows."""
+    monkeypatch.setattr(EarlyStop, "check", lambda self: None)
 
 
 class Scripted:
@@ -419,6 +426,7 @@ def test_another_plan_is_refused_and_the_difference_names_the_key(run):
     artifact = run.artifact("tasks")
     artifact.ensure_plan(planned({"sampling": {"top_p": 1.0, "n": (1, 2)}}))
     artifact.ensure_plan(planned({"sampling": {"n": (1, 2), "top_p": 1.0}}))
+    artifact.create("commits/00000000.0.json", b"{}")
     with pytest.raises(UserError, match=r"\n  identity\.sampling\.top_p: was 1\.0, now 0\.9\nUse another --run"):
         artifact.ensure_plan(planned({"sampling": {"top_p": 0.9, "n": [1, 2]}}))
 

@@ -43,10 +43,19 @@ def bucket(monkeypatch, tmp_path):
 
 
 def test_another_plan_is_refused_with_the_difference(model):
-    digest = model.ensure_plan({"seed": 0, "settings": {"batch": 16}})
-    assert model.ensure_plan({"settings": {"batch": 16}, "seed": 0}) == digest
-    with pytest.raises(UserError, match=r"settings\.batch: was 16, now 32"):
-        model.ensure_plan({"seed": 0, "settings": {"batch": 32}})
+    digest = model.ensure_plan({"seed": 0, "base": {"name": "a"}})
+    assert model.ensure_plan({"base": {"name": "a"}, "seed": 0}) == digest
+    with pytest.raises(UserError, match=r"base\.name: was 'a', now 'b'"):
+        model.ensure_plan({"seed": 0, "base": {"name": "b"}})
+
+
+def test_settings_may_change_until_a_model_is_trained(model, tmp_path):
+    model.ensure_plan({"seed": 0, "settings": {"learning_rate": 1e-3}})
+    model.ensure_plan({"seed": 0, "settings": {"learning_rate": 1e-4}})
+    assert model.plan() == {"seed": 0, "settings": {"learning_rate": 1e-4}}
+    model.publish(trained(tmp_path / "a"), {"seed": 0, "settings": {"learning_rate": 1e-4}})
+    with pytest.raises(UserError, match=r"settings\.learning_rate: was 0\.0001, now 0\.1"):
+        model.ensure_plan({"seed": 0, "settings": {"learning_rate": 0.1}})
 
 
 def test_a_damaged_plan_is_named_with_the_way_on(model):

@@ -1,0 +1,53 @@
+"""End a paid stage early that gets nowhere: whose first rows are all rejected."""
+
+from collections import Counter
+from typing import Any
+
+from speed_ray.errors import UserError
+from speed_ray.executor.stage import Stage
+from speed_ray.records import RejectRow
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
+
+ROWS = 32  # of which one at least must be accepted
+SHOWN_CHARS = 200
+SHORT_OF_TOKENS = {"no_content", "cut_off"}
+
+
+class EarlyStop:
+    """Counts the outcomes of a stage's rows until one is accepted."""
+
+    def __init__(self, stage: Stage[Any, Any], artifact: Artifact, plan: Plan) -> None:
+        self.stage = stage
+        self.rows = min(ROWS, plan.rows)
+        self._rejects: list[RejectRow] = []
+        self._goes_on = any(commit.counts.accepted for commit in artifact.commits())
+
+    def count(self, reject: RejectRow | None) -> None:
+        """Count the outcome of a row. Raises UserError where it is the last of the first rows, all rejected."""
+        if reject is None:
+            self._goes_on = True
+        else:
+            self._rejects += [] if self._goes_on else [reject]
+        self.check()
+
+    def check(self) -> None:
+        """Raise UserError where so many rows were rejected and none was accepted that no more should be paid for."""
+        if self._goes_on or len(self._rejects) < self.rows:
+            return
+        key, role = self.stage.settings.key, self.stage.role
+        reasons = Counter(reject["reason"] for reject in self._rejects)
+        counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        first = self._rejects[0]
+        advice = f"Change what they are rejected for: the {role}'s model, its settings, or the prompts."
+        if set(reasons) <= SHORT_OF_TOKENS:
+            advice = (
+                f"Raise {key}.sampling.max_tokens (now {self.stage.settings.sampling.max_tokens}); a model that "
+                f"thinks first needs thousands, or its thinking switched off in {role}.extra_body."
+            )
+        raise UserError(
+            f"{self.stage.name}: none of the first {len(self._rejects)} rows was accepted ({counted}), so no more are "
+            "paid for.\n"
+            f"Row {first['row_id']}: {first['detail'][:SHOWN_CHARS]!r}; its reply: {first['text'][:SHOWN_CHARS]!r}\n"
+            f"{advice}\nThen run the same command again: this stage's settings may still change in this run."
+        )
