@@ -365,7 +365,8 @@ def test_reasons_for_tasks(text: str, why: str) -> None:
 
 
 def test_a_task_in_another_form_of_unicode_is_the_same() -> None:
-    assert parse.parse_tasks('{"tasks": ["Trouve le café.", "trouve le cafe\u0301."]}', 5, BRAINSTORM) == ["Trouve le café."]
+    reply = '{"tasks": ["Trouve le café.", "trouve le cafe\u0301."]}'
+    assert parse.parse_tasks(reply, 5, BRAINSTORM) == ["Trouve le café."]
 
 
 def test_tasks_follow_their_schema() -> None:
