@@ -150,10 +150,10 @@ def test_a_topic_from_outside_the_world_is_named_and_scored(kind: str) -> None:
 
 def test_the_teachers_tasks_are_as_many_as_asked_and_far_from_each_other() -> None:
     told = [(kind, topic) for kind in ALL_KINDS if kind != "sts" for topic in [*world.topics(), OUTSIDE]]
-    first_of_each = []
+    prompts, first_of_each = Prompts(), []
     for seed, (kind, topic) in enumerate(told):
         reply = teacher.answer(context(kind, topic, seed, "brainstorm", ask=5), seed)
-        asked = Prompts().brainstorm(kinds.load_kind(kind), topic, 5, "English", random.Random(seed))
+        asked = prompts.brainstorm(kinds.load_kind(kind), topic, 5, "English", random.Random(seed))
         found = parse_tasks(reply, 5, asked)
         assert len(found) == 5
         assert all(world.topic(topic).name in task for task in found)
