@@ -80,7 +80,9 @@ def parse_verdict(text: str, shown: int, messages: Sequence[Message]) -> tuple[i
     the prompt, `messages`, shows in its place.
     """
     prompt = _content(messages)
-    found = find_object(text, VERDICT_FIELDS, lambda said: _is_shown("reason", said, prompt))
+    found = find_object(
+        text, VERDICT_FIELDS, lambda said: rules.is_stand_in(said) or _is_shown("reason", said, prompt)
+    )
     best, worst = _place(found, "best", shown), _place(found, "worst", shown)
     reason = _remark(found, "reason", prompt)
     _refuse_extra(found, set(VERDICT_FIELDS))
@@ -162,9 +164,9 @@ def _remark(found: dict[str, Any], name: str, prompt: str) -> str:
 
 
 def _is_shown(name: str, said: str, prompt: str) -> bool:
-    """Check whether a text says nothing, or what a prompt shows in its place: "name": "text", or "name": text."""
+    """Check whether a text is what a prompt shows in its place: "name": "text", or "name": text."""
     said, prompt = said.strip().rstrip(".").casefold(), prompt.casefold() + "\n"
-    return rules.is_stand_in(said) or any(f'"{name}": {form}' in prompt for form in (f'"{said}"', f"{said}\n"))
+    return any(f'"{name}": {form}' in prompt for form in (f'"{said}"', f"{said}\n"))
 
 
 def _content(messages: Sequence[Message]) -> str:

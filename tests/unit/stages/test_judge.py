@@ -61,7 +61,8 @@ def test_a_reason_is_one_of_the_judges_own(said):
     kind, rng = kinds.load_kind("sts"), random.Random(0)
     asked = Prompts().judge(kind, kind.slots(rng), "Bees", "", "English", ["{}", "{}", "{}"], rng)
     text = '{"best": 1, "worst": 3, "reason": "%s"}'
-    assert parse_verdict(text % "Its two sentences are one", 3, asked)
+    for own in ("Its two sentences are one", "x"):
+        assert parse_verdict(text % own, 3, asked)
     with pytest.raises(Rejected) as rejected:
         parse_verdict(text % said, 3, asked)
     assert rejected.value.reason in ("placeholder", "no_letters")
