@@ -6,6 +6,7 @@ A Serve config, as KubeRay's RayService has one, takes `import_path: speed_ray.s
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -175,11 +176,16 @@ def _start_serve(host: str, port: int) -> None:
 
 
 def _failure_reason() -> str:
-    """Return the last line of what the replica's constructor raised, "" where Ray Serve does not know it."""
+    """Return what the replica's constructor raised, "" where Ray Serve does not know it."""
     application = serve.status().applications.get(APPLICATION)
     messages = [deployment.message for deployment in application.deployments.values()] if application else []
-    lines = [line for message in messages for line in message.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return last_error("\n".join(messages))
+
+
+def last_error(report: str) -> str:
+    """Return the message of the last exception whose traceback is in a text, the last line where there is none."""
+    before, *messages = re.split(r"(?m)^[\w.]*(?:Error|Exception|Interrupted): ", report.strip())
+    return messages[-1].strip() if messages else before.rpartition("\n")[2]
 
 
 def _watch_application() -> None:

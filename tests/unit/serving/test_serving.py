@@ -22,7 +22,7 @@ from starlette.requests import Request
 from speed_ray.cli import main
 from speed_ray.on_ray import serve_env
 from speed_ray.serving import haproxy, http_errors
-from speed_ray.serving.app import EMBEDDER, resolve_source
+from speed_ray.serving.app import EMBEDDER, last_error, resolve_source
 from speed_ray.serving.batcher import FORWARDS_PER_BATCH, DynamicBatcher
 from speed_ray.serving.replica import MAX_BODY_BYTES, Embed
 from speed_ray.storage.run import Run
@@ -410,3 +410,13 @@ def test_a_served_model_under_64_clients(folder, reference, drive):
     driver.process.send_signal(signal.SIGTERM)
     assert driver.ended() == 0, driver.said()
     assert "Traceback" not in driver.said(), driver.said()
+
+
+def test_why_a_replica_failed_is_what_its_constructor_raised_last():
+    traceback = "The deployment failed to start 3 times in a row.\nTraceback (most recent call last):\n  File x\n"
+    cause = "safetensors_rust.SafetensorError: header too large\n\nDuring handling of the above exception:\n"
+    raised = "speed_ray.errors.UserError: MODEL: it cannot be loaded: header too large\nName another model."
+    said = "MODEL: it cannot be loaded: header too large\nName another model."
+    assert last_error(traceback + cause + traceback + raised) == said
+    assert last_error("It went\nquite wrong") == "quite wrong"
+    assert last_error("") == ""
