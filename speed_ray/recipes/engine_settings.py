@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from speed_ray.recipes.setting import ModelName, RuntimeMark, RuntimeOnly, Share, Strict
+from speed_ray.recipes.setting import LocalPath, RuntimeMark, RuntimeOnly, Share, Strict
 
 VLLM_RESOURCES = RuntimeMark(
     (
@@ -39,10 +39,10 @@ class VllmEngine(Strict):
     """vLLM inside a Ray actor. `engine_kwargs` is vLLM's own; `model` is a folder or a hub name."""
 
     engine: Literal["vllm"]
-    model: ModelName
+    model: LocalPath
     revision: str | None = None
-    adapter: ModelName | None = None  # a LoRA folder
-    chat_template: str | None = None  # Jinja text or file, for a model without one
+    adapter: LocalPath | None = None  # a LoRA folder
+    chat_template: LocalPath | None = None  # Jinja text or file, for a model without one
     structured_outputs: bool = True  # hold replies to the kind's JSON schema
     max_concurrency: RuntimeOnly[PositiveInt] = 256
     engine_kwargs: Annotated[dict[str, Any], VLLM_RESOURCES] = {}

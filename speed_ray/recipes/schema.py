@@ -19,7 +19,7 @@ from speed_ray.recipes.setting import (
     FROZEN,
     KindNames,
     LanguageNames,
-    ModelName,
+    LocalPath,
     RuntimeOnly,
     Share,
     Similarity,
@@ -141,7 +141,7 @@ class Curate(Strict):
     max_words: PositiveInt | None = None
     check_language: bool = False  # once more: 25 to 50 microseconds a text
     decontaminate: RuntimeOnly[list[str]] = []  # evaluation sets, files or folders, whose texts may not be learnt from
-    reference: ModelName | None = None  # a folder or hub name of sentence-transformers
+    reference: LocalPath | None = None  # a folder or hub name of sentence-transformers
     margin_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (
         None  # of its cosines, see the docs
     )
@@ -210,7 +210,7 @@ class Recipe(Strict):
         "matching_long": 1,
     }  # 7 : 7 : 7 : 2, matching split evenly (SPEED, appendix)
     slots: dict[str, dict[str, str | int | float | None]] = {}  # by kind: slots that are not to vary
-    prompts: RuntimeOnly[str | None] = None  # a folder whose templates replace ours, name by name
+    prompts: RuntimeOnly[LocalPath | None] = None  # a folder whose templates replace ours, name by name
     brainstorm: Brainstorm = Brainstorm()
     draft: Draft = Draft()
     junior: Sft = Sft()

@@ -4,6 +4,7 @@ that decide no row.
 A run's frozen recipe is read whatever an earlier version let pass: its validation has the context `FROZEN`.
 """
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +50,15 @@ def _one_name_each(languages: Weights, info: ValidationInfo) -> Weights:
     return {name: languages[key] for name, key in sorted(written.items())}
 
 
-def _absolute_folder(model: str, info: ValidationInfo) -> str:
-    """Make a folder's path absolute: workers have working directories of their own. Names of the hub stay."""
-    folder = Path(model).expanduser()
-    is_folder = info.context != FROZEN and "://" not in model and folder.is_dir()
-    return str(folder.absolute()) if is_folder else model
+def _absolute_path(value: str, info: ValidationInfo) -> str:
+    """Make a path absolute where something is there: workers have working directories of their own."""
+    if info.context == FROZEN or "://" in value or "{" in value:
+        return value
+    path = Path(value).expanduser()
+    return str(path.absolute()) if os.path.lexists(path) else value
 
 
-ModelName = Annotated[str, AfterValidator(_absolute_folder)]  # a folder, a name of the hub, or what a run trained
+LocalPath = Annotated[str, AfterValidator(_absolute_path)]  # or a name of the hub, a URI, a template's text
 Share = Annotated[float, Field(ge=0, le=1)]
 Similarity = Annotated[Share, AfterValidator(_more_than_zero)]  # from which texts count as alike
 KindNames = Annotated[Names, AfterValidator(_known_kinds)]

@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic import field_validator as validates
 
-from speed_ray.recipes.setting import KindNames, ModelName, RuntimeOnly, Share, Strict
+from speed_ray.recipes.setting import KindNames, LocalPath, RuntimeOnly, Share, Strict
 
 
 class Lora(Strict):
@@ -124,7 +124,7 @@ class Revisor(Strict):
 class Embedder(TrainingConfig):
     """The embedder: InfoNCE over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
 
-    model: ModelName  # a folder or hub name: one of sentence-transformers, or a language model
+    model: LocalPath  # a folder or hub name: one of sentence-transformers, or a language model
     revision: str | None = None
     pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
     learning_rate: PositiveFloat = 1e-4

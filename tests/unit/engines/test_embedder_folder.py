@@ -18,6 +18,7 @@ from speed_ray.engines.embedder_folder import check_embedder_folder, check_train
 from speed_ray.errors import UserError
 from speed_ray.evaluation import eval_models
 from speed_ray.executor.preflight import check_recipe
+from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.serving.app import resolve_source
 from speed_ray.storage.run import Run
@@ -150,16 +151,22 @@ def test_what_only_loading_shows_is_one_sentence(made) -> None:
 def test_a_relative_folder_is_absolute_from_the_beginning(made, tmp_path, monkeypatch) -> None:
     made(lambda folder: None)
     monkeypatch.chdir(tmp_path)
-    loaded = recipe(embedder__model="./model", curate__reference="model", generator__model="./model")
-    assert loaded.embedder is not None
-    found = {loaded.embedder.model, loaded.curate.reference, loaded.generator.model}
+    (tmp_path / "template.jinja").write_text("{{ messages }}")
+    named = {"embedder__model": "./model", "curate__reference": "model", "generator__model": "./model"}
+    loaded = recipe(**named, prompts="./model", generator__chat_template="template.jinja")
+    assert loaded.embedder is not None and isinstance(loaded.generator, VllmEngine)
+    found = {loaded.embedder.model, loaded.curate.reference, loaded.generator.model, loaded.prompts}
     assert found == {str(tmp_path / "model")}
+    assert loaded.generator.chat_template == str(tmp_path / "template.jinja")
 
 
-@pytest.mark.parametrize("name", ["someone/model", "miniature://base", "s3://bucket/run/models/junior", "./gone"])
+@pytest.mark.parametrize(
+    "name",
+    ["someone/model", "miniature://base", "s3://bucket/run/models/junior", "./gone", "{{ x }}" * 999, "x" * 9999],
+)
 def test_what_is_no_folder_stays_as_it_was_written(name, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert recipe(generator__model=name).generator.model == name
+    assert recipe(generator__model=f"'{name}'").generator.model == name
 
 
 def test_a_base_that_is_not_there_is_named_by_its_key(tmp_path) -> None:
