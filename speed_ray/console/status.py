@@ -13,7 +13,7 @@ from rich.text import Text
 
 from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
-from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
+from speed_ray.executor.usage import ARTIFACTS_OF, spending_of, usage_by_artifact
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
@@ -90,7 +90,12 @@ def status_lines(run: Run) -> list[str]:
             *_places(artifact),
             *_kept(artifact),
         ]
-    return [*found, *_trained(run), *_scored(run), *_teacher(recipe, usage_by_artifact(run, "teacher"))]
+    return [
+        *found,
+        *_trained(run),
+        *_scored(run),
+        *_teacher(recipe, usage_by_artifact(run, "teacher"), spending_of(run, "teacher").balance().charged),
+    ]
 
 
 def watch_status(run: Run, console: Console) -> None:
@@ -236,15 +241,19 @@ def _results(run: Run, path: str) -> list[Any]:
         return []  # damaged: the next evaluation writes it anew
 
 
-def _teacher(recipe: Recipe, spent: dict[str, Usage]) -> list[str]:
+def _teacher(recipe: Recipe, run: Run) -> list[str]:
     """Lines that say what the teacher was asked for, stage by stage, and against the paper."""
-    asked = {name: each for name, each in spent.items() if each.calls}
+    asked = {name: each for name, each in usage_by_artifact(run, "teacher").items() if each.calls}
     if not asked:
         return []
     price = recipe.teacher.price if isinstance(recipe.teacher, OpenAIEngine) else None
     total = sum(asked.values(), Usage())
     lines = [f"teacher ({recipe.teacher.model}):"]
-    for name, each in {**asked, "in all": total}.items():
+    rows = {**asked, "in all": total}
+    charged = spending_of(run, "teacher").balance().charged
+    if charged.calls > total.calls:  # calls whose answers were lost, or that a killed worker had reserved
+        rows["charged"] = charged
+    for name, each in rows.items():
         line = f"  {name:<15}{each.calls:>9,} calls {each.prompt_tokens:>13,} + {each.output_tokens:>11,} tokens"
         lines.append(line + (f" {'$' + format(each.dollars(price), ',.2f'):>11}" if price else ""))
     counted = total - asked.get(PROPOSED_TASKS, Usage())

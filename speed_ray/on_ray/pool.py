@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, Dataset
+from ray.exceptions import RayError
 
 from speed_ray import engines
 from speed_ray.engines.base import BudgetExhausted, EngineDead, FatalEngineError
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between two checks of the watchdog, and two updates of the progress
 ALREADY_COMMITTED = -1  # in place of a shard's generation
+ACTOR_LOGS = "worker-*.err; by Ray's default in /tmp/ray/session_latest/logs of their node"
 
 Batch = dict[str, Any]
 
@@ -226,7 +228,7 @@ def _stalled(stages: Sequence[Stage], seconds: float) -> Stalled:
         f"{' and '.join(stage.name for stage in stages)}: no shard was committed for {seconds / 60:g} minutes, "
         f"so the job was ended.\nThe cluster has: {resources()}; {takes}.\n"
         "If the cluster cannot hold one, change the stage's pool; if an engine is slow or an endpoint is "
-        "down, see the actors' logs (worker-*.err; by Ray's default in /tmp/ray/session_latest/logs of their node). "
+        f"down, see the actors' logs ({ACTOR_LOGS}). "
         "Then run the same command again: it goes on from the last commit."
     )
 
@@ -240,8 +242,20 @@ def _consume(dataset: Dataset, results: "queue.Queue[Any]") -> None:
             else:
                 results.put({name: Counts(**counts) for name, counts in json.loads(row["counts"]).items()})
         results.put(None)
+    except RayError as error:
+        results.put(_lost_worker(error))
     except BaseException as error:
         results.put(error)
+
+
+def _lost_worker(error: RayError) -> Interrupted:
+    """Turn Ray's error, which ends with what the worker raised below many lines of its own, into one sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return Interrupted(
+        f"a worker ended: {lines[-1] if lines else type(error).__name__}\n"
+        "Everything committed is kept: run the same command again. If it ends so each time, its whole error is in the "
+        f"actors' logs ({ACTOR_LOGS})."
+    )
 
 
 class EngineActor:
@@ -310,6 +324,16 @@ class EngineActor:
             return _row_result(error=Interrupted.__name__, message=str(error))
         except (FatalEngineError, UserError) as error:
             return _row_result(error=UserError.__name__, message=str(error))
+        except Exception as error:
+            log.exception("shard %d failed", row["shard"])
+            message = f"{self.name}, shard {row['shard']}: {type(error).__name__}: {error}"
+            return _row_result(error=Interrupted.__name__, message=f"{message}\n{_UNEXPECTED}")
+
+
+_UNEXPECTED = (
+    "This was not foreseen. Everything committed is kept: run the same command again. If it ends so each time, please "
+    f"report it with the actors' logs ({ACTOR_LOGS})."
+)
 
 
 def _row_result(counts: str = "{}", error: str = "", message: str = "") -> dict[str, str]:
