@@ -90,11 +90,12 @@ def status_lines(run: Run) -> list[str]:
             *_places(artifact),
             *_kept(artifact),
         ]
+    charged = spending_of(run, "teacher").balance().charged
     return [
         *found,
         *_trained(run),
         *_scored(run),
-        *_teacher(recipe, usage_by_artifact(run, "teacher"), spending_of(run, "teacher").balance().charged),
+        *_teacher(recipe, usage_by_artifact(run, "teacher"), charged),
     ]
 
 
@@ -241,16 +242,15 @@ def _results(run: Run, path: str) -> list[Any]:
         return []  # damaged: the next evaluation writes it anew
 
 
-def _teacher(recipe: Recipe, run: Run) -> list[str]:
+def _teacher(recipe: Recipe, spent: dict[str, Usage], charged: Usage) -> list[str]:
     """Lines that say what the teacher was asked for, stage by stage, and against the paper."""
-    asked = {name: each for name, each in usage_by_artifact(run, "teacher").items() if each.calls}
+    asked = {name: each for name, each in spent.items() if each.calls}
     if not asked:
         return []
     price = recipe.teacher.price if isinstance(recipe.teacher, OpenAIEngine) else None
     total = sum(asked.values(), Usage())
     lines = [f"teacher ({recipe.teacher.model}):"]
     rows = {**asked, "in all": total}
-    charged = spending_of(run, "teacher").balance().charged
     if charged.calls > total.calls:  # calls whose answers were lost, or that a killed worker had reserved
         rows["charged"] = charged
     for name, each in rows.items():

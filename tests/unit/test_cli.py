@@ -109,7 +109,7 @@ def test_the_run_of_another_recipe(make_job, said):
 
 
 def test_a_run_whose_names_are_refused_today_still_opens(make_job, said):
-    """Version 0.1.0 froze `zh` as it was written, and looked at no name of a kind but the mix's."""
+    """The first version froze `zh` as it was written, and looked at no name of a kind but the mix's."""
     job = make_job().begin()
     frozen = Path(job.uri, "recipe.yaml")
     tree = yaml.safe_load(frozen.read_text())

@@ -42,7 +42,10 @@ def test_the_paper_is_compared_without_brainstorming_and_dollars_come_from_the_r
         "proposed_tasks": Usage(calls=9_000, prompt_tokens=7),
         "drafts": Usage(calls=4_500, prompt_tokens=2_000_000, output_tokens=1_200_000),
     }
-    lines = status._teacher(recipe, asked)
+    lines = status._teacher(
+        recipe, asked, charged=Usage(calls=13_600, prompt_tokens=2_000_007, output_tokens=1_300_000)
+    )
+    assert lines[4].split()[:3] == ["charged", "13,600", "calls"]
     assert lines[-1].endswith("10.0% of its 45K calls, 10.0% of its 32M tokens")
     assert lines[2].endswith("$5,600.00")
 

@@ -93,7 +93,7 @@ def test_a_language_has_one_name_however_it_is_written():
     assert identity("languages={zh: 1}") == identity("languages={Chinese: 1}")
 
 
-UNCHECKED = {  # what 0.1.0 froze without a word
+UNCHECKED = {  # what the first version froze without a word
     "languages": {"zh": 1, "Chinese": 1, "Elvish": 1},
     "curate": {"kinds": {"stss": 9}, "languages": {"english": 9}, "duplicate_similarity": 0, "max_overlap": 0.0},
     "embedder": {"model": "m", "no_in_batch_negatives": ["clasification"]},
