@@ -11,6 +11,7 @@ from speed_ray.on_ray.capacity import ResourceNeed
 from speed_ray.recipes.schema import Pool
 from speed_ray.recipes.training_settings import TrainingWorkers
 from speed_ray.storage.run import Run
+from speed_ray.storage.store import AccessRefused
 
 HOST = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
 
@@ -103,3 +104,17 @@ def test_a_clock_that_is_off_is_a_warning(tmp_path, caplog):
 def test_workers_that_come_and_go_need_capacity_for_the_fewest():
     workers = TrainingWorkers(num_workers=4, min_workers=2, num_gpus=1)
     assert ResourceNeed("junior.workers", workers, workers.counts[0]).count == 2
+
+
+def test_a_probe_that_may_not_be_deleted_stays(run, monkeypatch):
+    """Credentials that list, read and create are enough for a job."""
+
+    def refuse(path: str) -> None:
+        raise AccessRefused(path)
+
+    monkeypatch.setattr(run.store, "delete", refuse)
+    monkeypatch.setattr(capacity, "uses_shared_cluster", lambda: True)
+    monkeypatch.setattr(capacity, "_alive", list)
+    monkeypatch.setattr(capacity.ray, "wait", lambda *_, **__: ([], []))
+    capacity.check_nodes_match(run)
+    assert len(run.store.names("probes")) == 1
