@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from speed_ray.errors import UserError, nearest
-from speed_ray.executor.preflight import check_recipe
+from speed_ray.executor.preflight import check_api_key, check_recipe
 from speed_ray.executor.stage import Stage
 from speed_ray.on_ray import map_tasks, pool
 from speed_ray.on_ray.pool import Step
@@ -24,7 +24,7 @@ from speed_ray.stages.select_tasks import select_tasks
 from speed_ray.stages.self_revise import SelfRevise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.stages.topics import collect_topics, read_topics
-from speed_ray.storage.run import Run
+from speed_ray.storage.run import PROPOSED_TASKS, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
 from speed_ray.training.plan import (
     JUNIOR,
@@ -43,6 +43,11 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
     """Truncate the topics; the teacher proposes tasks for each topic and kind; keep the few that differ."""
     topics = read_topics(recipe.topics.source, recipe.topics.limit)
     check_recipe(recipe, Synthesize(recipe).shortest_requests())
+    try:
+        check_api_key(recipe.teacher, "teacher")
+    except UserError:
+        if run.artifact(PROPOSED_TASKS).manifest() is None:  # else it is asked no more
+            raise
     run.freeze(recipe)
     collect_topics(run, topics)
     _run_stage(run, Brainstorm(recipe))

@@ -10,7 +10,7 @@ from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.render import Prompts
-from speed_ray.recipes.engine_settings import OpenAIEngine, VllmEngine
+from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, VllmEngine
 from speed_ray.recipes.schema import Recipe, StageSettings
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES
@@ -19,10 +19,9 @@ SAMPLE_PROMPTS = 32  # whose tokens are counted
 
 
 def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
-    """Check a recipe's templates and engines, and the teacher's key, before it is frozen into a run by its first job.
+    """Check a recipe's templates and engines. Raises UserError before the recipe is frozen into a run.
 
-    The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`. Raises
-    UserError.
+    The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`.
     """
     Prompts(recipe.prompts)
     if recipe.embedder:
@@ -30,8 +29,6 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
     reference = recipe.curate.reference
     if reference and (folder := model_folder.find_folder(reference, "curate.reference")):
         embedder_folder.check_embedder_folder(folder, "curate.reference")
-    if isinstance(recipe.teacher, OpenAIEngine):
-        check_api_key(recipe.teacher, "teacher")
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
         if isinstance(config, OpenAIEngine):
             endpoint.check_endpoint(config, role)
@@ -52,8 +49,7 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
             f"which asks as many prompts at once as you like.\n"
             f"Leave pool.max_size at 1 and raise {stage.role}.max_concurrency (now {config.max_concurrency}) instead."
         )
-    if isinstance(config, OpenAIEngine):
-        check_api_key(config, stage.role)
+    check_api_key(config, stage.role)
     if not isinstance(config, VllmEngine):
         return
     folder = model_folder.ensure_checked_folder(config, stage.role)
@@ -65,9 +61,9 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
     _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
 
 
-def check_api_key(config: OpenAIEngine, role: str) -> None:
-    """Raise UserError where the variable that holds the endpoint's key is not set. For jobs that ask it alone."""
-    if config.api_key_env and not os.environ.get(config.api_key_env, "").strip():
+def check_api_key(config: EngineConfig, role: str) -> None:
+    """Raise UserError where the variable that holds an endpoint's key is not set. For jobs that ask it alone."""
+    if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env, "").strip():
         raise UserError(
             f"{role}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
             f"Set it to the endpoint's key; the key itself never goes into a recipe."

@@ -7,7 +7,9 @@ from typing import Any
 from speed_ray.errors import UserError
 
 # Of keys: hf_token, api_key, x-api-key, Authorization, aws_secret_access_key; not max_num_batched_tokens, api_key_env.
-SECRET_KEY = re.compile(r"(^|[_-])(token|api[_-]?key|secret|password|passwd|authorization|access[_-]key)$", re.I)
+SECRET_KEY = re.compile(
+    r"(^|[_-])(token|secret|password|passwd|passphrase|credentials?|authorization|(api|access|private)[_-]?key)$", re.I
+)
 # Of values: what OpenAI, Groq, Hugging Face, xAI, Google and AWS hand out.
 SECRET_VALUE = re.compile(
     r"(Bearer )?((sk|pk)-[\w-]{20,}|(gsk_|hf_|xai-)[A-Za-z0-9]{20,}|AIza[\w-]{30,}|AKIA[A-Z0-9]{16})"

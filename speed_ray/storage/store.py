@@ -324,7 +324,7 @@ def _open_cloud(uri: str) -> ObjectStore:
     options: Any = {}
     # An endpoint of one's own (MinIO, Ceph, a test server) is mostly plain HTTP, which obstore refuses unless told.
     plain = any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS)
-    if plain and "AWS_ALLOW_HTTP" not in os.environ:
+    if plain and not os.environ.get("AWS_ALLOW_HTTP"):
         options["client_options"] = {"allow_http": True}
     try:
         return ObjectStore(from_url(uri, retry_config=RETRIES, **options), uri)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from speed_ray import recipes
+from speed_ray import pipeline, recipes
 from speed_ray.errors import UserError
-from speed_ray.executor.preflight import check_engine, check_recipe
+from speed_ray.executor.preflight import check_engine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.synthesize import Synthesize
@@ -37,10 +37,21 @@ def test_a_stage_wants_the_key_of_the_engine_that_it_asks(stage, monkeypatch):
         monkeypatch.delenv("SOME_KEY")
 
 
-def test_the_first_job_wants_the_teachers_key_before_the_recipe_is_frozen():
+def test_the_first_job_wants_the_teachers_key_before_the_recipe_is_frozen(run):
     with pytest.raises(UserError, match=MISSING.format("teacher")):
-        check_recipe(recipe_with_endpoint("teacher"), [])
-    check_recipe(recipe_with_endpoint("generator"), [])
+        pipeline.brainstorm(run, recipe_with_endpoint("teacher"))
+    assert run.store.names("") == []
+
+
+def test_a_brainstorm_that_is_done_wants_no_key(begin_alignment, monkeypatch):
+    """`speed-ray run` goes through it again, perhaps on a machine that trains and has no key."""
+    made = begin_alignment()
+    engine = recipe_with_endpoint("teacher").teacher
+    asked = []
+    monkeypatch.setattr(pipeline, "_run_stage", lambda run, stage: asked.append(stage.name))
+    monkeypatch.setattr(made.run, "freeze", lambda recipe: None)
+    pipeline.brainstorm(made.run, made.recipe.model_copy(update={"teacher": engine}))
+    assert asked == ["proposed_tasks"]
 
 
 def test_the_key_itself_is_in_no_recipe(monkeypatch):

@@ -52,12 +52,12 @@ def test_a_path_that_no_folder_can_have_is_explained(name):
 
 
 @pytest.mark.parametrize("endpoint", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
-@pytest.mark.parametrize(("set_", "expected"), [(None, "true"), ("true", None), ("false", None)])
+@pytest.mark.parametrize(("set_", "expected"), [(None, "true"), ("", "true"), ("true", None), ("false", None)])
 def test_plain_http_is_allowed_for_an_endpoint_of_ones_own_unless_the_user_says(monkeypatch, endpoint, set_, expected):
     for name in ("AWS_ALLOW_HTTP", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(endpoint, "http://127.0.0.1:9")
-    if set_:
+    if set_ is not None:
         monkeypatch.setenv("AWS_ALLOW_HTTP", set_)
     store = open_store("s3://bucket/run")
     assert isinstance(store, ObjectStore)
