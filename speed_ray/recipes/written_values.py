@@ -39,6 +39,8 @@ def _way(path: tuple[str, ...]) -> str:
         return "Leave it out and set the environment variable HF_TOKEN, which vLLM reads by itself."
     if "api_key_env" in path:
         return "Set an environment variable to it, and write that variable's name here."
+    if "headers" in path:
+        return 'Write "$NAME" for the value, with the name of an environment variable that holds it.'
     return "Leave it out, and give it by the environment. An endpoint's key is in the variable that api_key_env names."
 
 

@@ -19,7 +19,7 @@ KEY = "A1b2" * 10
             "headers.Authorization holds a secret",
         ),
         ({"generator": {"engine_kwargs": {"extra": {"credentials": "x"}}}}, "extra.credentials holds a secret"),
-        ({"teacher": {"headers": {"x-api-key": "abc"}}}, "teacher.headers.x-api-key holds a secret"),
+        ({"teacher": {"headers": {"x-api-key": "abc"}}}, r"headers.x-api-key holds a secret.*\n.*\$NAME"),
         ({"teacher": {"api_key_env": f"sk-proj-{KEY}"}}, "api_key_env holds a secret.*\n.*write that variable's name"),
         ({"teacher": {"api_key_env": f"gsk_{KEY}"}}, "api_key_env holds a secret"),
         ({"embedder": {"revision": f"hf_{KEY}"}}, "embedder.revision holds a secret"),
