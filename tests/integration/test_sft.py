@@ -179,11 +179,14 @@ def test_gpus_that_are_not_there(run, base, monkeypatch):
         train_model(plan.plan_junior(run, tiny_recipe(base, workers={"num_gpus": 1.0})), ignore)
 
 
-def test_another_recipe_is_refused_with_the_difference(run, base):
+def test_another_recipe_begins_anew_until_the_end_and_is_then_refused(run, base):
     with pytest.raises(Killed):
-        train_model(plan.plan_junior(run, tiny_recipe(base)), killed_at(1))
-    with pytest.raises(UserError, match=r"settings\.learning_rate: was 0\.001, now 0\.002"):
-        train_model(plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)), ignore)
+        train_model(plan.plan_junior(run, tiny_recipe(base, save_steps=1)), killed_at(3))
+    steps = []
+    train_model(plan.plan_junior(run, tiny_recipe(base, learning_rate=2e-3)), lambda seen: steps.append(seen["step"]))
+    assert steps[:3] == [0, 0, 1], "no checkpoint of the other recipe is gone on from"
+    with pytest.raises(UserError, match=r"settings\.learning_rate: was 0\.002, now 0\.003"):
+        train_model(plan.plan_junior(run, tiny_recipe(base, learning_rate=3e-3)), ignore)
 
 
 def test_the_seed_decides(base, tmp_path):
