@@ -10,7 +10,7 @@ BUILD := docker build
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' speed_ray/__init__.py)
 BIN := .venv/bin
 
-.PHONY: help venv demo test check fmt lint typecheck census bench rivals soak image
+.PHONY: help venv demo test check fmt lint typecheck census bench rivals soak chaos-endpoint image
 
 help:
 	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
@@ -24,6 +24,8 @@ help:
 	@echo "make bench   measures this machine"
 	@echo "make rivals  installs into .rivals what benchmarks are compared with and 'make venv' does not bring: datatrove"
 	@echo "make soak    kills workers, nodes and drivers at random for half an hour, and proves each run after it"
+	@echo "make chaos-endpoint"
+	@echo "             answers jobs in the manner of fourteen endpoints, kills their workers, and proves the budget"
 	@echo "make venv    installs Python packages into .venv (the others do it when it is needed); MACHINE=gpu: for a GPU"
 	@echo "make image   builds the container image of a cluster's nodes with Docker; MACHINE=gpu: of nodes with a GPU"
 
@@ -68,6 +70,9 @@ rivals: .rivals/.installed
 	rm -rf .rivals
 	$(BIN)/pip install -qq --no-deps --target .rivals -r $<
 	@touch $@
+
+chaos-endpoint: venv
+	$(BIN)/python -m benchmarks.chaos_endpoint --rounds 50
 
 soak: venv
 	$(BIN)/python -m benchmarks.cluster.soak --minutes 30
