@@ -42,18 +42,23 @@ def _rule(statuses: Collection[int], words: str, meaning: Meaning, reason: str) 
 
 ANY = range(100, 1000)
 RULES = (
-    _rule(ANY, r"insufficient_quota|billing_not_active|credit balance is too low", "stop", "credit"),
+    _rule(
+        {400, 401, 403, 429},
+        r"insufficient_quota|billing_not_active|billing_hard_limit|credit balance is too low|credits are depleted"
+        r"|used all available credits|any credits|spending limit|specified api usage limits",
+        *("stop", "credit"),
+    ),
     _rule({402}, r"", "stop", "credit"),
     _rule(
         BAD_REQUEST,
-        r"content_filter|content_policy|data_inspection_failed|invalid_prompt|content management policy|moderation"
-        r"|flagged|violates usage guidelines|content exists risk|prompt was blocked|safety_check",
+        r"content.?filter|content_policy|敏感内容|data_inspection_failed|invalid_prompt|content management policy"
+        r"|moderation|flagged|violates usage guidelines|content exists risk|prompt was blocked|safety_check",
         *("row", "filtered"),
     ),
     _rule(
         BAD_REQUEST,
-        r"max_tokens.{0,40}(too large|at most)|max_completion_tokens.{0,40}(too large|at most)"
-        r"|max_new_tokens|you requested \d+ tokens|request has \d+ input tokens",
+        r"max_(completion_)?tokens.{0,40}(too large|at most|less than or equal|valid range|exceed context limit)"
+        r"|max_tokens: \d+ > \d+|max_new_tokens|you requested (about )?\d+ tokens|request has \d+ input tokens",
         *("limit", "max_tokens"),
     ),
     _rule(
@@ -63,17 +68,20 @@ RULES = (
         r"|token count.{0,40}exceeds|(inputs?|prompt).{0,40}(must have less than|exceeds?).{0,60}tokens?",
         *("row", "prompt_too_long"),
     ),
-    _rule({413, 429}, r"request too large|too large for model", "row", "too_large_for_endpoint"),
+    _rule({413}, r"", "row", "too_large_for_endpoint"),
+    _rule({429}, r"request too large|too large for model", "row", "too_large_for_endpoint"),
     _rule({400, 422}, r"json_validate_failed", "reply", "malformed"),
     _rule(
         {400, 422, 501},
         r"max_completion_tokens.{0,60}instead|unsupported.{0,40}max_tokens|max_tokens.{0,60}not supported",
         *("field", "max_tokens"),
     ),
+    _rule({400}, r"temperature.{0,9}top_p.{0,9}cannot both", "field", "top_p"),
     *(_rule({400, 404, 422, 501}, rf"\b{field}\b", "field", field) for field in OPTIONAL_FIELDS[:-1]),
     _rule(
         {400, 404, 422, 501},
-        r"json_schema|json schema|structured output|guided|min_?length|max_?length|min_?items|max_?items|\bpattern\b",
+        r"json_schema|json schema|structured output|guided|grammar|min_?length|max_?length|min_?items|max_?items"
+        r"|\bpattern\b",
         *("field", "response_format"),
     ),
     _rule({400, 422}, r"\bn\b.{0,40}(must|only|support|greater)", "field", "n"),
@@ -81,13 +89,15 @@ RULES = (
     _rule({400, 403}, r"api.?key|permission|unauthori[sz]ed|not authori[sz]ed|access denied", "stop", "key"),
     _rule(
         {400, 404, 422},
-        r"model.{0,200}(not (be )?found|not exist|unknown|decommissioned)|model_not_found|deploymentnotfound",
+        r"model.{0,200}(not (be )?found|not exist|unknown|decommissioned)|model_not_found|deploymentnotfound"
+        r"|invalid.model\b|not a valid model|no models? loaded",
         *("stop", "model"),
     ),
     _rule({403}, r"", "stop", "key"),
+    _rule({404}, r"no endpoints found", "stop", "other"),
     _rule({301, 302, 303, 307, 308, 404, 405}, r"", "stop", "address"),
     _rule({501, 505}, r"", "stop", "other"),
-    _rule({408, 409, 425, 429, 499, *range(500, 600)}, r"", "later", ""),
+    _rule({408, 409, 424, 425, 429, 498, 499, *range(500, 600)}, r"", "later", ""),
 )  # fmt: skip
 OTHER = _rule(ANY, r"", "stop", "other")
 
@@ -103,9 +113,12 @@ def affordable_tokens(message: str) -> int | None:
     numbers = [int(number) for number in re.findall(r"\d+", message.replace(",", ""))]
     if fits := re.search(r"(?:at most|maximum(?: value)?(?: is| of)?) (\d+) (?:completion|output) tokens", message):
         return int(fits[1])
-    window = re.search(r"(?:context (?:length|window)(?: is| of)?|must be <=) *(\d+)", message)
+    if most := re.search(r"less than or equal to `?(\d+)|range of max_tokens is \[1, (\d+)|> (\d+), which", message):
+        return int(most[most.lastindex or 0])
+    window = re.search(r"(?:context (?:length|window)(?: is| of)?|must be <=|context limit:.*>) *(\d+)", message)
     prompt = re.search(
-        r"(\d+) in the messages|request has (\d+) input tokens|(\d+) `inputs` tokens"
+        r"(\d+) in (?:the messages|your prompt)|(\d+) of text input|limit: (\d+) \+"
+        r"|request has (\d+) input tokens|(\d+) `inputs` tokens"
         r"|prompt contains (?:at least )?(\d+)",
         message,
     )

@@ -31,7 +31,7 @@ from speed_ray.engines.base import (
 )
 from speed_ray.engines.budget import Ledger
 from speed_ray.engines.endpoint import check_endpoint, parse_retry_after, proxy_of, request_headers
-from speed_ray.engines.endpoint_errors import BILLED, Refusal, Rule, affordable_tokens, explain_refusal
+from speed_ray.engines.endpoint_errors import BILLED, OTHER, Refusal, Rule, affordable_tokens, explain_refusal
 from speed_ray.engines.openai_wire import Dialect
 from speed_ray.engines.throttle import Throttle
 from speed_ray.errors import UserError
@@ -49,7 +49,7 @@ MAX_NON_COMPLETIONS = 20  # a proxy's error page is transient and comes among co
 MAX_ROW_FAULTS = 8  # on one row, while others are answered or for so long:
 ROW_FAULT_SECONDS = 600.0
 MAX_ANSWER_BYTES = 64 << 20
-RATE_LIMITED = {429, 503, 529}
+RATE_LIMITED = {429, 498, 503, 529}
 TEMPLATE_TOKENS = 16  # the most that a chat template adds around one message
 
 
@@ -289,7 +289,9 @@ class OpenAI:
         """
         shown = self._sanitized(refusal.message)
         said = f"HTTP {refusal.status}: {shown}"
-        if rule.meaning == "later" or (within and rule.reason not in ("credit", "key")):
+        # One that no rule knows concerns this row, where others were answered: its words may be in any language.
+        unknown = rule is OTHER and refusal.status in (400, 422) and self._completions
+        if rule.meaning == "later" or unknown or (within and rule.reason not in ("credit", "key")):
             return _Fault(said, retry_after, spent, row=refusal.status not in RATE_LIMITED)
         if rule.meaning == "row":
             return (PromptTooLong if rule.reason == PromptTooLong.reason else TooLargeForEndpoint)(shown)

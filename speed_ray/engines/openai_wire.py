@@ -14,6 +14,9 @@ from speed_ray.engines.base import Request, Sample
 from speed_ray.engines.endpoint_errors import Refusal
 
 MAX_MESSAGE_CHARS = 200  # of an endpoint's own message, repeated in ours
+FAILED = ("error", "abort", "insufficient_system_resource")  # finish reasons of an answer that broke off
+FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii")  # the last: Gemini's
+CUT_OFF = ("max_tokens", "model_length")  # Gemini's and Mistral's "length"
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ def parse_completion(raw: bytes) -> Completion:
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
         raise NotACompletion(_refusal_within(document), tokens)
-    if any(isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices):
+    if any(isinstance(choice, dict) and choice.get("finish_reason") in FAILED for choice in choices):
         raise NotACompletion(_refusal_within(choices[0]) or Refusal(502, "the provider failed"), tokens)
     prompt_tokens, output_tokens = tokens
     share, rest = divmod(output_tokens or 0, len(choices))  # an endpoint counts all samples together
@@ -96,6 +99,9 @@ def parse_refusal(status: int, raw: bytes) -> Refusal:
     if not isinstance(inner, dict):
         return Refusal(status, str(inner))
     message = inner.get("message") or inner.get("detail") or raw.decode(errors="replace")
+    metadata = inner.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("raw"):  # what a provider told OpenRouter
+        message = f"{message}: {metadata['raw']}"
     code = " ".join(str(inner[name]) for name in ("code", "type", "param", "status") if inner.get(name))
     return Refusal(status, message if isinstance(message, str) else json.dumps(message), code)
 
@@ -164,7 +170,7 @@ def _refusal_within(document: Any) -> Refusal | None:
 def _sample(choice: Any, output_tokens: int) -> Sample | None:
     """Read one choice; None where it holds no message."""
     message = choice.get("message") if isinstance(choice, dict) else None
-    finished = str(choice.get("finish_reason") or "stop") if isinstance(choice, dict) else ""
+    finished = _finish_reason(choice.get("finish_reason")) if isinstance(choice, dict) else ""
     if finished == "content_filter" and not isinstance(message, dict):
         return Sample("", finished, output_tokens)
     if not isinstance(message, dict):
@@ -177,6 +183,14 @@ def _sample(choice: Any, output_tokens: int) -> Sample | None:
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Sample(text, finished, output_tokens)
+
+
+def _finish_reason(said: Any) -> str:
+    """Return a finish reason in OpenAI's words: Gemini says "SAFETY", or "content_filter: RECITATION"."""
+    reason = str(said or "stop").lower()
+    if reason.startswith(FILTERED):
+        return "content_filter"
+    return "length" if reason in CUT_OFF else reason
 
 
 def _text(content: Any) -> str | None:

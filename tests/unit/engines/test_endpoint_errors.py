@@ -47,6 +47,18 @@ QUOTED = [
      "Requested 32034.", "rate_limit_exceeded", "tokens"), "row", "too_large_for_endpoint"),
     ("Groq", 400, {"error": {"message": "Failed to generate JSON. Please adjust your prompt.", "type":
      "invalid_request_error", "code": "json_validate_failed", "failed_generation": "{"}}, "reply", "malformed"),
+    ("Anthropic", 400, openai("Output blocked by content filtering policy"), "row", "filtered"),
+    ("Zhipu", 400, {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}}, "row",
+     "filtered"),
+    ("OpenRouter", 400, {"error": {"code": 400, "message": "Provider returned error", "metadata": {"provider_name":
+     "Nvidia", "raw": '{"error":{"message":"This model\'s maximum context length is 262144 tokens. However, your '
+     'messages resulted in 262897 tokens.","type":"Bad Request","code":400}}'}}}, "row", "prompt_too_long"),
+    ("OpenRouter", 400, {"error": {"code": 400, "message": "Provider returned error", "metadata": {"provider_name":
+     "Azure", "raw": {"error": {"message": "The response was filtered", "code": "content_filter"}}}}}, "row",
+     "filtered"),
+    ("nginx", 413, "<html><title>413 Request Entity Too Large</title></html>", "row", "too_large_for_endpoint"),
+    ("Anthropic", 413, {"error": {"type": "request_too_large", "message": "Request exceeds the maximum size"}}, "row",
+     "too_large_for_endpoint"),
     # A shorter reply fits
     ("vLLM", 400, {"object": "error", "message": "'max_tokens' or 'max_completion_tokens' is too large: 800. This "
      "model's maximum context length is 512 tokens and your request has 20 input tokens (800 > 512 - 20). None",
@@ -57,6 +69,18 @@ QUOTED = [
      "`inputs` tokens and 800 `max_new_tokens`", "error_type": "validation"}, "limit", "max_tokens"),
     ("OpenAI", 400, openai("max_tokens is too large: 32000. This model supports at most 16384 completion tokens, "
      "whereas you provided 32000.", param="max_tokens"), "limit", "max_tokens"),
+    ("Groq", 400, openai("`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is "
+     "less than the `context_window` for this model", param="max_tokens"), "limit", "max_tokens"),
+    ("DeepSeek", 400, openai("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"), "limit",
+     "max_tokens"),
+    ("Anthropic", 400, openai("max_tokens: 100000 > 64000, which is the maximum allowed number of output tokens for "
+     "claude-sonnet-4-5"), "limit", "max_tokens"),
+    ("Anthropic", 400, openai("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease "
+     "input length or `max_tokens` and try again"), "limit", "max_tokens"),
+    ("OpenRouter", 400, openai("This endpoint's maximum context length is 262000 tokens. However, you requested "
+     "about 263390 tokens (658 of text input, 262732 in the output)."), "limit", "max_tokens"),
+    ("vLLM", 400, openai("This model's maximum context length is 8192 tokens, however you requested 8977 tokens (977 "
+     "in your prompt; 8000 for the completion)."), "limit", "max_tokens"),
     # Not now
     ("OpenAI", 429, openai("Rate limit reached for gpt-4o-mini on requests per min (RPM): Limit 3, Used 3, Requested "
      "1. Please try again in 20s.", "rate_limit_exceeded", "requests"), "later", ""),
@@ -68,6 +92,11 @@ QUOTED = [
     ("LM Studio", 500, {"error": "Model is unloaded."}, "later", ""),
     ("nginx", 499, "client closed request", "later", ""),
     ("Cloudflare", 524, "<html>A timeout occurred</html>", "later", ""),
+    ("TGI", 424, {"error": "Request failed during generation: Server error: out of memory", "error_type":
+     "generation"}, "later", ""),
+    ("Groq", 498, openai("Flex tier capacity exceeded", "capacity_exceeded"), "later", ""),
+    ("OpenRouter", 429, {"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-day. Add 10 credits "
+     "to unlock 1000 free model requests per day"}}, "later", ""),
     # Never with this field
     ("OpenAI", 400, openai("Unsupported parameter: 'max_tokens' is not supported with this model. Use "
      "'max_completion_tokens' instead.", "unsupported_parameter", param="max_tokens"), "field", "max_tokens"),
@@ -84,12 +113,24 @@ QUOTED = [
      "unsupported field: min_length", "status": "UNIMPLEMENTED"}}], "field", "response_format"),
     ("OpenAI", 400, openai("Invalid schema for response_format 'reply': 'minLength' is not permitted.",
      param="response_format"), "field", "response_format"),
+    ("llama.cpp", 400, {"error": {"code": 400, "message": "Failed to parse grammar", "type":
+     "invalid_request_error"}}, "field", "response_format"),
+    ("Anthropic", 400, openai("`temperature` and `top_p` cannot both be specified for this model. Please use only "
+     "one."), "field", "top_p"),
     # Never for this key, this model, this address
     ("OpenAI", 429, openai("You exceeded your current quota, please check your plan and billing details.",
      "insufficient_quota", "insufficient_quota"), "stop", "credit"),
     ("DeepSeek", 402, openai("Insufficient Balance"), "stop", "credit"),
     ("Anthropic", 400, {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to "
      "access the Anthropic API."}}, "stop", "credit"),
+    ("OpenAI", 429, openai("Billing hard limit has been reached", "billing_hard_limit_reached"), "stop", "credit"),
+    ("Anthropic", 400, openai("You have reached your specified API usage limits."), "stop", "credit"),
+    ("xAI", 429, {"code": "quota", "error": "Your team has either used all available credits or reached its monthly "
+     "spending limit."}, "stop", "credit"),
+    ("xAI", 403, {"code": "permission", "error": "Your newly created team doesn't have any credits yet."}, "stop",
+     "credit"),
+    ("Gemini", 429, [{"error": {"code": 429, "message": "Your prepayment credits are depleted.", "status":
+     "RESOURCE_EXHAUSTED"}}], "stop", "credit"),
     ("OpenAI", 401, openai("Incorrect API key provided: sk-1.", "invalid_api_key"), "stop", "key"),
     ("Gemini", 400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status":
      "INVALID_ARGUMENT"}}], "stop", "key"),
@@ -100,6 +141,12 @@ QUOTED = [
      "code": None}}, "stop", "model"),
     ("Azure", 404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not "
      "exist."}}, "stop", "model"),
+    ("OpenRouter", 400, {"error": {"code": 400, "message": "foo/bar is not a valid model ID"}}, "stop", "model"),
+    ("Mistral", 400, {"object": "error", "message": "Invalid model: mistral-foo", "type": "invalid_model"}, "stop",
+     "model"),
+    ("LM Studio", 400, openai("No models loaded. Please load a model in the developer page."), "stop", "model"),
+    ("OpenRouter", 404, {"error": {"code": 404, "message": "No endpoints found matching your data policy."}}, "stop",
+     "other"),
     ("FastAPI", 404, {"detail": "Not Found"}, "stop", "address"),
     ("nginx", 405, "<html>405 Not Allowed</html>", "stop", "address"),
 ]  # fmt: skip
@@ -118,7 +165,13 @@ def test_the_meaning_of_a_refusal(status, body, meaning, reason):
 
 @pytest.mark.parametrize(
     ("quoted", "room"),
-    list(zip([case for case in QUOTED if case[3] == "limit"], [492, 3970, 548, 16384], strict=True)),
+    list(
+        zip(
+            [case for case in QUOTED if case[3] == "limit"],
+            [492, 3970, 548, 16384, 8192, 8192, 64000, 10000, 261342, 7215],
+            strict=True,
+        )
+    ),
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
 )
 def test_a_refused_limit_says_how_long_a_reply_may_be(quoted, room):

@@ -1,5 +1,6 @@
 """Answers in the forms of many endpoints: what is read, what is charged, what is asked otherwise or never again."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ from aiohttp import web
 from speed_ray.engines import openai
 from speed_ray.engines.base import EndpointFailsOnRow, PromptTooLong, TooLargeForEndpoint
 from speed_ray.errors import UserError
-from tests.helpers.tiny_endpoint import KEY, Answer, all_of, answers, cut, good, refusing, texts
+from tests.helpers.tiny_endpoint import KEY, Answer, all_of, answers, cut, good, prompt, refusing, texts
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 20}
 
@@ -149,6 +150,44 @@ async def test_a_row_on_which_the_endpoint_fails_while_others_are_answered_is_re
     assert texts(ends) == ["answer to 0", "answer to 2"]
     assert isinstance(ends[1], EndpointFailsOnRow) and "after 8 tries" in str(ends[1])
     assert endpoint.asked.count("1") == openai.MAX_ROW_FAULTS
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_row_that_is_refused_for_what_nobody_knows_stops_no_job_that_goes_on(
+    endpoint, connect, monkeypatch, status
+) -> None:
+    monkeypatch.setattr(openai, "LONGEST_BACKOFF", 0.01)
+    endpoint.answer = only_for("1", refusing(status, "computer says no"))
+    client = await connect(max_concurrency=1)
+    assert texts(await all_of(client, 1)) == answers(1)
+    ends = await asyncio.gather(
+        client.generate(prompt(1)), *(client.generate(prompt(row)) for row in range(2, 20)), return_exceptions=True
+    )
+    assert isinstance(ends[0], EndpointFailsOnRow) and "computer says no" in str(ends[0])
+    assert len(texts(ends)) == 18
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("SAFETY", "content_filter"),
+        ("content_filter: RECITATION", "content_filter"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+    ],
+)
+async def test_finish_reasons_of_other_names_are_read(endpoint, connect, said, reason) -> None:
+    endpoint.answer = sending({"choices": [{"message": {"role": "assistant"}, "finish_reason": said}], "usage": USAGE})
+    ends = await all_of(await connect(), 1)
+    assert [sample.finish_reason for sample in ends[0].samples] == [reason]
+
+
+@pytest.mark.parametrize("reason", ["abort", "insufficient_system_resource"])
+async def test_an_answer_that_broke_off_is_asked_again(endpoint, connect, reason) -> None:
+    endpoint.first(
+        1, sending({"choices": [{"message": {"content": "half"}, "finish_reason": reason}], "usage": USAGE})
+    )
+    assert texts(await all_of(await connect(max_concurrency=1), 1)) == answers(1)
 
 
 async def test_a_row_that_no_minute_has_room_for_is_rejected(endpoint, connect) -> None:
