@@ -258,13 +258,21 @@ def _run_jobs(
     _print_made(run, made)
     where, following = shlex.quote(uri), _next_job(run, recipe, name)
     if made in ARTIFACTS and not run.artifact(made).record_files():
-        print(f"next: {_command()} show {where} {made} --rejects")
+        print(f"next: {_command()} show {where} {_rejecting(run, made)} --rejects")
     elif following is None:
         print(f"next: {_command()} verify {where} && {_command()} show {where} {finished_examples(recipe)}")
     else:
         options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         begun = f"--recipe {shlex.quote(recipe_name)} --run {where}{options}"
         print(f"next: {_command()} {following.replace('_', '-')} {begun}")
+
+
+def _rejecting(run: Run, name: str) -> str:
+    """Name the artifact, among one and those that it was made of, whose rejects say why it is empty."""
+    manifest, plan = run.artifact(name).manifest(), run.artifact(name).plan()
+    if manifest and plan and plan.input and not manifest["counts"]["rejected"]:
+        return _rejecting(run, plan.input)
+    return name
 
 
 def _made(job: str, recipe: Recipe) -> str:

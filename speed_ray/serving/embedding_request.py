@@ -18,6 +18,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _document(value: Any) -> Any:
+    return "document" if value == "passage" else value  # NVIDIA's name for it
+
+
 class EmbeddingRequest(Strict):
     """Holds one request. `dimensions` None means as many as the model has."""
 
@@ -29,10 +33,12 @@ class EmbeddingRequest(Strict):
         BeforeValidator(_as_list),
         Field(min_length=1, max_length=MAX_INPUTS),
     ]
-    input_type: InputType = None
+    input_type: Annotated[InputType, BeforeValidator(_document)] = None
     dimensions: Annotated[int | None, Field(ge=1)] = None
     encoding_format: Literal["float", "base64"] | None = None
+    truncate: Literal["NONE"] | None = None  # NVIDIA's clients send it; nothing is ever cut here
     user: Any = None
+    metadata: Any = None  # a proxy's, for its own log
 
 
 def parse_request(body: bytes, model: str, width: int, max_tokens: int | None) -> EmbeddingRequest:
@@ -42,7 +48,8 @@ def parse_request(body: bytes, model: str, width: int, max_tokens: int | None) -
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = ".".join(str(part)[:64] for part in first["loc"])
-        hint = " (token ids are not taken)" if path.startswith("input.") and first["type"] == "string_type" else ""
+        tokens = path.startswith("input.") and first["type"] == "string_type"
+        hint = " (token ids are not taken; LangChain: check_embedding_ctx_length=False)" if tokens else ""
         param = path.partition(".")[0] or None
         raise APIError(400, f"{path or 'The body'}: {first['msg']}{hint}.", param) from None
     if request.model != model:

@@ -92,7 +92,9 @@ class Embed:
             if (path := request.url.path) not in self._routes:
                 raise APIError(404, f"There is nothing at {path[:200]}; there is {', '.join(self._routes)}.")
             method, answer = self._routes[path]
-            if request.method != method:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": f"{method}, OPTIONS"})
+            if request.method != method and (request.method, method) != ("HEAD", "GET"):
                 raise APIError(405, f"{path} takes {method} requests, not {request.method}.")
             content = orjson.dumps(await answer(request), option=orjson.OPT_SERIALIZE_NUMPY)
             return Response(content, media_type="application/json")

@@ -202,6 +202,19 @@ async def test_another_path_or_method(http, method, path, status):
     assert answer.status_code == status and "/v1/embeddings" in answer.json()["error"]["message"]
 
 
+async def test_a_probe_may_ask_for_the_head_alone_and_for_what_is_allowed(http):
+    assert (await http.head("http://replica/health")).status_code == 200
+    allowed = await http.options("/embeddings")
+    assert (allowed.status_code, allowed.headers["allow"]) == (204, "POST, OPTIONS")
+    assert (await http.head("/embeddings")).status_code == 405
+
+
+async def test_fields_of_other_clients_are_taken(client, reference):
+    others = {"input_type": "passage", "truncate": "NONE", "metadata": {"proxy": "its own"}}
+    answer = await client.embeddings.create(model="tiny", input=TEXTS, extra_body=others)
+    assert np.abs(vectors(answer) - reference.encode(TEXTS, prompt=PROMPTS["document"])).max() < 1e-4
+
+
 async def test_health_and_the_list_of_models(http, client):
     assert (await http.get("http://replica/health")).json() == {"status": "ok"}
     assert [model.id async for model in client.models.list()] == ["tiny"]
