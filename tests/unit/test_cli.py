@@ -378,6 +378,6 @@ def test_a_plan_of_which_nothing_is_answered_gives_way(make_job):
 
 def test_the_rejects_of_an_empty_artifact_are_looked_for_where_they_are(make_job):
     broken = {"engine": "simulated", "faults": {"malformed": 1.0}}
-    job = make_job(teacher=broken, mix={"sts": 1}, brainstorm__max_retries=0).begin()
+    job = make_job(teacher=broken, mix={"retrieval": 1}, brainstorm__max_retries=0).begin()
     assert not job.run.artifact("tasks").record_files()
     assert cli._rejecting(job.run, "tasks") == "proposed_tasks"
