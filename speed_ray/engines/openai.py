@@ -200,13 +200,14 @@ class OpenAI:
         status, retry_after, raw = await self._exchange(openai_wire.request_body(self.model, request, fields), most)
         seconds = time.perf_counter() - began
         self.throttle.record_response(rate_limited=status in RATE_LIMITED)
-        if status == 200:
+        if succeeded := 200 <= status < 300:
             try:
                 return self._parse_answer(raw, most, seconds)
             except openai_wire.NotACompletion as none:
+                spent = _told(none.tokens) or (self._unknown(most) if none.begun else Usage(1))
                 if none.refusal is None:
-                    raise self._no_completion(raw, none.tokens) from None
-                refusal, spent = none.refusal, _told(none.tokens) or Usage(1)
+                    raise self._no_completion(raw, spent) from None
+                refusal = none.refusal
                 self.throttle.record_response(rate_limited=refusal.status in RATE_LIMITED)
         else:
             refusal, spent = openai_wire.parse_refusal(status, raw), most if status in BILLED else Usage()
@@ -221,8 +222,10 @@ class OpenAI:
         if rule.meaning == "reply":
             return _Answer([Sample(openai_wire.failed_generation(raw), "stop", 0)] * n, 0, most, seconds)
         if rule.reason == "filtered":
-            return _Answer([Sample("", "content_filter", 0)] * n, 0, Usage(1), seconds)
-        raise self._failure(refusal, rule, retry_after, spent, within=status == 200)
+            if not succeeded:  # Azure bills the prompt
+                spent = replace(self._unknown(most), output_tokens=0)
+            return _Answer([Sample("", "content_filter", 0)] * n, 0, spent, seconds)
+        raise self._failure(refusal, rule, retry_after, spent, within=succeeded)
 
     async def _exchange(self, body: bytes, most: Usage) -> tuple[int, float, bytes]:
         """Post one body; return the response's status, its Retry-After in seconds, and its bytes."""
@@ -254,15 +257,18 @@ class OpenAI:
         if not self._warned_of_usage:
             self._warned_of_usage = True
             log.warning("%s does not say how many tokens its answers use: they are recorded as 0", self._url)
-        # A budget in tokens or dollars still has to hold, so it is charged what the call could have used at most.
-        return _Answer(completion.samples, 0, most if self._ledger.counts_tokens else Usage(1), seconds)
+        return _Answer(completion.samples, 0, self._unknown(most), seconds)
 
-    def _no_completion(self, raw: bytes, tokens: tuple[int | None, int | None]) -> Exception:
+    def _unknown(self, most: Usage) -> Usage:
+        """Return what a call is charged that does not say: a budget in tokens or dollars has to hold all the same."""
+        return most if self._ledger.counts_tokens else Usage(1)
+
+    def _no_completion(self, raw: bytes, spent: Usage) -> Exception:
         """Classify a 200 that is no completion: a proxy's transient page, or an address that is no endpoint."""
         message = self._sanitized(raw.decode(errors="replace"))
         self._non_completions += 1
         if self._completions or self._non_completions < MAX_NON_COMPLETIONS:
-            return _Fault(f"HTTP 200 that is no chat completion: {message}", spent=_told(tokens) or Usage(1), row=True)
+            return _Fault(f"HTTP 200 that is no chat completion: {message}", spent=spent, row=True)
         return self._refuse(
             f"none of its first {MAX_NON_COMPLETIONS} answers is a chat completion: "
             f"check {self._key}.base_url\nIt said: {message}"
@@ -348,7 +354,9 @@ def _upper_bound(request: Request, n: int, config: OpenAIEngine) -> Usage:
     prompt = sum(len(message["content"].encode()) + TEMPLATE_TOKENS for message in request.messages)
     if config.structured_outputs and request.schema is not None:
         prompt += len(orjson.dumps(request.schema))  # OpenAI bills it as prompt
-    return Usage(1, prompt, request.max_tokens * n)
+    own = {name: value for name, value in config.extra_body.items() if isinstance(value, int)}
+    limit = max(request.max_tokens, own.get("max_tokens", 0), own.get("max_completion_tokens", 0))
+    return Usage(1, prompt, limit * max(n, own.get("n", 0)))
 
 
 def _told(tokens: tuple[int | None, int | None]) -> Usage | None:

@@ -3,6 +3,7 @@
 Everything an endpoint sends is hostile: a proxy's HTML, half a body, wrong types, lone surrogates, control characters.
 """
 
+import codecs
 import json
 import re
 from dataclasses import dataclass, field
@@ -37,12 +38,18 @@ class Completion:
 
 
 class NotACompletion(Exception):
-    """Signals a 200 whose body is no chat completion, with the refusal and the token counts that it may hold."""
+    """Signals a success whose body is no chat completion, with the refusal and the token counts that it may hold.
 
-    def __init__(self, refusal: Refusal | None = None, tokens: tuple[int | None, int | None] = (None, None)) -> None:
+    `begun` is set where it holds a part of an answer, which is then billed.
+    """
+
+    def __init__(
+        self, refusal: Refusal | None = None, tokens: tuple[int | None, int | None] = (None, None), begun: bool = True
+    ) -> None:
         super().__init__()
         self.refusal = refusal
         self.tokens = tokens
+        self.begun = begun
 
 
 def request_fields(
@@ -74,7 +81,8 @@ def parse_completion(raw: bytes) -> Completion:
     tokens = _usage(document) if isinstance(document, dict) else (None, None)
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
-        raise NotACompletion(_refusal_within(document), tokens)
+        half = document is None and raw.lstrip().startswith((b"{", b"data:"))
+        raise NotACompletion(_refusal_within(document), tokens, begun=half)
     if any(isinstance(choice, dict) and choice.get("finish_reason") in FAILED for choice in choices):
         raise NotACompletion(_refusal_within(choices[0]) or Refusal(502, "the provider failed"), tokens)
     prompt_tokens, output_tokens = tokens
@@ -124,7 +132,8 @@ def sanitize_message(message: str, secrets: list[str]) -> str:
 
 def _parse(raw: bytes) -> Any:
     """Parse JSON leniently: orjson rejects lone surrogates (half an emoji), which would recur on every try."""
-    if raw.lstrip().startswith(b"data:"):
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    if raw.lstrip().startswith((b"data:", b"event:", b": ")):  # the last begins a comment
         return _joined(raw)
     try:
         return orjson.loads(raw)
@@ -153,6 +162,9 @@ def _joined(raw: bytes) -> dict[str, Any] | None:
             whole = texts.setdefault(choice.get("index") or 0, {"message": {"content": ""}, "finish_reason": None})
             whole["message"]["content"] += delta.get("content") or ""
             whole["finish_reason"] = choice.get("finish_reason") or whole["finish_reason"]
+    if joined.get("error") or b"[DONE]" not in lines:
+        for whole in texts.values():
+            whole["finish_reason"] = whole["finish_reason"] or "error"  # it broke off
     return joined | {"choices": [texts[index] for index in sorted(texts)]}
 
 
@@ -217,4 +229,6 @@ def _usage(document: dict[str, Any]) -> tuple[int | None, int | None]:
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    return (
+        int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+    )

@@ -84,6 +84,29 @@ async def test_an_answer_that_is_streamed_unasked_is_joined(endpoint, connect) -
     assert (reply.samples[0].text, reply.samples[0].finish_reason, reply.prompt_tokens) == ("one two", "length", 10)
 
 
+GOOD = b'{"choices": [{"message": {"content": "text"}}], "usage": {"prompt_tokens": 10, "completion_tokens": 20}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (GOOD, 201),
+        (b"\xef\xbb\xbf" + GOOD, 200),
+        (b"\n\n   \n" + GOOD, 200),
+        (b": PROCESSING\n\n: PROCESSING\n\ndata: " + GOOD.replace(b"message", b"delta") + b"\n\ndata: [DONE]\n", 200),
+        (b"event: message\ndata: " + GOOD.replace(b"message", b"delta") + b"\n\ndata: [DONE]\n", 200),
+    ],
+)
+async def test_a_completion_is_read_in_what_proxies_make_of_it(endpoint, connect, body, status) -> None:
+    async def answer(_: dict, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, status=status)
+
+    endpoint.answer = answer
+    client = await connect()
+    assert texts(await all_of(client, 1)) == ["text"]
+    assert client.counters["output_tokens"] == 20
+
+
 async def test_a_refusal_by_the_model_says_so(endpoint, connect) -> None:
     message = {"content": None, "refusal": "I can't help with that."}
     endpoint.answer = sending({"choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE})

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from speed_ray.engines.base import FatalEngineError
 from speed_ray.errors import UserError
 from speed_ray.recipes.engine_settings import Budget, Price
-from tests.helpers.tiny_endpoint import KEY, Endpoint, all_of, answers, completion, cut, refusing, texts
+from tests.helpers.tiny_endpoint import KEY, Endpoint, all_of, answers, completion, cut, refusing, saying, texts
 
 
 async def test_the_budget_of_calls_is_exact_over_a_restart(endpoint, connect) -> None:
@@ -57,6 +57,56 @@ async def test_a_budget_in_tokens_holds_without_usage(endpoint, connect) -> None
     endpoint.answer = answer
     await all_of(await connect(budget=Budget(tokens=1000)), 50, max_tokens=100)
     assert 1 <= len(endpoint.asked) <= 1000 // 100
+
+
+@pytest.mark.parametrize(
+    ("body", "charged"),
+    [
+        (b'{"choices": [{"message": {"content": "half of', 100),
+        (b'{"choices": [{"finish_reason": "stop"}]}', 100),
+        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": "error"}]}', 100),
+        (b'data: {"choices": [{"delta": {"content": "half of"}}]}\n\n', 100),
+        (
+            b'data: {"choices": [{"delta": {"content": "half"}}]}\n\ndata: {"error": {"code": 502}}\n\ndata: [DONE]',
+            100,
+        ),
+        (b'{"error": {"code": 429, "message": "Rate limit exceeded"}}', 0),
+        (b"<html>We will be back soon</html>", 0),
+    ],
+)
+async def test_an_answer_that_broke_off_is_charged_at_its_bound(endpoint, connect, body, charged) -> None:
+    endpoint.first(1, saying(body))
+    client = await connect(budget=Budget(tokens=10_000), max_concurrency=1)
+    assert texts(await all_of(client, 1, max_tokens=100)) == answers(1)
+    assert client.counters["calls"] == 2
+    assert client.counters["output_tokens"] == 20 + charged
+
+
+@pytest.mark.parametrize(
+    ("extra_body", "bound"),
+    [({"max_tokens": 500}, 500), ({"max_completion_tokens": 500}, 500), ({"n": 3}, 300), ({"max_tokens": 9}, 100)],
+)
+async def test_the_bound_of_a_call_knows_the_limits_of_the_recipe(endpoint, connect, extra_body, bound) -> None:
+    endpoint.answer = saying(b'{"choices": [{"message": {"content": "text"}}]}')
+    client = await connect(budget=Budget(tokens=10_000), extra_body=extra_body)
+    await all_of(client, 1, max_tokens=100)
+    assert client.counters["output_tokens"] == bound
+
+
+async def test_a_filtered_prompt_is_charged_as_read(endpoint, connect) -> None:
+    endpoint.answer = refusing(400, "The response was filtered", "content_filter")
+    client = await connect(budget=Budget(tokens=10_000))
+    await all_of(client, 1, max_tokens=100)
+    assert (client.counters["prompt_tokens"], client.counters["output_tokens"]) == (17, 0)
+
+
+@pytest.mark.parametrize("count", ["1e400", "1e30", "-1", '"7"', "true"])
+async def test_a_count_that_is_none_is_charged_at_its_bound(endpoint, connect, count) -> None:
+    usage = f'{{"prompt_tokens": 1, "completion_tokens": {count}}}'
+    endpoint.answer = saying(f'{{"choices": [{{"message": {{"content": "text"}}}}], "usage": {usage}}}'.encode())
+    client = await connect(budget=Budget(tokens=10_000))
+    assert texts(await all_of(client, 1, max_tokens=100)) == ["text"]
+    assert client.counters["output_tokens"] == 100
 
 
 async def test_dollars_need_a_price(connect) -> None:
