@@ -195,8 +195,8 @@ async def _ask(engine: Engine, requests: Mapping[str, Request], journal: Journal
                 return
             await journal.add(key, 0, replies[key])
 
+    await engine.start()
     try:
-        await engine.start()
         await asyncio.gather(*(answer(key, request) for key, request in requests.items()))
     finally:
         await journal.flush()

@@ -7,12 +7,17 @@ import pytest
 
 from speed_ray.console import quality_report
 from speed_ray.engines.base import BudgetExhausted, PromptTooLong
+from speed_ray.engines.openai import OpenAI
 from speed_ray.engines.scripted import ScriptedTeacher
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import quality, win_rate
-from speed_ray.recipes.engine_settings import ScriptedEngine
+from speed_ray.executor.reply_journal import Journal
+from speed_ray.recipes.engine_settings import OpenAIEngine, ScriptedEngine
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.run import EXAMPLES, TASKS
+from speed_ray.storage.shards import Artifact
+from speed_ray.storage.store import open_store
+from tests.helpers.ledgers import ledger_of
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +176,11 @@ def test_both_runs_must_be_finished(alignment, run):
         win_rate.measure_win_rate(alignment.run, run, EXAMPLES)
     with pytest.raises(UserError, match="holds no examples"):
         win_rate.measure_win_rate(alignment.run, alignment.run, TASKS)
+
+
+def test_a_teacher_that_cannot_start_is_the_users_error(tmp_path):
+    store = open_store(str(tmp_path))
+    config = OpenAIEngine(engine="openai", model="m", base_url="http://127.0.0.1:9/v1", api_key_env="NO_SUCH_KEY")
+    teacher = OpenAI(config, ledger_of(store))
+    with pytest.raises(UserError, match="NO_SUCH_KEY"):
+        asyncio.run(win_rate._ask(teacher, {}, Journal(Artifact(store, "asked"), 0, "attempt")))
