@@ -13,12 +13,13 @@ UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")  # see LocalFolder
 
 
 def sweep_artifact(artifact: Artifact, grace: float = GRACE) -> int:
-    """Delete orphaned attempts once the artifact was published `grace` seconds ago; return how many files."""
+    """Delete orphaned attempts and leases once the artifact was published `grace` seconds ago; count the files."""
     published, manifest = artifact.published_at(), artifact.manifest()
     if published is None or manifest is None or time.time() - published < grace:
         return 0
     kept = {entry["path"] for shard in manifest["shards"] for entry in shard["files"].values()}
     orphans = [path for name in artifact.names("attempts") if (path := f"attempts/{name}") not in kept]
+    orphans += [f"leases/{name}" for name in artifact.names("leases")]
     for path in orphans:
         artifact.store.delete(f"{artifact.name}/{path}")
     return len(orphans)
