@@ -8,7 +8,14 @@ from speed_ray.errors import UserError
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Loads plain data, and refuses a key that is written twice: YAML itself takes the last, in silence."""
+    """Loads plain data, and refuses a key that is written twice: YAML itself takes the last, in silence.
+
+    A mapping or list that holds itself by an anchor is refused as well: whatever walks through it would never end.
+    """
+
+    def __init__(self, stream: str | bytes) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # makes PyYAML refuse it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()

@@ -1,10 +1,11 @@
-"""Check every value of a recipe as it was written, whatever its key: none is a secret, and none ends a C string."""
+"""Check every value of a recipe as it was written, whatever its key: none is a secret, and each can be a path."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from speed_ray.errors import UserError
+from speed_ray.text import tables
 
 # Of keys: hf_token, api_key, x-api-key, Authorization, aws_secret_access_key; not max_num_batched_tokens, api_key_env.
 SECRET_KEY = re.compile(
@@ -22,11 +23,13 @@ VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?")  # the name of an environment var
 
 
 def check_written_values(tree: dict[str, Any], origin: str) -> None:
-    """Raise UserError for a secret, which would be frozen into the run and its plans, and for a zero character."""
+    """Raise UserError for a secret, which would be frozen into the run and its plans, and for a text that is none."""
     for path, value in _strings(tree):
         key = ".".join(path)
         if "\0" in value:
             raise UserError(f"{origin}: {key} holds a zero character, which no path and no text has.")
+        if lone := tables.lone_surrogate(value):
+            raise UserError(f"{origin}: {key} holds {lone}, half of a character: write the whole one.")
         named = SECRET_KEY.search(path[-1]) and not VARIABLE.fullmatch(value)
         if named or SECRET_VALUE.fullmatch(value) or SECRET_IN_URL.match(value):
             raise UserError(

@@ -148,6 +148,8 @@ def _listed(source: str, data: bytes) -> list[str]:
         raise UserError(f"topics.source: {source} is not JSON in UTF-8: {error}") from None
     if not isinstance(rows, list):
         raise UserError(f"topics.source: {source} is no JSON list.\n{FORMS}")
+    if lone := tables.lone_surrogate(json.dumps(rows, ensure_ascii=False)):
+        raise UserError(f"topics.source: {source} holds {lone}, half of a character. Write the whole one.")
     return _column(source, ["topic"], [row if isinstance(row, dict) else {"topic": row} for row in rows])
 
 

@@ -350,7 +350,7 @@ class Artifact:
     def _understood(self, path: str, data: bytes, read: Callable[[bytes], T]) -> T:
         try:
             return read(data)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Interrupted(
                 f"{self.where}/{path} is damaged ({error}).\n"
                 "Delete that one file and run the same job again: it makes anew what the file stood for."

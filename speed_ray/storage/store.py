@@ -252,15 +252,17 @@ def open_store(uri: str) -> Store:
     """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError."""
     if not uri.strip() or "\0" in uri:
         raise UserError("the run's folder has no name, or one that no folder can have: is the variable in --run set?")
-    scheme = urlsplit(uri).scheme
+    try:
+        scheme, _, path, *_ = urlsplit(uri)
+    except ValueError as error:  # of a bracket that begins no IPv6 address
+        raise UserError(f"{uri} is no folder's URI: {error}.") from None
     if scheme in CLOUDS:
         return _open_cloud(uri)
     if scheme == "file":
         check_uri(uri)
-        return _open_local(uri, urlsplit(uri).path)
-    if scheme:
+    elif scheme:
         raise UserError(f"{uri}: storage scheme {scheme!r} is not known; use a local path or {', '.join(CLOUDS)}")
-    return _open_local(uri, uri)
+    return _open_local(uri, path if scheme else uri)
 
 
 def read_if_exists(store: Store, path: str) -> bytes | None:
@@ -328,7 +330,7 @@ def _open_cloud(uri: str) -> ObjectStore:
         options["client_options"] = {"allow_http": True}
     try:
         return ObjectStore(from_url(uri, retry_config=RETRIES, **options), uri)
-    except exceptions.BaseError as error:
+    except (exceptions.BaseError, ValueError) as error:  # the latter: a bucket's name that no host can have
         raise UserError(f"{uri}: {_said(error)}") from None
 
 

@@ -61,7 +61,7 @@ def read_texts(path: Path, *keys: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     faults = []
     for line, name, row in read_rows(path):
-        given = [row.get(key) for key in keys]
+        given = [None if value != value else value for value in map(row.get, keys)]  # NaN: pandas' empty cell
         text = " ".join(str(value) for value in given if value is not None)
         text = text.strip() if len(keys) > 1 else text
         if not any(key in row for key in keys):
@@ -90,8 +90,8 @@ def read_judgements(path: Path, where: str = "") -> Iterator[tuple[int, str, str
         query, document, grade = _picked(cells, columns)
         if grade is None:
             faults.append(f"line {line}: {len(cells)} columns, and 3 are wanted (or 4, as in TREC)")
-        elif not re.fullmatch(r"-?\d+(\.0*)?", grade):
-            faults.append(f"line {line}: {grade!r} is not a whole number")
+        elif not re.fullmatch(r"-?\d{1,9}(\.0*)?", grade):  # a larger one does not fit into trec_eval's
+            faults.append(f"line {line}: {grade!r} is not a whole number of at most nine digits")
         else:
             yield line, query, document, int(float(grade))
     tables.refuse_faults(name, faults)

@@ -55,7 +55,7 @@ def canonical_name(written: str) -> str:
         name = f"{before.title()} {_BY_NAME[last]}"
     if name is None:
         parts = re.split(r"\W+", key)  # of a name or a tag with more to it: "English, simple", "en-GB"
-        known = (_BY_NAME.get(part) or _BY_CODE.get(part) for part in parts)
+        known = (_BY_NAME.get(part) or _BY_CODE.get(part) or _iso_name(part) for part in parts)
         close = next(filter(None, known), parts[-1].capitalize())
         raise ValueError(
             f"there is no language {written!r}{nearest(close, CODES)}; write its English name or its code of ISO 639"
@@ -79,7 +79,8 @@ def _iso_name(key: str) -> str | None:
     languages = pycountry.languages
     found = languages.get(alpha_2=key) or languages.get(alpha_3=key) or languages.get(bibliographic=key)
     found = found or languages.get(name=key)
-    if found is None:
+    if found is None or getattr(found, "type", "") == "S":  # special codes: undetermined, multiple, no language
         return None
     code = getattr(found, "alpha_2", found.alpha_3)
-    return _BY_CODE.get(code) or _OTHER_NAMES.get(found.name.casefold(), found.name)
+    name = found.name.removesuffix(" (individual language)")  # of a group that has the same name
+    return _BY_CODE.get(code) or _OTHER_NAMES.get(name.casefold(), name)

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ Json = dict[str, Any]
 Reader = Callable[[BinaryIO, str], Iterator[tuple[int, Any]]]
 
 BYTE_ORDER_MARK = "\ufeff".encode()
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_FAULTS_SHOWN = 5  # of one file
 
 
@@ -49,6 +51,12 @@ def refuse_faults(name: str, faults: Sequence[str]) -> None:
     if faults:
         more = [f"and {len(faults) - MAX_FAULTS_SHOWN} more"] if len(faults) > MAX_FAULTS_SHOWN else []
         raise UserError("\n".join([*(f"{name}, {fault}" for fault in faults[:MAX_FAULTS_SHOWN]), *more]))
+
+
+def lone_surrogate(text: str) -> str | None:
+    r"""Return the first half of a character in a text, as `\ud83d`: JSON and YAML can write one, UTF-8 cannot."""
+    found = None if text.isascii() else LONE_SURROGATE.search(text)
+    return f"\\u{ord(found.group()):04x}" if found else None
 
 
 def read_text(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -103,6 +111,9 @@ def read_json_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, Json]]:
             raise UserError(f"{name}, line {number}: this is not JSON in UTF-8: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{name}, line {number}: this is not a JSON object")
+        # Only an escape can write one: UTF-8 was checked.
+        if b"\\ud" in line.lower() and (lone := lone_surrogate(json.dumps(row, ensure_ascii=False))):
+            raise UserError(f"{name}, line {number}: {lone} is half of a character. Write the whole one.")
         yield number, row
 
 

@@ -15,6 +15,8 @@ from speed_ray.recipes.plain_yaml import parse_yaml
         ("topics: {source: 2024-13-45}", "month must be in 1..12"),
         ("a: " + "[" * 5000, "nested too deeply"),
         (b"a: \xff", "invalid start byte"),
+        ("a: &a {b: *a}", "recursive node"),
+        ("a: &a [1, [*a]]", "recursive node"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_with_the_reason(text, reason):

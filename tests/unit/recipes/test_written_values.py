@@ -27,9 +27,10 @@ KEY = "A1b2" * 10
         ({"teacher": {"base_url": f"https://host/v1?api-key={KEY}"}}, "teacher.base_url holds a secret"),
         ({"topics": {"source": f"s3://ID:{KEY}@bucket/t.txt"}}, "topics.source holds a secret"),
         ({"topics": {"source": "a\0b"}}, "topics.source holds a zero character"),
+        ({"teacher": {"extra_body": {"stop": ["\ud83d"]}}}, r"teacher.extra_body.stop holds \\ud83d, half of a char"),
     ],
 )
-def test_a_secret_or_a_zero_character_is_refused_by_its_key(tree, said):
+def test_a_secret_or_what_is_no_text_is_refused_by_its_key(tree, said):
     with pytest.raises(UserError, match=f"r.yaml: .*{said}") as caught:
         check_written_values(tree, "r.yaml")
     assert KEY not in str(caught.value)

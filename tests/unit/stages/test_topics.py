@@ -182,3 +182,8 @@ def test_real_topics_add_up(run):
     assert len({row["topic"].casefold() for row in records}) == len(records)
     assert all(row["topic"].count("/") < 4 for row in records)
     assert verify(run)[0].holds
+
+
+def test_half_of_a_character_in_a_json_list_is_refused(source):
+    with pytest.raises(UserError, match=r"holds \\udc00, half of a character"):
+        read_topics(source("t.json", b'["Arts/\\udc00"]'))

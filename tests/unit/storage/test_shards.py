@@ -338,6 +338,12 @@ def test_a_damaged_file_of_the_protocol_is_named_and_may_be_deleted(finished, na
     check(finished, SMALL)
 
 
+def test_a_commit_with_values_of_other_types_is_damaged(finished):
+    finished.artifact(PROPOSED_TASKS).put("commits/00000000.0.json", b'{"files": "x"}')
+    with pytest.raises(Interrupted, match=r"commits/00000000\.0\.json is damaged"):
+        verify(finished)
+
+
 def test_a_manifest_that_says_another_thing_than_the_commits_is_reported(finished):
     artifact = finished.artifact(PROPOSED_TASKS)
     artifact.put("_MANIFEST.json", artifact.get("_MANIFEST.json").replace(b'"records": 2', b'"records": 3', 1))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -180,6 +181,12 @@ def test_an_unknown_scheme_names_the_known_ones():
         open_store("hdfs://name/run")
     with pytest.raises(UserError, match=r"^s3:/: .*$"):
         open_store("s3:/")
+
+
+@pytest.mark.parametrize("uri", ["s3://[::1/run", "s3://my bucket/run", "//[a/run"])
+def test_an_address_that_cannot_be_one_is_refused(uri):
+    with pytest.raises(UserError, match=re.escape(uri)):
+        open_store(uri)
 
 
 def test_a_local_path_and_its_file_uri_are_one_folder(tmp_path, monkeypatch):

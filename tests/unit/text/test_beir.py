@@ -45,6 +45,7 @@ def test_ids_with_spaces_stand_between_tabs(judged):
     ("qrels", "told"),
     [
         ("q1\td1\t0.5\n", "line 1: '0.5' is not a whole number"),
+        ("q1\td1\t9223372036854775808\n", "line 1: .* is not a whole number of at most nine digits"),
         ("q1 d1 1\nq1 d1\n", r"line 2: 2 columns, and 3 are wanted \(or 4, as in TREC\)"),
         ("q1 Q0 d1 1 0.5 run\n", "line 1: 6 columns, and 3 are wanted"),
         ("query-id\tcorpus-id\tscore\nq1\td1\n", "line 2: 2 columns"),
@@ -92,3 +93,8 @@ def test_what_is_no_id_is_refused(texts, given):
 def test_a_text_is_neither_a_list_nor_missing(texts, row):
     with pytest.raises(UserError, match=r"line 1: '1' has"):
         texts(row)
+
+
+def test_an_empty_cell_of_pandas_is_no_text(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "title": NaN, "text": "words"}\n')
+    assert beir.read_texts(tmp_path / "corpus.jsonl", "title", "text") == {"d1": "words"}

@@ -25,6 +25,8 @@ from speed_ray.text.language_names import CODES, canonical_name, identifier_code
         ("gre", "Greek"),
         ("hausa", "Hausa"),
         ("ha", "Hausa"),
+        ("swh", "Swahili"),
+        ("npi", "Nepali"),
     ],
 )
 def test_a_language_has_one_name(written: str, name: str) -> None:
@@ -66,3 +68,14 @@ def test_an_unknown_language_is_refused_with_the_nearest(written: str, hint: str
 )
 def test_a_variant_is_known_to_the_identifier_by_its_language(written: str, code: str | None) -> None:
     assert identifier_code(written) == code
+
+
+@pytest.mark.parametrize("code", ["und", "mul", "mis", "zxx"])
+def test_a_code_of_no_language_in_particular_is_refused(code: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no language '{code}'"):
+        canonical_name(code)
+
+
+def test_a_tag_with_a_code_of_three_letters_is_refused_with_its_language() -> None:
+    with pytest.raises(ValueError, match="did you mean 'Chinese'"):
+        canonical_name("zho_Hans")

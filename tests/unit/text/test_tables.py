@@ -51,3 +51,9 @@ def test_rows_come_with_the_number_of_their_line(suffix, content, expected):
 def test_a_fault_is_named_by_file_and_line(suffix, content, message):
     with pytest.raises(UserError, match=message):
         list(tables.READERS[suffix](BytesIO(content), "t"))
+
+
+def test_half_of_a_character_in_json_lines_is_named_by_its_line():
+    lines = b'{"a": "\\ud83d\\ude00"}\n{"a": ["\\uD83D"]}\n'
+    with pytest.raises(UserError, match=r"^t, line 2: \\ud83d is half of a character"):
+        list(tables.read_json_lines(BytesIO(lines), "t"))
