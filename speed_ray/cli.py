@@ -85,7 +85,7 @@ def run(
     set_: Overrides = None,
 ) -> None:
     """Run every job that the recipe needs, in order, skipping what is finished."""
-    _run_jobs(until and until.replace("-", "_"), recipe, run, set_, with_all_before=True)
+    _run_jobs(None if until is None else until.replace("-", "_"), recipe, run, set_, with_all_before=True)
 
 
 @app.command()
@@ -242,7 +242,7 @@ def _run_jobs(
 
     recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
     needed = pipeline.needed(recipe)
-    name = name or needed[-1]
+    name = needed[-1] if name is None else name
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
     try:
         for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:

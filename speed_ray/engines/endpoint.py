@@ -20,6 +20,10 @@ def check_endpoint(config: OpenAIEngine, key: str) -> yarl.URL:
     if config.budget.dollars is not None and config.price is None:
         raise UserError(f"{key}.budget.dollars needs {key}.price (dollars per million tokens)")
     for name, value in config.headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not (value.isascii() and value.isprintable()):
+            raise UserError(
+                f"{key}.headers.{name}: a header's name has letters, digits and -, its value ASCII on one line"
+            )
         if SECRET_HEADERS.search(name) and not value.startswith("$"):
             raise UserError(
                 f"{key}.headers.{name} holds a secret, and a recipe is stored with the run.\n"

@@ -111,6 +111,8 @@ class Kind:
             if type(value) not in {type(draw[name]) for draw in draws}:
                 drawn = sorted({json.dumps(draw[name]) for draw in draws})[:4]
                 raise ValueError(f"{self.name}.{name} is {value!r}, but such are drawn: {', '.join(drawn)}")
+            if isinstance(value, int) and value < 0:
+                raise ValueError(f"{self.name}.{name} is {value}: give a number of words, at least 0")
         for draw in draws:
             self._refuse_empty_ranges(draw | fixed)
 

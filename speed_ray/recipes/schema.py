@@ -197,7 +197,7 @@ class Evaluate(Strict):
 class Recipe(Strict):
     """The whole recipe, as it is frozen into a run."""
 
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy's seeds end there
     topics: Topics
     teacher: EngineConfig
     generator: EngineConfig

@@ -79,4 +79,4 @@ RuntimeOnly = Annotated[Setting, RuntimeMark()]
 class Strict(BaseModel):
     """No unknown key, no silent conversion, no change after loading."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -50,6 +50,8 @@ class Plan:
     def from_json(data: bytes) -> "Plan":
         """Deserialize the output of `to_json`."""
         tree = json.loads(data)
+        if not all(isinstance(tree[name], int) for name in ("rows", "shard_rows")):
+            raise TypeError("rows and shard_rows are no numbers")
         return Plan(**{**tree, "variants": tuple(tree["variants"])})
 
 

@@ -141,6 +141,7 @@ def test_a_run_folder_that_cannot_be_written(make_job, said, tmp_path):
         (["align-junior"], "Run `speed-ray brainstorm` first"),
         (["align-senior"], "models/junior is not trained yet: run `speed-ray align-junior` first"),
         (["align-revisor"], "models/junior is not trained yet"),
+        (["run", "--until", ""], "--until : this recipe needs no such job"),
         (["run", "--until", "align-senor"], "did you mean 'align-senior'?"),
     ],
 )

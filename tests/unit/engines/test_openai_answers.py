@@ -63,6 +63,12 @@ async def test_a_secret_in_the_recipe_is_refused(connect) -> None:
         await connect(headers={"api-key": KEY})
 
 
+@pytest.mark.parametrize("headers", [{"X": "a\nb"}, {"X-é": "e"}, {"X": "é"}, {"X Y": "z"}])
+async def test_a_header_that_cannot_be_sent_is_refused(connect, headers) -> None:
+    with pytest.raises(UserError, match=r"teacher\.headers\."):
+        await connect(headers=headers)
+
+
 async def test_the_text_among_the_parts_of_a_message_is_the_reply(endpoint, connect) -> None:
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "yes"}]
     choice = {"message": {"content": parts}, "finish_reason": "stop"}

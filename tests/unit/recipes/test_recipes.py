@@ -168,6 +168,9 @@ def test_all_mistakes_are_named_at_once():
         ("brainstorm.duplicate_similarity=0.0", "brainstorm.duplicate_similarity: every two texts reach 0"),
         ("synthesize.sampling.temperature=-0.1", "synthesize.sampling.temperature: "),
         ("synthesize.sampling.temperature=.nan", "synthesize.sampling.temperature: "),
+        ("synthesize.sampling.temperature=.inf", "synthesize.sampling.temperature: "),
+        ("seed=4294967296", "seed: "),
+        ("slots={sts: {min_words: -3}}", "slots: sts.min_words is -3: give a number of words, at least 0"),
         ("synthesize.sampling.top_p=1.5", "synthesize.sampling.top_p: "),
         ("brainstorm.duplicate_similarity=7", "brainstorm.duplicate_similarity: "),
         (

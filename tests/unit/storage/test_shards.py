@@ -344,6 +344,13 @@ def test_a_commit_with_values_of_other_types_is_damaged(finished):
         verify(finished)
 
 
+def test_a_plan_with_values_of_other_types_is_damaged(run):
+    artifact = run.artifact(TOPICS)
+    artifact.put("plan.json", Plan(TOPICS, rows=3, shard_rows=2).to_json().replace(b"3", b'"x"'))
+    with pytest.raises(Interrupted, match=r"plan\.json is damaged"):
+        artifact.plan()
+
+
 def test_a_manifest_that_says_another_thing_than_the_commits_is_reported(finished):
     artifact = finished.artifact(PROPOSED_TASKS)
     artifact.put("_MANIFEST.json", artifact.get("_MANIFEST.json").replace(b'"records": 2', b'"records": 3', 1))
