@@ -39,15 +39,17 @@ class EarlyStop:
         reasons = Counter(reject["reason"] for reject in self._rejects)
         counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         first = self._rejects[0]
-        advice = f"Change what they are rejected for: the {role}'s model, its settings, or the prompts."
-        if set(reasons) <= SHORT_OF_TOKENS:
+        advice = f"Change what they are rejected for: the settings under {key}, or the prompts."
+        if 2 * sum(reasons[reason] for reason in SHORT_OF_TOKENS) > len(self._rejects):
             advice = (
                 f"Raise {key}.sampling.max_tokens (now {self.stage.settings.sampling.max_tokens}); a model that "
-                f"thinks first needs thousands, or its thinking switched off in {role}.extra_body."
+                "thinks first needs thousands."
             )
         raise UserError(
             f"{self.stage.name}: none of the first {len(self._rejects)} rows was accepted ({counted}), so no more are "
             "paid for.\n"
             f"Row {first['row_id']}: {first['detail'][:SHOWN_CHARS]!r}; its reply: {first['text'][:SHOWN_CHARS]!r}\n"
-            f"{advice}\nThen run the same command again: this stage's settings may still change in this run."
+            f"{advice}\nThen run the same command again: this stage's settings may still change in this run. "
+            f"Those of the {role}, such as model and extra_body, may until it has answered another stage: then begin "
+            "another run."
         )

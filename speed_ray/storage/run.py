@@ -76,14 +76,16 @@ class Run:
         Pools, endpoints' addresses, budgets and threads may change between two drives of a run; what decides a row
         may until there is one. So a learning rate that diverges, or a reply limit that is too low, does not cost what
         was paid for before. Two drivers that freeze different recipes at once are told apart by the first plan that
-        differs (`Artifact.ensure_plan`, `Artifact.publish`).
+        differs (`Artifact.ensure_plan`, `Artifact.publish`). The newest budgets and addresses are stored, for commands
+        that read the run's recipe alone, such as `quality --against`.
         """
         if self._begin(recipe):
             return
-        before, now = identity_fields(self.recipe()), identity_fields(recipe)
-        changed = [key for key in now if before.get(key) != now[key]]
-        if not changed:
+        frozen = self.recipe()
+        if frozen == recipe:
             return
+        before, now = identity_fields(frozen), identity_fields(recipe)
+        changed = [key for key in now if before.get(key) != now[key]]
         held = {key: holder for key in changed if (holder := self._holder_of(key))}
         if not held:
             self.store.put("recipe.yaml", recipes.dump_yaml(recipe).encode())

@@ -364,6 +364,14 @@ def test_a_key_may_change_until_what_it_decides_is_there(make_job):
     assert job.run.recipe().draft.examples == job.recipe.draft.examples
 
 
+def test_the_newest_budget_is_kept_in_the_run(make_job):
+    teacher = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "KEY"}
+    for calls in (10, 99):
+        job = make_job(teacher=teacher | {"budget": {"calls": calls}})
+        job.run.freeze(job.recipe)
+    assert job.run.recipe().teacher.budget.calls == 99
+
+
 def test_every_key_that_decides_rows_names_what_it_decides(make_job):
     assert set(identity_fields(make_job().recipe)) == set(DECIDED_BY)
 

@@ -281,6 +281,12 @@ def test_a_paid_stage_of_which_nothing_is_accepted_ends_early(work, artifact):
     assert again.asked.total() <= again.in_flight, "what was answered before is counted first"
 
 
+def test_a_few_other_rejects_do_not_hide_that_replies_are_cut_off(work):
+    engine = Scripted(lambda number, trial: [Sample("bad", "stop" if number == 9 else "length", 800)], paid=True)
+    with pytest.raises(UserError, match=r"cut_off \d+, .* 1\)[\s\S]*Raise brainstorm.sampling.max_tokens"):
+        work(engine)
+
+
 def test_one_accepted_row_lets_a_paid_stage_go_on(work):
     engine = Scripted(lambda number, trial: "good" if number == 20 else "bad", paid=True)
     assert work(engine).rejected == ROWS - 2
