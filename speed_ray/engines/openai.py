@@ -46,8 +46,8 @@ LONGEST_BACKOFF = 60.0
 REPORT_EVERY = 60.0  # seconds between two lines about the same trouble
 
 MAX_NON_COMPLETIONS = 20  # a proxy's error page is transient and comes among completions; a website sends nothing else
-MAX_ROW_FAULTS = 8  # on one row, while others are answered or for so long:
-ROW_FAULT_SECONDS = 600.0
+MAX_ROW_FAULTS = 8  # on one row while others are answered,
+FEW_ROWS, ROW_FAULT_SECONDS = 4, 600.0  # or for so long where only so few are left: all rows failing is an outage
 MAX_ANSWER_BYTES = 64 << 20
 RATE_LIMITED = {429, 498, 503, 529}
 TEMPLATE_TOKENS = 16  # the most that a chat template adds around one message
@@ -179,8 +179,8 @@ class OpenAI:
                 spent = fault.spent
                 row_faults += fault.row
                 others = self._completions > completions
-                long = self._completions and time.monotonic() - began > ROW_FAULT_SECONDS
-                if row_faults >= MAX_ROW_FAULTS and (others or long):
+                alone = self._completions and self._open <= FEW_ROWS and time.monotonic() - began > ROW_FAULT_SECONDS
+                if row_faults >= MAX_ROW_FAULTS and (others or alone):
                     raise EndpointFailsOnRow(f"after {row_faults} tries: {fault}") from None
                 delay = _delay(trial, fault.retry_after)
                 self._report(fault, request.row_id, trial)

@@ -14,6 +14,10 @@ SHOWN_CHARS = 200
 SHORT_OF_TOKENS = {"no_content", "cut_off"}
 
 
+class GetsNowhere(UserError):
+    """Signals that none of a stage's first rows was accepted."""
+
+
 class EarlyStop:
     """Counts the outcomes of a stage's rows until one is accepted."""
 
@@ -24,7 +28,7 @@ class EarlyStop:
         self._goes_on = any(commit.counts.accepted for commit in artifact.commits())
 
     def count(self, reject: RejectRow | None) -> None:
-        """Count the outcome of a row. Raises UserError where it is the last of the first rows, all rejected."""
+        """Count the outcome of a row. Raises GetsNowhere where it is the last of the first rows, all rejected."""
         if reject is None:
             self._goes_on = True
         else:
@@ -32,7 +36,7 @@ class EarlyStop:
         self.check()
 
     def check(self) -> None:
-        """Raise UserError where so many rows were rejected and none was accepted that no more should be paid for."""
+        """Raise GetsNowhere where so many rows were rejected and none was accepted that no more should be paid for."""
         if self._goes_on or len(self._rejects) < self.rows:
             return
         key, role = self.stage.settings.key, self.stage.role
@@ -45,7 +49,7 @@ class EarlyStop:
                 f"Raise {key}.sampling.max_tokens (now {self.stage.settings.sampling.max_tokens}); a model that "
                 "thinks first needs thousands."
             )
-        raise UserError(
+        raise GetsNowhere(
             f"{self.stage.name}: none of the first {len(self._rejects)} rows was accepted ({counted}), so no more are "
             "paid for.\n"
             f"Row {first['row_id']}: {first['detail'][:SHOWN_CHARS]!r}; its reply: {first['text'][:SHOWN_CHARS]!r}\n"

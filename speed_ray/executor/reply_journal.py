@@ -16,6 +16,7 @@ import orjson
 
 from speed_ray.engines.base import Reply, Sample
 from speed_ray.storage.shards import Artifact
+from speed_ray.storage.store import delete_if_allowed
 
 EVERY = 16  # replies a file: with 64 in flight a kill repeats 64 prompts and at most this many more a shard
 
@@ -79,3 +80,11 @@ def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answ
             samples = [Sample(**sample) for sample in reply["samples"]]
             found[line["row_id"], line["trial"]] = Reply(samples, reply["prompt_tokens"], reply["seconds"])
     return found
+
+
+def forget_replies(artifact: Artifact, shard: int) -> None:
+    """Delete the replies that attempts at a shard stored, so that its rows are asked anew."""
+    folder = f"attempts/{shard:08d}"
+    for name in artifact.names(folder):
+        if "-journal-" in name:
+            delete_if_allowed(artifact.store, f"{artifact.name}/{folder}/{name}")

@@ -8,8 +8,8 @@ from typing import Any
 
 from speed_ray.engines.base import Engine, Reply, Request, RequestRefused
 from speed_ray.engines.budget import Ledger
-from speed_ray.executor.early_stop import EarlyStop
-from speed_ray.executor.reply_journal import Answer, Journal, replay
+from speed_ray.executor.early_stop import EarlyStop, GetsNowhere
+from speed_ray.executor.reply_journal import Answer, Journal, forget_replies, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.records import REJECT, REPLY, Rejected, RejectRow, ReplyRow, Row, seed_of
@@ -66,7 +66,9 @@ class Worker:
             return None
         try:
             return await self._work(shard, generation)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, GetsNowhere):  # what is put right may lie outside of the plan: in a server, say
+                await asyncio.to_thread(forget_replies, self.artifact, shard)
             if self._leases:
                 await asyncio.to_thread(self._leases.give_back, shard, generation)
             raise

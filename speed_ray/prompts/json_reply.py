@@ -30,6 +30,8 @@ _THOUGHT_ENDS = rf"""
     | <\|(?:end_of_thought|END_THINKING)\|> | <\|channel\|>\s{{0,9}}final | <\|start\|>assistant<\|message\|>
     | <channel\|> | <unused\d{{1,4}}>(?!thought)"""
 _END_OF_THOUGHT = re.compile(_THOUGHT_ENDS, re.IGNORECASE | re.VERBOSE)
+# A model that does not stop there writes the next turn of the conversation as well.
+_END_OF_TURN = re.compile(r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|END_OF_TURN_TOKEN)\|>|<end_of_turn>|</s>")
 _BARE_ANALYSIS = re.compile("analysis(?=[A-Z])")
 _ANY_OPENING = re.compile(r"""\{\s*+["']""")
 _TOKEN = re.compile(  # an unterminated string runs to the end, so that hostile quotes cost linear time
@@ -60,7 +62,7 @@ def find_object(text: str, names: tuple[str, ...], is_placeholder: Callable[[str
     Of several the last counts, those left out of which every text is a placeholder. Those that follow each other
     without a word between them are no drafts of one answer: which of them is meant, nobody can tell.
     """
-    text = text.lstrip("\ufeff \t\r\n")
+    text = _END_OF_TURN.split(text, maxsplit=1)[0].lstrip("\ufeff \t\r\n")
     try:
         scan = _Scan(text, names)
         scan.run()

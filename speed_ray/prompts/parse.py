@@ -208,6 +208,6 @@ def _is_task(sentence: str, prompt: str) -> bool:
     named = sum(any(map(str.isalpha, word)) for word in split_words(sentence))
     return (
         named >= MIN_TASK_WORDS
-        and not rules.written("task", sentence)
+        and not rules.is_stand_in(sentence)
         and rules.is_plain(sentence).rstrip(".!") not in prompt
     )

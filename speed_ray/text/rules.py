@@ -26,7 +26,8 @@ FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many word
 
 # What forms and JSON schemas have where a text is to stand: "a", "string", "<a short text>", "[your query here]".
 _STAND_IN = re.compile(
-    r"[a-z0-9]|string|str|text|number|integer|object|array|<[^<>=/\"]{1,80}>|[\[<{(]*your\b[^.]{1,60}\bhere[\]>})]*"
+    r"[a-z0-9]|string|str|text|number|integer|object|array|n/a|tbd|<[^<>=/\"]{1,80}>"
+    r"|[\[<{(]*your\b[^.]{1,60}\bhere[\]>})]*|[\[<{(]+(?:insert|add)\b[^.]{1,60}[\]>})]+"
 )
 
 

@@ -276,3 +276,21 @@ async def test_completions_with_and_without_choices_are_told_apart(endpoint, con
     client = await connect(max_concurrency=1)
     assert texts(await all_of(client, 1)) == answers(1)
     assert client.counters["output_tokens"] == 80
+
+
+@pytest.mark.parametrize(("open_rows", "rejected"), [(3, True), (8, False)])
+async def test_an_outage_rejects_no_row_and_a_few_last_rows_are_no_outage(
+    endpoint, connect, monkeypatch, open_rows, rejected
+) -> None:
+    monkeypatch.setattr(openai, "ROW_FAULT_SECONDS", 0.05)
+    client = await connect()
+    await all_of(client, 1)
+    fails, tries = refusing(500, "out of order"), openai.MAX_ROW_FAULTS
+
+    async def answer(body: dict, request: web.Request) -> web.StreamResponse:
+        over = len(endpoint.asked) > 1 + open_rows * (tries + 4)
+        return await (good if over else fails)(body, request)
+
+    endpoint.answer = answer
+    ends = await all_of(client, open_rows)
+    assert any(isinstance(end, EndpointFailsOnRow) for end in ends) == rejected

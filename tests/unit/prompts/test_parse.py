@@ -343,6 +343,11 @@ def test_what_the_prompt_says_itself_is_no_task(item: str) -> None:
     assert parse.parse_tasks(listed, 5, BRAINSTORM) == ["Find bolts by their thread."]
 
 
+@pytest.mark.parametrize("item", ["[Add more tasks here]", "<task description>", "[Insert query here]"])
+def test_a_stand_in_is_no_task(item: str) -> None:
+    assert parse.parse_tasks(json.dumps({"tasks": [item, "Find bolts."]}), 5, BRAINSTORM) == ["Find bolts."]
+
+
 def test_tasks_are_at_most_as_many_as_asked() -> None:
     assert parse.parse_tasks('{"tasks": ["find a", "find b", "find c"]}', 2, BRAINSTORM) == ["find a", "find b"]
 
