@@ -348,7 +348,8 @@ def test_the_service_is_an_application_that_serve_builds(monkeypatch: pytest.Mon
     (application,) = config.applications
     assert application.import_path == f"{app.__name__}:{app.build_app.__name__}"
     arguments = app.ServeArguments.model_validate(application.args)
-    (tmp_path / "modules.json").write_text("[]")
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Normalize"}
+    (tmp_path / "modules.json").write_text(json.dumps([module]))
     built = app.build_app(arguments.model_copy(update={"model": str(tmp_path)}))
     assert built._bound_deployment._deployment_config.autoscaling_config.max_replicas == 4
 
