@@ -1,5 +1,6 @@
 """The manifests of cluster/kuberay are what KubeRay 1.7.0 and Kubernetes take, and what these tests say of them."""
 
+import json
 import re
 import shlex
 import shutil
