@@ -29,6 +29,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# vLLM brings lm-format-enforcer, which has SafeLoader itself, and so every loader made of it, take dates for text.
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_timestamp)
+
+
 def load_plain_yaml(text: str | bytes) -> Any:
     """Return what a YAML text says. Raises ValueError with the reason where it is none, or writes a key twice."""
     try:

@@ -1,6 +1,7 @@
 """A recipe says each key once, and whatever else is in the file ends in a sentence."""
 
 import pytest
+import yaml
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
@@ -32,3 +33,10 @@ def test_a_key_of_an_anchor_may_be_written_again():
 def test_an_override_says_each_key_once_too():
     with pytest.raises(UserError, match=r"--set mix=.*the key sts is written twice"):
         recipes.load_recipe("miniature", ["mix={sts: 1, sts: 2}"])
+
+
+def test_what_another_library_makes_of_dates_changes_nothing(monkeypatch):
+    constructors = yaml.SafeLoader.yaml_constructors
+    monkeypatch.setitem(constructors, "tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+    with pytest.raises(UserError, match="month must be in 1..12"):
+        parse_yaml("topics: {source: 2024-13-45}", "r.yaml")
