@@ -30,7 +30,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 # vLLM brings lm-format-enforcer, which has SafeLoader itself, and so every loader made of it, take dates for text.
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_timestamp)
+_UniqueKeyLoader.add_constructor(
+    "tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_yaml_timestamp(node)
+)
 
 
 def load_plain_yaml(text: str | bytes) -> Any:

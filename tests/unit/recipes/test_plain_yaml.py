@@ -38,5 +38,5 @@ def test_an_override_says_each_key_once_too():
 def test_what_another_library_makes_of_dates_changes_nothing(monkeypatch):
     constructors = yaml.SafeLoader.yaml_constructors
     monkeypatch.setitem(constructors, "tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
-    with pytest.raises(UserError, match="month must be in 1..12"):
+    with pytest.raises(UserError, match="month must be in"):
         parse_yaml("topics: {source: 2024-13-45}", "r.yaml")
