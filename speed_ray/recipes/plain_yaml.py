@@ -29,10 +29,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _construct_date(loader: Any, node: Any) -> Any:
+    return loader.construct_yaml_timestamp(node)
+
+
 # vLLM brings lm-format-enforcer, which has SafeLoader itself, and so every loader made of it, take dates for text.
-_UniqueKeyLoader.add_constructor(
-    "tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_yaml_timestamp(node)
-)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:timestamp", _construct_date)
 
 
 def load_plain_yaml(text: str | bytes) -> Any:
