@@ -58,7 +58,8 @@ RULES = (
     _rule(
         BAD_REQUEST,
         r"max_(completion_)?tokens.{0,40}(too large|at most|less than or equal|valid range|exceed context limit)"
-        r"|max_tokens: \d+ > \d+|max_new_tokens|you requested (about )?\d+ tokens|request has \d+ input tokens",
+        r"|maxOutputTokens.{0,60}supported range|max_tokens: \d+ > \d+|max_new_tokens"
+        r"|you requested (about )?\d+ tokens|request has \d+ input tokens",
         *("limit", "max_tokens"),
     ),
     _rule(
@@ -86,6 +87,7 @@ RULES = (
     ),
     _rule({400, 422}, r"\bn\b.{0,40}(must|only|support|greater)", "field", "n"),
     _rule({401}, r"", "stop", "key"),
+    _rule({403}, r"quota.{0,40}replenished", "later", ""),
     _rule({400, 403}, r"api.?key|permission|unauthori[sz]ed|not authori[sz]ed|access denied", "stop", "key"),
     _rule(
         {400, 404, 422},
@@ -115,6 +117,8 @@ def affordable_tokens(message: str) -> int | None:
         return int(fits[1])
     if most := re.search(r"less than or equal to `?(\d+)|range of max_tokens is \[1, (\d+)|> (\d+), which", message):
         return int(most[most.lastindex or 0])
+    if beyond := re.search(r"to (\d+) \(exclusive\)", message):
+        return int(beyond[1]) - 1
     window = re.search(r"(?:context (?:length|window)(?: is| of)?|must be <=|context limit:.*>) *(\d+)", message)
     prompt = re.search(
         r"(\d+) in (?:the messages|your prompt)|(\d+) of text input|limit: (\d+) \+"

@@ -211,7 +211,7 @@ def _empty(texts: Iterable[str]) -> int:
 
 def _number(score: str) -> float | None:
     try:
-        return number if math.isfinite(number := float(score)) else None
+        return number if math.isfinite(number := float(score)) and "_" not in score else None  # Python's 1_000
     except ValueError:
         return None
 

@@ -44,6 +44,9 @@ def head(port: int, dashboard_port: int, options: list[str]) -> None:
 
 def join(address: str, options: list[str]) -> None:
     """Add this machine to a cluster until Ctrl-C or SIGTERM. Raises UserError or Interrupted."""
+    _, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UserError(f"join {address}: name the head as host:port; `speed-ray head` prints both.")
     ensure_token(create=False)
     _run_node([f"--address={address}", *options], lambda _: f"This node is part of {address}. Ctrl-C ends it.")
 

@@ -250,7 +250,7 @@ Store = ObjectStore | LocalFolder
 
 def open_store(uri: str) -> Store:
     """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError."""
-    if not uri.strip() or "\0" in uri:
+    if not uri.strip() or "\0" in uri or uri.startswith("://"):
         raise UserError("the run's folder has no name, or one that no folder can have: is the variable in --run set?")
     try:
         scheme, _, path, *_ = urlsplit(uri)

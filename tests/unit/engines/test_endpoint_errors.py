@@ -81,7 +81,12 @@ QUOTED = [
      "about 263390 tokens (658 of text input, 262732 in the output)."), "limit", "max_tokens"),
     ("vLLM", 400, openai("This model's maximum context length is 8192 tokens, however you requested 8977 tokens (977 "
      "in your prompt; 8000 for the completion)."), "limit", "max_tokens"),
+    ("Gemini", 400, [{"error": {"code": 400, "message": "Unable to submit request because it has a maxOutputTokens "
+     "value of 100000 but the supported range is from 1 (inclusive) to 65537 (exclusive).", "status":
+     "INVALID_ARGUMENT"}}], "limit", "max_tokens"),
     # Not now
+    ("Azure", 403, {"statusCode": 403, "message": "Out of call volume quota. Quota will be replenished in 00:20:00."},
+     "later", ""),
     ("OpenAI", 429, openai("Rate limit reached for gpt-4o-mini on requests per min (RPM): Limit 3, Used 3, Requested "
      "1. Please try again in 20s.", "rate_limit_exceeded", "requests"), "later", ""),
     ("Gemini", 429, [{"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and "
@@ -168,7 +173,7 @@ def test_the_meaning_of_a_refusal(status, body, meaning, reason):
     list(
         zip(
             [case for case in QUOTED if case[3] == "limit"],
-            [492, 3970, 548, 16384, 8192, 8192, 64000, 10000, 261342, 7215],
+            [492, 3970, 548, 16384, 8192, 8192, 64000, 10000, 261342, 7215, 65536],
             strict=True,
         )
     ),

@@ -177,6 +177,7 @@ def test_real_sets_are_read_whole(name):
     ("text", "read", "told"),
     [
         ("a,b,high\n", datasets.read_sts, "line 1: 'high' is not a score"),
+        ("a,b,1\na,b,1_0\n", datasets.read_sts, "line 2: '1_0' is not a score"),
         ("a,b,1\na,b,nan\n", datasets.read_sts, "line 2: 'nan' is not a score"),
         ("a,b,1\nc,d,1\n", datasets.read_sts, "has only the score 1: there is nothing to correlate with"),
         ('"a,b,1\nc",d,2\ne,f,3\n', datasets.read_sts, "line 2: a sentence ends on another line than it begins"),

@@ -32,6 +32,12 @@ def said(capsys, monkeypatch, tmp_path):
         signal.signal(number, handler)
 
 
+@pytest.mark.parametrize("address", ["x", "x:y", "x:99999999", "x:0"])
+def test_an_address_that_is_none_is_refused_at_once(said, address):
+    code, words = said("join", address)
+    assert code == 2 and f"join {address}: name the head as host:port" in words
+
+
 @pytest.mark.parametrize("option", ["--port", "--dashboard-port"])
 def test_a_port_that_is_taken(said, tmp_path, option):
     with socket.socket() as taken:

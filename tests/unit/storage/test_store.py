@@ -189,6 +189,11 @@ def test_an_address_that_cannot_be_one_is_refused(uri):
         open_store(uri)
 
 
+def test_an_unset_scheme_is_refused():
+    with pytest.raises(UserError, match="is the variable in --run set"):
+        open_store("://x")
+
+
 def test_a_local_path_and_its_file_uri_are_one_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     open_store("some run/1").put("a/b", b"x")
