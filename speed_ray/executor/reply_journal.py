@@ -66,11 +66,8 @@ def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answ
     prompts. A damaged file is skipped.
     """
     found: dict[Answer, Reply] = {}
-    folder = f"attempts/{shard:08d}"
-    for name in artifact.names(folder):
-        if "-journal-" not in name:
-            continue
-        digest, _, body = artifact.get(f"{folder}/{name}").partition(b"\n")
+    for path in _journals(artifact, shard):
+        digest, _, body = artifact.get(path).partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             continue
         for line in map(json.loads, body.split(b"\n")):
@@ -84,7 +81,10 @@ def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answ
 
 def forget_replies(artifact: Artifact, shard: int) -> None:
     """Delete the replies that attempts at a shard stored, so that its rows are asked anew."""
+    for path in _journals(artifact, shard):
+        delete_if_allowed(artifact.store, f"{artifact.name}/{path}")
+
+
+def _journals(artifact: Artifact, shard: int) -> list[str]:
     folder = f"attempts/{shard:08d}"
-    for name in artifact.names(folder):
-        if "-journal-" in name:
-            delete_if_allowed(artifact.store, f"{artifact.name}/{folder}/{name}")
+    return [f"{folder}/{name}" for name in artifact.names(folder) if "-journal-" in name]
