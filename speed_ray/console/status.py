@@ -13,12 +13,12 @@ from rich.text import Text
 
 from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
-from speed_ray.executor.usage import ARTIFACTS_OF, spending_of, usage_by_artifact
+from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
-from speed_ray.storage.spending import Usage
+from speed_ray.storage.spending import Spending, Usage
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 
@@ -90,12 +90,14 @@ def status_lines(run: Run) -> list[str]:
             *_places(artifact),
             *_kept(artifact),
         ]
-    charged = spending_of(run, "teacher").balance().charged
+    spent = usage_by_artifact(run, "teacher")
+    # Without a balance the run was charged what counts, which is added up already: it reads every commit.
+    charged = Spending(run.store, "teacher", before=lambda: sum(spent.values(), Usage())).balance().charged
     return [
         *found,
         *_trained(run),
         *_scored(run),
-        *_teacher(recipe, usage_by_artifact(run, "teacher"), charged),
+        *_teacher(recipe, spent, charged),
     ]
 
 
