@@ -12,15 +12,7 @@ from speed_ray.errors import UserError
 from speed_ray.storage.probe import PROBE, check_create_is_exclusive
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import ObjectStore, open_store
-from tests.helpers.s3_proxy import Asked, Fate, Proxy, environment, serve_s3
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[int]:
-    """The port of an S3 server."""
-    server, port = serve_s3()
-    yield port
-    server.stop()
+from tests.helpers.s3_proxy import Asked, Fate, Proxy, environment
 
 
 @pytest.fixture

@@ -20,15 +20,7 @@ from obstore.store import GCSStore, MemoryStore
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.storage.store import LocalFolder, ObjectStore, delete_if_allowed, open_store, read_if_exists
-from tests.helpers.s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, serve_s3, speak_gcs
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[int]:
-    """The port of an S3 server with a bucket named `bucket`."""
-    server, port = serve_s3()
-    yield port
-    server.stop()
+from tests.helpers.s3_proxy import DROP, EXPIRED, Asked, Fate, Proxy, environment, speak_gcs
 
 
 @pytest.fixture
@@ -155,7 +147,7 @@ def test_refused_credentials_say_what_to_do(before_s3, status):
 
 
 def not_deleted(key: str) -> tuple[int, bytes]:
-    """What S3 answers to `POST /bucket?delete` from credentials without s3:DeleteObject."""
+    """Answer as S3 does to `POST /bucket?delete` from credentials without s3:DeleteObject."""
     error = f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
     return 200, f"<DeleteResult>{error}</DeleteResult>".encode()
 
