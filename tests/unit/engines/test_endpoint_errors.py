@@ -1,4 +1,4 @@
-"""What refusals of many endpoints mean. Each is as the endpoint's users quote it."""
+"""Tell what refusals of many endpoints mean. Each is as the endpoint's users quote it."""
 
 import json
 

@@ -81,7 +81,7 @@ def faulty_documents():
 
 
 def retrieval(name="SCIDOCS", count=24, loaded=None):
-    """That part, or another set, under the name of one of mteb's tasks."""
+    """Put that part, or another set, under the name of one of mteb's tasks."""
     loaded, task = loaded or few_documents(count), mteb.get_task(name)
     split = RetrievalSplitData(
         corpus=Dataset.from_list([{"id": name, "text": text} for name, text in loaded.documents.items()]),

@@ -31,7 +31,7 @@ REMARKS = {"relevance": "It serves.", "completeness": "A word is missing.", "acc
 
 @dataclass(frozen=True)
 class Asked:
-    """What one stage is answered: a draft, an answer, the form that its prompt shows, and how it is parsed."""
+    """Hold what one stage is answered: a draft, an answer, the form that its prompt shows, and how it is parsed."""
 
     draft: Any
     good: Any

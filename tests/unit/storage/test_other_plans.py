@@ -1,4 +1,4 @@
-"""What another plan made is never taken: not its commits, not its publication, and nothing is lost without a word."""
+"""Take nothing that another plan made: no commit, no publication; and lose nothing without a word."""
 
 from dataclasses import replace
 
