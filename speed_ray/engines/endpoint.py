@@ -96,7 +96,10 @@ def _url(config: OpenAIEngine, key: str) -> yarl.URL:
 def _secret(variable: str, key: str) -> str:
     secret = os.environ.get(variable, "").strip()
     if not secret:
-        raise UserError(f"{key} names the environment variable {variable}, which is not set")
+        raise UserError(
+            f"{key} names the environment variable {variable}, which is not set.\n"
+            "Set it to the endpoint's key; the key itself never goes into a recipe."
+        )
     if not secret.isascii() or not secret.isprintable():
         raise UserError(f"the environment variable {variable} holds characters that no key has: copy the key again")
     return secret

@@ -1,6 +1,5 @@
 """Check templates, engines and prompt lengths before anything is started or spent."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,11 +62,8 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
 
 def check_api_key(config: EngineConfig, role: str) -> None:
     """Raise UserError where the variable that holds an endpoint's key is not set. For jobs that ask it alone."""
-    if isinstance(config, OpenAIEngine) and config.api_key_env and not os.environ.get(config.api_key_env, "").strip():
-        raise UserError(
-            f"{role}.api_key_env names the environment variable {config.api_key_env}, which is not set.\n"
-            f"Set it to the endpoint's key; the key itself never goes into a recipe."
-        )
+    if isinstance(config, OpenAIEngine):
+        endpoint.request_headers(config, role)
 
 
 def _check_window(
