@@ -23,7 +23,7 @@ from speed_ray.stages.revise import Revise
 from speed_ray.stages.select_tasks import select_tasks
 from speed_ray.stages.self_revise import SelfRevise
 from speed_ray.stages.synthesize import Synthesize
-from speed_ray.stages.topics import collect_topics, read_topics
+from speed_ray.stages.topics import collect_topics, topics_of
 from speed_ray.storage.run import PROPOSED_TASKS, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
 from speed_ray.training.plan import (
@@ -41,7 +41,7 @@ from speed_ray.training.train_model import train_model
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
     """Truncate the topics; the teacher proposes tasks for each topic and kind; keep the few that differ."""
-    topics = read_topics(recipe.topics.source, recipe.topics.limit)
+    topics = topics_of(recipe)
     check_recipe(recipe, Synthesize(recipe).shortest_requests())
     try:
         check_api_key(recipe.teacher, "teacher")

@@ -31,6 +31,34 @@ class TopicRow(TypedDict):
     source: str  # the line as the user wrote it
 
 
+class DocumentRow(TypedDict):
+    """A document of the corpus."""
+
+    id: str  # of its content and its own id
+    document_id: str  # as the source names it: a BEIR _id, a column, or a path
+    title: str  # may be ""
+    text: str
+    source: str  # its file, with the line where a file holds several
+    digest: str  # sha256 of its words, by which exact duplicates are found
+    split: str  # "train" or "held_out"
+
+
+class PassageRow(TypedDict):
+    """A passage of a document: the unit that queries are written about and that is searched for."""
+
+    id: str
+    parent_id: str  # of its DocumentRow
+    document_id: str
+    title: str  # the document's
+    headings: str  # above it in the document, outermost first, one a line; may be ""
+    text: str
+    start: int  # characters of the document's text before it
+    end: int
+    tokens: Int32  # by the corpus's tokenizer, without special ones
+    digest: str  # sha256 of its words
+    split: str  # its document's
+
+
 class IdColumns(TypedDict):
     """The columns with which every row that answers a prompt begins."""
 
@@ -180,6 +208,7 @@ def _arrow_field(name: str, hint: Any) -> pa.Field:
 
 
 TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
+DOCUMENT, PASSAGE = map(arrow_schema, (DocumentRow, PassageRow))
 EXAMPLE, REVISED, CURATED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow))
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))

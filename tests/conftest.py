@@ -97,7 +97,7 @@ class Job:
         """Brainstorm without Ray: a worker of this process answers."""
         run, recipe = self.run, self.recipe
         run.freeze(recipe)
-        topics.collect_topics(run, topics.read_topics(recipe.topics.source))
+        topics.collect_topics(run, topics.topics_of(recipe))
         self.make(Brainstorm(recipe))
         select_tasks.select_tasks(run, recipe)
         return self

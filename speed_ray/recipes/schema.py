@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
+from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.engine_settings import EngineConfig
 from speed_ray.recipes.setting import (
     FROZEN,
@@ -198,8 +199,9 @@ class Recipe(Strict):
     """The whole recipe, as it is frozen into a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy's seeds end there
-    topics: Topics
-    teacher: EngineConfig
+    topics: Topics | None = None
+    corpus: Corpus | None = None  # without topics: what queries are written about
+    teacher: EngineConfig  # where it is left out, the generator
     generator: EngineConfig
     languages: LanguageNames[dict[str, PositiveInt]] = {"English": 1}  # weights
     mix: dict[str, NonNegativeInt] = {
@@ -224,6 +226,26 @@ class Recipe(Strict):
     curate: Curate = Curate()
     embedder: Embedder | None = None  # null: the run ends with its examples
     evaluate: RuntimeOnly[Evaluate] = Evaluate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def generator_is_its_own_teacher(cls, tree: Any) -> Any:
+        """Take the generator for the teacher where a recipe of documents names none."""
+        if isinstance(tree, dict) and "teacher" not in tree and tree.get("corpus") and "generator" in tree:
+            return {**tree, "teacher": tree["generator"]}
+        return tree
+
+    @model_validator(mode="after")
+    def there_is_a_source(self) -> "Recipe":
+        """Refuse a recipe that writes about nothing."""
+        if self.topics is None and self.corpus is None:
+            raise ValueError("topics.source or corpus.source is required: name a list of topics, or documents")
+        return self
+
+    @property
+    def is_grounded(self) -> bool:
+        """Return whether examples are written about passages of the corpus, not about tasks of topics."""
+        return self.topics is None
 
     @validates("mix")
     @classmethod

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from speed_ray.errors import UserError
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import TOPIC, Row, TopicRow, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
@@ -52,6 +53,13 @@ def collect_topics(run: Run, lines: list[str]) -> Artifact:
     rows = [_topic(number, line, seen) for number, line in enumerate(lines)]
     driver_stage.publish_rows(artifact, plan, TOPIC, iter(rows))
     return artifact
+
+
+def topics_of(recipe: Recipe) -> list[str]:
+    """Return the topic paths that a recipe names. Raises UserError as `read_topics` does, and where it names none."""
+    if recipe.topics is None:
+        raise UserError("topics.source: this recipe names no topics. Set it to a file with one category path a line.")
+    return read_topics(recipe.topics.source, recipe.topics.limit)
 
 
 def read_topics(source: str, limit: int | None = None) -> list[str]:

@@ -11,17 +11,20 @@ from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import Store, open_store, read_if_exists
 
 # In the order in which they are made.
+DOCUMENTS, PASSAGES = "documents", "passages"
 TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
 DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
 CURATED_EXAMPLES = "curated_examples"
 ARTIFACTS = (
+    *(DOCUMENTS, PASSAGES),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
     *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
 )
 
 PRODUCED_BY = {  # the command that makes an artifact or a model
+    **dict.fromkeys((DOCUMENTS, PASSAGES), "read-documents"),
     **dict.fromkeys((TOPICS, PROPOSED_TASKS, TASKS), "brainstorm"),
     **dict.fromkeys((DRAFTS, "junior"), "align-junior"),
     **dict.fromkeys((CANDIDATES, VERDICTS, "senior"), "align-senior"),
@@ -34,8 +37,9 @@ PRODUCED_BY = {  # the command that makes an artifact or a model
 MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")
 
 # The artifacts and models that a key of the recipe decides: it may be changed until one of them holds it.
-_ANSWERED = ARTIFACTS[1:]
+_ANSWERED = ARTIFACTS[ARTIFACTS.index(PROPOSED_TASKS) :]
 DECIDED_BY = {
+    "corpus": (DOCUMENTS, PASSAGES),
     "topics": (TOPICS, *_ANSWERED),
     **dict.fromkeys(("seed", "teacher", "languages", "mix", "slots"), (*_ANSWERED, *MODELS)),
     "brainstorm": (PROPOSED_TASKS, TASKS),

@@ -83,7 +83,7 @@ class Alignment:
     def begin(self) -> "Alignment":
         """Freeze the recipe and brainstorm tasks."""
         self.run.freeze(self.recipe)
-        topics.collect_topics(self.run, topics.read_topics(self.recipe.topics.source, self.recipe.topics.limit))
+        topics.collect_topics(self.run, topics.topics_of(self.recipe))
         self.make(Brainstorm(self.recipe))
         select_tasks.select_tasks(self.run, self.recipe)
         return self

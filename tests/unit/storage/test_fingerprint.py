@@ -46,7 +46,7 @@ def brainstormed(make_job) -> tuple[Brainstorm, Run]:
     job = make_job()
     run, stage = job.run, Brainstorm(job.recipe)
     run.freeze(job.recipe)
-    topics.collect_topics(run, topics.read_topics(job.recipe.topics.source))
+    topics.collect_topics(run, topics.topics_of(job.recipe))
     run.artifact(PROPOSED_TASKS).ensure_plan(stage.plan(run))
     run.artifact(PROPOSED_TASKS).create("commits/00000000.0.json", b"{}")
     return stage, run

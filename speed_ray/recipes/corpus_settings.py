@@ -1,0 +1,26 @@
+"""Define the recipe's corpus: the documents that queries are written about, and how they are split into passages."""
+
+from pydantic import NonNegativeInt, PositiveInt, ValidationInfo
+from pydantic import field_validator as validates
+
+from speed_ray.recipes.setting import LocalPath, RuntimeOnly, Share, Similarity, Strict
+
+
+class Corpus(Strict):
+    """Names the documents, and sets their split into passages. null: the rule is off."""
+
+    source: RuntimeOnly[str]  # a BEIR folder, a table, or a folder or glob of files, on any store
+    held_out: Share = 0.1  # of the documents, with all that is made of them: never trained on
+    duplicate_similarity: Similarity | None = 0.8  # Jaccard of word pairs from which a document repeats another
+    tokenizer: LocalPath | None = None  # a model folder or name; null: the embedder's, else the reference's
+    tokens: PositiveInt = 256  # of a passage, at most
+    overlap: NonNegativeInt = 0  # tokens that a passage repeats of the one before it, in whole sentences
+    shard_rows: PositiveInt = 1_024
+
+    @validates("overlap")
+    @classmethod
+    def overlap_is_less_than_a_passage(cls, overlap: int, others: ValidationInfo) -> int:
+        """Refuse passages that would never get on."""
+        if overlap >= others.data.get("tokens", overlap + 1):
+            raise ValueError(f"overlap is {overlap} and tokens is {others.data['tokens']}: set overlap to less")
+        return overlap
