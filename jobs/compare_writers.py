@@ -161,7 +161,8 @@ def _encoded(run: Run) -> str:
 def main(uri: str) -> None:
     """Print both tables, some revisions, and a sentence's vector."""
     run, console = Run(uri), Console()
-    if run.recipe().topics.source != "miniature://topics":
+    topics = run.recipe().topics
+    if topics is None or topics.source != "miniature://topics":
         raise UserError(f"{uri} is not about the miniature world, where alone the truth of an example is known.")
     console.print(truth_table(run))
     for text in revision_texts(run):
