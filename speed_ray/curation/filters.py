@@ -7,7 +7,7 @@ import numpy as np
 
 from speed_ray import kinds
 from speed_ray.curation.contamination import EvaluationNgrams
-from speed_ray.recipes.schema import Curate
+from speed_ray.recipes.curate_settings import Curate
 from speed_ray.records import Row
 from speed_ray.text import language
 from speed_ray.text.rules import Broken, fewest_to_copy

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from speed_ray.recipes.schema import Curate
+from speed_ray.recipes.curate_settings import Curate
 from speed_ray.records import Row, is_in_share
 from speed_ray.text.rules import Broken
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from speed_ray.engines import model_folder
 from speed_ray.engines.embedder_folder import check_embedder_folder, load_embedder
-from speed_ray.recipes.schema import Curate
+from speed_ray.recipes.curate_settings import Curate
 from speed_ray.records import Row
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact

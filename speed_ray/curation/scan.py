@@ -25,7 +25,7 @@ from speed_ray.curation.near_duplicates import Flags, Sketches, sketch
 from speed_ray.curation.quotas import held_out
 from speed_ray.engines import parent_watchdog
 from speed_ray.errors import Interrupted
-from speed_ray.recipes.schema import Curate
+from speed_ray.recipes.curate_settings import Curate
 from speed_ray.records import Row
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact

@@ -19,7 +19,8 @@ from speed_ray.curation.near_duplicates import Flags, MinHashIndex
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
 from speed_ray.executor.stage import artifact_identity, count_records
-from speed_ray.recipes.schema import Curate, Recipe
+from speed_ray.recipes.curate_settings import Curate
+from speed_ray.recipes.schema import Recipe
 from speed_ray.records import CURATED, EXAMPLE, ExampleRow
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests, identity_fields
