@@ -59,6 +59,11 @@ class PassageRow(TypedDict):
     split: str  # its document's
 
 
+def titled_text(row: DocumentRow | PassageRow) -> str:
+    """Join title and text as mteb does: what is embedded, searched and learnt of a passage."""
+    return f"{row['title']} {row['text']}".strip()
+
+
 class IdColumns(TypedDict):
     """The columns with which every row that answers a prompt begins."""
 
