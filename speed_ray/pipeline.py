@@ -124,7 +124,7 @@ def evaluate(run: Run, recipe: Recipe) -> None:
     """Score the embedder on every evaluation set, beside the model that its training started from and BM25."""
     from speed_ray.evaluation import eval_models, results, score  # needs packages of the extra `train`
 
-    scored, tasks = eval_models.models_of(run, recipe), score.list_tasks(recipe.evaluate)
+    scored, tasks = eval_models.models_of(run, recipe), score.list_tasks(run, recipe)
     workers = recipe.evaluate.workers
     run.freeze(recipe)
     missing = score.missing_scores(run, scored, tasks, "cuda" if workers.num_gpus else "cpu")
@@ -151,7 +151,7 @@ def needed(recipe: Recipe) -> list[str]:
         "synthesize": True,
         "curate": recipe.embedder is not None and not recipe.embedder.stream,
         "train_embedder": recipe.embedder is not None,
-        "evaluate": recipe.embedder is not None and recipe.evaluate != Evaluate(),
+        "evaluate": recipe.embedder is not None and (recipe.is_grounded or recipe.evaluate != Evaluate()),
     }
     return [job for job, is_needed in jobs.items() if is_needed]
 

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from speed_ray import kinds
 from speed_ray.errors import UserError
 from speed_ray.evaluation import table_columns
-from speed_ray.recipes.schema import Evaluate
-from speed_ray.records import content_id
+from speed_ray.recipes.schema import Evaluate, EvaluationSet
+from speed_ray.records import content_id, titled_text
 from speed_ray.storage.fingerprint import code_digests
+from speed_ray.storage.run import CURATED_EXAMPLES, PASSAGES, Run
 from speed_ray.text import beir, tables
 
 MINIATURE = "miniature://retrieval"
+HELD_OUT = "held_out://"  # before the URI of a run of documents
 
 TaskType = Literal["sts", "classification", "retrieval", "mteb"]
 MAIN_SCORES: dict[TaskType, str] = {
@@ -93,16 +95,21 @@ def local_tasks(wanted: Evaluate) -> list[EvaluationTask]:
     return [
         *(_task("sts", (each.path,), each.instruction) for each in wanted.sts),
         *(_task("classification", (each.train, each.test), each.instruction) for each in wanted.classification),
-        *(_task("retrieval", (each.path,), each.instruction) for each in wanted.retrieval),
+        *map(retrieval_task, wanted.retrieval),
     ]
 
 
+def retrieval_task(wanted: EvaluationSet) -> EvaluationTask:
+    """Return the task of one retrieval set. Raises UserError for a faulty set."""
+    return _task("retrieval", (wanted.path,), wanted.instruction)
+
+
 def _task(kind: TaskType, paths: tuple[str, ...], instruction: str | None) -> EvaluationTask:
-    sources = tuple(path if path == MINIATURE else str(Path(path).expanduser().absolute()) for path in paths)
+    sources = tuple(path if "://" in path else str(Path(path).expanduser().absolute()) for path in paths)
     prompt = INSTRUCTIONS[kind] if instruction is None else instruction
     scoring = code_digests("speed_ray.evaluation.metrics", __name__).values()  # by name: it imports this module
     digest = content_id(*scoring, kind, prompt, _digest(load_dataset(kind, sources)))
-    name = Path(sources[-1].replace("://", "-")).name
+    name = "held-out queries" if sources[0].startswith(HELD_OUT) else Path(sources[-1].replace("://", "-")).name
     return EvaluationTask(
         kind, name if kind == "retrieval" else Path(name.removesuffix(".gz")).stem, sources, prompt, digest
     )
@@ -119,6 +126,8 @@ def load_dataset(kind: TaskType, sources: tuple[str, ...]) -> Dataset:
         from speed_ray.miniature import retrieval_set
 
         return RetrievalSet(*retrieval_set.draw_queries(), unanswered=0)
+    if sources[0].startswith(HELD_OUT):
+        return read_held_out(Run(sources[0].removeprefix(HELD_OUT)))
     return read_beir(Path(sources[0]))
 
 
@@ -190,9 +199,17 @@ def read_labelled(path: Path, train: LabelledSet | None = None) -> LabelledSet:
     return LabelledSet(texts, labels)
 
 
-def read_beir(folder: Path, split: str = "test") -> RetrievalSet:
+def read_held_out(run: Run) -> RetrievalSet:
+    """Read the held-out queries of a run of documents, each with its passage as the answer among all passages."""
+    documents = {row["id"]: titled_text(row) for row in run.artifact(PASSAGES).records()}
+    held_out = [row for row in run.artifact(CURATED_EXAMPLES).records() if row["split"] == "held_out"]
+    queries = {row["id"]: row["query"] for row in held_out}
+    return RetrievalSet(documents, queries, {row["id"]: {row["parent_id"]: 1} for row in held_out}, unanswered=0)
+
+
+def read_beir(folder: Path) -> RetrievalSet:
     """Read a BEIR folder. Raises UserError for files, ids and texts that are missing."""
-    corpus, asked, qrels = beir.find_files(folder, beir.CORPUS, beir.QUERIES, f"qrels/{split}.tsv")
+    corpus, asked, qrels = beir.find_files(folder, beir.CORPUS, beir.QUERIES, beir.TEST)
     documents, queries = beir.read_texts(corpus, "title", "text"), beir.read_texts(asked, "text")
     for path, texts in ((corpus, documents), (asked, queries)):
         if _empty(texts.values()) == len(texts):

@@ -11,7 +11,7 @@ import pytrec_eval
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
-from speed_ray.evaluation.datasets import Dataset, LabelledSet, RetrievalSet, StsSet
+from speed_ray.evaluation.datasets import LabelledSet, RetrievalSet, StsSet
 from speed_ray.text import bm25
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]  # (texts, width)
@@ -23,13 +23,9 @@ QUERY_BLOCK = 256  # queries whose scores of all documents are held at once
 SAMPLES, EXPERIMENTS, SEED = 8, 10, 42  # texts of a label, and draws of them: mteb's, as are the draws themselves
 
 
-def score_dataset(embed: Embed, dataset: Dataset) -> dict[str, float]:
-    """Compute every score of one set; `datasets.MAIN_SCORES` names the one that stands for it."""
-    if isinstance(dataset, StsSet):
-        return score_sts(embed, dataset)
-    if isinstance(dataset, RetrievalSet):
-        return score_ranking(rank_by_cosine(embed, dataset), dataset)
-    return score_classification(embed, *dataset)
+def score_dataset(embed: Embed, dataset: StsSet | tuple[LabelledSet, LabelledSet]) -> dict[str, float]:
+    """Compute the score of a set that is not ranked; `datasets.MAIN_SCORES` has its name."""
+    return score_sts(embed, dataset) if isinstance(dataset, StsSet) else score_classification(embed, *dataset)
 
 
 def score_sts(embed: Embed, pairs: StsSet) -> dict[str, float]:
@@ -65,16 +61,25 @@ def _few_of_each(labels: Sequence[str], indices: Sequence[int]) -> list[int]:
 
 def score_ranking(ranking: Ranking, retrieval: RetrievalSet) -> dict[str, float]:
     """Compute nDCG@10, Recall@100 and MRR@10, each a mean over the queries that have a relevant document."""
-    by_query = pytrec_eval.RelevanceEvaluator(retrieval.relevant, {"ndcg_cut.10", "recall.100"}).evaluate(ranking)
+    recalls = pytrec_eval.RelevanceEvaluator(retrieval.relevant, {"recall.100"}).evaluate(ranking)
     top_10 = {query: dict(sorted(near.items(), key=lambda each: -each[1])[:10]) for query, near in ranking.items()}
     first = pytrec_eval.RelevanceEvaluator(retrieval.relevant, {"recip_rank"}).evaluate(top_10)
-    found = {"ndcg_at_10": (by_query, "ndcg_cut_10"), "recall_at_100": (by_query, "recall_100")}
-    found["mrr_at_10"] = (first, "recip_rank")
     # Over all queries: pytrec_eval says nothing of one for which nothing was found.
     return {
-        name: float(np.mean([of_query[query][measure] if query in of_query else 0.0 for query in retrieval.relevant]))
-        for name, (of_query, measure) in found.items()
+        "ndcg_at_10": float(np.mean(list(score_queries(ranking, retrieval).values()))),
+        "recall_at_100": float(np.mean(list(_by_query(recalls, "recall_100", retrieval).values()))),
+        "mrr_at_10": float(np.mean(list(_by_query(first, "recip_rank", retrieval).values()))),
     }
+
+
+def score_queries(ranking: Ranking, retrieval: RetrievalSet) -> dict[str, float]:
+    """Compute the nDCG@10 of each query, by which two models are compared; 0 where nothing was found."""
+    found = pytrec_eval.RelevanceEvaluator(retrieval.relevant, {"ndcg_cut.10"}).evaluate(ranking)
+    return _by_query(found, "ndcg_cut_10", retrieval)
+
+
+def _by_query(found: dict[str, dict[str, float]], measure: str, retrieval: RetrievalSet) -> dict[str, float]:
+    return {query: found[query][measure] if query in found else 0.0 for query in retrieval.relevant}
 
 
 def rank_by_cosine(embed: Embed, retrieval: RetrievalSet) -> Ranking:

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from speed_ray.errors import Interrupted
 from speed_ray.evaluation.datasets import MAIN_SCORES, EvaluationTask, describe_faults
-from speed_ray.evaluation.eval_models import BM25, EvalModel
+from speed_ray.evaluation.eval_models import BASE, BM25, EvalModel
+from speed_ray.evaluation.intervals import paired_gain
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
 
@@ -75,6 +76,8 @@ def score_table(run: Run, models: Sequence[EvalModel], tasks: Sequence[Evaluatio
     scores = {task: [_main_score(run, model, task) for model in models] for task in tasks}
     for task in tasks:
         table.add_row(task.name, LABELS[MAIN_SCORES[task.kind]], *map(_cell, scores[task]))
+        if any(gains := [_gain(run, models, model, task) for model in models]):
+            table.add_row("", "over base, 95%", *gains)
     for entry in dict.fromkeys(task.sources[0] for task in tasks if task.kind == "mteb"):
         of_entry = [scores[task] for task in tasks if task.kind == "mteb" and task.sources[0] == entry]
         if len(of_entry) > 1:
@@ -86,6 +89,15 @@ def score_table(run: Run, models: Sequence[EvalModel], tasks: Sequence[Evaluatio
 def _main_score(run: Run, model: EvalModel, task: EvaluationTask) -> float | None:
     result = read_result(run, model, task) if can_score(model, task) else None
     return float(result["scores"][MAIN_SCORES[task.kind]]) if result else None
+
+
+def _gain(run: Run, models: Sequence[EvalModel], model: EvalModel, task: EvaluationTask) -> str:
+    """Describe a model's gain over the base, query by query; "" where one of them has no scores of queries."""
+    base = next((each for each in models if each.name == BASE), None)
+    if base is None or model is base or task.kind != "retrieval":
+        return ""
+    before, after = (read_result(run, each, task) or {} for each in (base, model))
+    return str(paired_gain(before.get("by_query", {}), after.get("by_query", {})) or "")
 
 
 def _faults(run: Run, models: Sequence[EvalModel], task: EvaluationTask) -> list[str]:

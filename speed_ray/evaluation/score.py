@@ -8,8 +8,9 @@ from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, eval_models, metrics, results
 from speed_ray.evaluation.datasets import EvaluationTask, RetrievalSet
 from speed_ray.evaluation.eval_models import EvalModel
+from speed_ray.evaluation.own_queries import own_tasks
 from speed_ray.evaluation.results import Result
-from speed_ray.recipes.schema import Evaluate
+from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
 
 
@@ -26,9 +27,10 @@ class Scoring:
         return f"{self.task.name} ({self.model.name})"
 
 
-def list_tasks(wanted: Evaluate) -> list[EvaluationTask]:
-    """List all tasks of a recipe, in its order. Raises UserError for one that cannot be scored."""
-    tasks = datasets.local_tasks(wanted)
+def list_tasks(run: Run, recipe: Recipe) -> list[EvaluationTask]:
+    """List all tasks of a recipe, in its order, then a run's own. Raises UserError for one that cannot be scored."""
+    wanted = recipe.evaluate
+    tasks = datasets.local_tasks(wanted) + own_tasks(run, recipe)
     if wanted.mteb:
         from speed_ray.evaluation import mteb_tasks  # takes mteb's seconds to load
 
@@ -63,15 +65,19 @@ def score_task(scoring: Scoring) -> None:
 def _score_local(scoring: Scoring) -> Result:
     model, task = scoring.model, scoring.task
     dataset = datasets.load_dataset(task.kind, task.sources)
+    facts = datasets.count_rows(dataset)
     if model.name == eval_models.BM25:
         assert isinstance(dataset, RetrievalSet)
-        scores = metrics.score_ranking(metrics.rank_by_bm25(dataset), dataset)
-    else:
-        loaded = eval_models.load_model(model, scoring.device)
-        scores = metrics.score_dataset(
-            eval_models.embed_with(loaded, model.instructed, task.instruction or ""), dataset
-        )
-    return {"scores": scores, "facts": datasets.count_rows(dataset)}
+        return {**_score_ranking(metrics.rank_by_bm25(dataset), dataset), "facts": facts}
+    loaded = eval_models.load_model(model, scoring.device)
+    embed = eval_models.embed_with(loaded, model.instructed, task.instruction or "")
+    if isinstance(dataset, RetrievalSet):
+        return {**_score_ranking(metrics.rank_by_cosine(embed, dataset), dataset), "facts": facts}
+    return {"scores": metrics.score_dataset(embed, dataset), "facts": facts}
+
+
+def _score_ranking(ranking: metrics.Ranking, dataset: RetrievalSet) -> Result:
+    return {"scores": metrics.score_ranking(ranking, dataset), "by_query": metrics.score_queries(ranking, dataset)}
 
 
 def _score_mteb(scoring: Scoring) -> Result:

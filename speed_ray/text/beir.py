@@ -13,7 +13,7 @@ from pathlib import Path
 from speed_ray.errors import UserError
 from speed_ray.text import tables
 
-CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+CORPUS, QUERIES, TEST = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 HEADINGS = (  # of the three columns of qrels, without "-" and "_"
     ("queryid", "qid", "query", "topic"),
     ("corpusid", "docid", "documentid", "docno", "doc", "document", "passageid", "pid"),

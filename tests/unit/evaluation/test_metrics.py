@@ -20,6 +20,10 @@ def by_words(texts, _):
     return np.array([[float(word in text.split()) for word in ("lamp", "light", "dog")] for text in texts], np.float32)
 
 
+def test_a_query_for_which_nothing_was_found_scores_0():
+    assert metrics.score_queries({"q1": {"d1": 0.9}}, SET)["q2"] == 0.0
+
+
 def test_documents_are_ranked_by_cosine_and_none_answers_itself():
     found = metrics.rank_by_cosine(by_words, SET)
     assert list(found["q1"]) == ["d1", "d2", "d3"]

@@ -74,7 +74,7 @@ def recipe_of(base, pooling="mean", **settings):
 
 
 def planned(run, recipe):
-    return eval_models.models_of(run, recipe), score.list_tasks(recipe.evaluate)
+    return eval_models.models_of(run, recipe), score.list_tasks(run, recipe)
 
 
 def done(run, recipe):
@@ -262,6 +262,16 @@ def test_the_table_ends_an_entry_of_many_tasks_with_their_mean(run):
     assert cells(results.score_table(run, [model], more))[-1] == ["MTEB(eng, v2)", "mean of 3", ""], (
         "one is not scored yet"
     )
+
+
+def test_the_table_tells_how_sure_a_gain_over_the_base_is(run):
+    models = [EvalModel(name, name * 8) for name in ("base", "embedder", "bm25")]
+    task = EvaluationTask("retrieval", "faq", ("faq",), None, "f" * 32)
+    for model, value in zip(models, (0.5, 0.75, 0.25), strict=True):
+        by_query = dict.fromkeys("abc", value)
+        results.write_result(run, model, task, {"scores": {"ndcg_at_10": value}, "by_query": by_query})
+    gains = ["", "+0.2500 [+0.2500, +0.2500]", "-0.2500 [-0.2500, -0.2500]"]
+    assert cells(results.score_table(run, models, [task]))[-1] == ["", "over base, 95%", *gains]
 
 
 def cells(table):
