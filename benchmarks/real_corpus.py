@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import embedding, report
-from benchmarks.corpus import Section, sections
+from jobs.write_docstrings import Section, sections
 from speed_ray import pipeline, recipes
 from speed_ray.evaluation import results
 from speed_ray.recipes.schema import Recipe
