@@ -27,6 +27,7 @@ Reader = Callable[[BinaryIO, str], Iterator[tuple[int, Any]]]
 
 BYTE_ORDER_MARK = "\ufeff".encode()
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_LINE = 50 << 20  # characters
 MAX_FAULTS_SHOWN = 5  # of one file
 
 
@@ -87,7 +88,8 @@ def read_tsv(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _cells(file: BinaryIO, name: str, what: str, **form: Any) -> Iterator[tuple[int, list[str]]]:
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), **form)
+    csv.field_size_limit(MAX_LINE)  # of all readers of this process; 131,072 by default, which a document may have
+    rows = csv.reader(_lines(io.TextIOWrapper(file, "utf-8-sig", newline="")), **form)
     try:
         for row in rows:
             if len(row) > 1 or "".join(row).strip():
@@ -96,6 +98,13 @@ def _cells(file: BinaryIO, name: str, what: str, **form: Any) -> Iterator[tuple[
         raise UserError(f"{name}, line {rows.line_num}: this is not a {what} file: {error}") from None
     except UnicodeDecodeError as error:
         raise _not_utf8(name, rows.line_num, error) from None
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise csv.Error(f"a line is longer than {MAX_LINE >> 20} million characters")
+        yield line
 
 
 def read_json_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, Json]]:
@@ -122,7 +131,7 @@ def read_parquet(file: BinaryIO, name: str) -> Iterator[tuple[int, Json]]:
     number = 0
     try:
         table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
-        for batch in table.iter_batches(use_threads=False):
+        for batch in table.iter_batches(batch_size=256, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

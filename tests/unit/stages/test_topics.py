@@ -86,7 +86,7 @@ def test_what_is_a_topic_in_a_file(source, name, content, expected):
         ("other.csv", b"Topic,x\na,b\n", r"has no column `topic` \(it has: Topic, x\)"),
         ("twice.csv", b"topic,topic\na,b\n", "has two columns `topic`"),
         ("empty.csv", b"", r"has no column `topic` \(it has: none\)"),
-        ("field.csv", b"topic\n" + b"a" * 200_000, "line 2: this is not a CSV file: field larger"),
+        ("field.csv", b"topic\n" + b"a" * 200_000, "each of its 1 lines is longer than 300 characters"),
         ("fake.parquet", b"hello", "is not a Parquet file"),
         ("torn.parquet", parquet(pa.array(["a"])).replace(b"PAR1\x15", b"PAR1\xff"), "is not a Parquet"),
         ("t.tsv", b"Arts/Music\t12\n", r"has no column `topic` \(it has: Arts/Music, 12\)"),
