@@ -21,7 +21,17 @@ from speed_ray.recipes import load_recipe
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage import verify
 from speed_ray.storage.repair import made_of, repair_run
-from speed_ray.storage.run import ARTIFACTS, EXAMPLES, PRODUCED_BY, TASKS, TOPICS, Run, finished_examples
+from speed_ray.storage.run import (
+    ARTIFACTS,
+    DOCUMENTS,
+    EXAMPLES,
+    PASSAGES,
+    PRODUCED_BY,
+    TASKS,
+    TOPICS,
+    Run,
+    finished_examples,
+)
 from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
 from speed_ray.storage.trained_models import Model
 
@@ -45,6 +55,7 @@ RayOptions = Annotated[
 ]
 
 JOBS = {  # the help of each function in pipeline.JOBS, which is not imported here because it imports Ray
+    "read_documents": "Documents -> passages: files of any form are read, copies go, and the rest is split.",
     "brainstorm": "Topics -> tasks: a teacher lists tasks for every topic and kind, and those that differ are kept.",
     "align_junior": "Tasks -> junior: the teacher writes examples, and the base model learns from them.",
     "align_senior": "Junior -> senior: the teacher judges the junior's candidates; DPO makes it prefer the better.",
@@ -54,6 +65,7 @@ JOBS = {  # the help of each function in pipeline.JOBS, which is not imported he
     "train_embedder": "Examples -> embedder: contrastive training; with embedder.stream during synthesis.",
     "evaluate": "Embedder -> scores: on every set of the recipe, beside the model before training and BM25.",
 }
+READ_FOR = {TASKS: TOPICS, PASSAGES: DOCUMENTS}  # what was read to make an artifact
 MADE = {command: made for made, command in PRODUCED_BY.items()}  # the last artifact or model of each command
 
 
@@ -135,7 +147,7 @@ def show(
     rejects: Annotated[bool, typer.Option("--rejects", help="What was turned away, and why.")] = False,
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of example.")] = None,
 ) -> None:
-    """Print rows with their whole lineage: topic, task, prompt, raw reply, model, seed."""
+    """Print rows with their whole lineage: topic and task, or document and passage; prompt, raw reply, model."""
     show_rows(Run(run), artifact, Console(), row, rejects, kind)
 
 
@@ -306,8 +318,8 @@ def _print_made(run: Run, made: str) -> None:
         counts = part.counts
         if part.artifact == made:
             print(f"\n{made}: {counts.records:,} records in {run.uri}/{made}")
-        elif part.artifact == TOPICS and made == TASKS and counts.rejected:  # a line that was lost unseen is a loss
-            print(f"\ntopics: {counts.records:,} of {counts.records + counts.rejected:,} lines")
+        elif part.artifact == READ_FOR.get(made) and counts.rejected:  # a line that was lost unseen is a loss
+            print(f"\n{part.artifact}: {counts.records:,} of {counts.records + counts.rejected:,} lines or files")
         else:
             continue
         print(*breakdown(part), sep="\n")

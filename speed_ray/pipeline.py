@@ -15,9 +15,11 @@ from speed_ray.recipes.schema import Evaluate, Recipe
 from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.critique import Critique
 from speed_ray.stages.curate import prepare_curation, publish_curated
+from speed_ray.stages.documents import prepare_documents, publish_documents
 from speed_ray.stages.draft import Draft
 from speed_ray.stages.judge import Judge
 from speed_ray.stages.pair_revisions import pair_revisions
+from speed_ray.stages.passages import prepare_split, split_passages
 from speed_ray.stages.propose import Propose
 from speed_ray.stages.revise import Revise
 from speed_ray.stages.select_tasks import select_tasks
@@ -37,6 +39,15 @@ from speed_ray.training.plan import (
     plan_senior,
 )
 from speed_ray.training.train_model import train_model
+
+
+def read_documents(run: Run, recipe: Recipe) -> None:
+    """Read the documents, turn away what repeats or cannot be read, hold some out, and split them into passages."""
+    split = prepare_split(recipe)
+    with prepare_documents(run, recipe) as prepared:
+        run.freeze(recipe)
+        publish_documents(run, prepared)
+    split_passages(run, split)
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:
@@ -136,7 +147,10 @@ def evaluate(run: Run, recipe: Recipe) -> None:
         Console().print(results.score_table(run, scored, tasks))
 
 
-ORDER = (brainstorm, align_junior, align_senior, align_revisor, synthesize, curate, train_embedder, evaluate)
+ORDER = (
+    *(read_documents, brainstorm, align_junior, align_senior, align_revisor),
+    *(synthesize, curate, train_embedder, evaluate),
+)
 JOBS = {job.__name__: job for job in ORDER}
 
 
@@ -144,7 +158,8 @@ def needed(recipe: Recipe) -> list[str]:
     """List the jobs that a recipe needs, in order: up to its examples, or to its embedder where it has one."""
     wanted = recipe.synthesize
     jobs = {
-        "brainstorm": True,
+        "read_documents": recipe.corpus is not None,
+        "brainstorm": not recipe.is_grounded,
         "align_junior": wanted.generator != "base" or wanted.revise,
         "align_senior": wanted.generator == "senior",
         "align_revisor": wanted.revise,

@@ -1,4 +1,4 @@
-"""A record made readable, with its whole lineage: topic, task, prompt, raw reply, model, seed.
+"""A record made readable, with its whole lineage: topic and task, or document and passage; prompt, reply, model, seed.
 
 Everything printed here was written by a model or a stranger. It is shown as plain text: no terminal escape codes, no
 markup.
@@ -18,9 +18,11 @@ from speed_ray.storage.run import (
     ARTIFACTS,
     CANDIDATES,
     CURATED_EXAMPLES,
+    DOCUMENTS,
     DRAFTS,
     EXAMPLES,
     OWN_REVISIONS,
+    PASSAGES,
     PROPOSED_TASKS,
     REVISED_EXAMPLES,
     REVISION_PAIRS,
@@ -36,7 +38,9 @@ from speed_ray.text.terminal import sanitize
 FEW = 3
 OF_TASK = (TASKS, TOPICS)
 OF_LIST = (CANDIDATES, *OF_TASK)
+OF_PASSAGE = (PASSAGES, DOCUMENTS)
 ABOVE = {
+    PASSAGES: (DOCUMENTS,),
     PROPOSED_TASKS: (TOPICS,),
     TASKS: (TOPICS,),
     **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES), OF_TASK),
@@ -151,11 +155,18 @@ def _reply(name: str, reply: Row) -> Text:
     return text
 
 
+def _above(run: Run, artifact: Artifact) -> tuple[str, ...]:
+    """List the artifacts that a row was made of, nearest first; examples may be of tasks or of passages."""
+    above = ABOVE.get(artifact.name, ())
+    examples = run.artifact(EXAMPLES).plan() if above == OF_TASK else None
+    return OF_PASSAGE if examples and examples.input == PASSAGES else above
+
+
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
     parent_id = record.get("parent_id")
-    for name in ABOVE.get(artifact.name, ()):
+    for name in _above(run, artifact):
         found = _found(run.artifact(name), RECORDS, str(parent_id), "id")
         if not found:
             return
-        yield name, found[0]
+        yield name, {key: value for key, value in found[0].items() if (name, key) != (DOCUMENTS, "text")}  # a book's
         parent_id = found[0].get("parent_id")

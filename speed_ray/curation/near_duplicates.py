@@ -96,6 +96,15 @@ class MinHashIndex:
             file.close()
 
 
+def find_equal(texts: Hashes, wanted: Flags) -> Places:
+    """Find for each text the first `wanted` one with the same hash, itself where it is not wanted. -> indices"""
+    first = np.arange(len(texts))
+    indices = np.flatnonzero(wanted)
+    _, begins, inverse = np.unique(texts[indices], return_index=True, return_inverse=True)
+    first[indices] = indices[begins[inverse]]
+    return first
+
+
 def _candidates(texts: Places, band: Hashes, first: Places) -> Pairs:
     """Pair texts with the same hash: each with the one before it and with the first of all that share it."""
     order = np.argsort(band, kind="stable")

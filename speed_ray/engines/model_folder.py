@@ -243,15 +243,29 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
 
 def count_tokens(path: Path, texts: Sequence[str]) -> list[int]:
     """Count the tokens of each text, without special ones, by the folder's own tokenizer.json."""
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        raise UserError(f"generator.model: {path} holds no tokenizer.json, so its prompts cannot be measured.")
+    tokenizer = load_tokenizer(path, "generator.model")
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def load_tokenizer(path: Path, key: str) -> Tokenizer:
+    """Load a folder's tokenizer.json, which cuts no text. Raises UserError, which names the recipe's `key`."""
+    file = tokenizer_file(path, key)
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain ones
         raise UserError(f"{file} cannot be read as a tokenizer: {error}. Save the model's own there again.") from None
     tokenizer.no_truncation()
-    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def tokenizer_file(path: Path, key: str) -> Path:
+    """Find a model folder's tokenizer.json; one of sentence-transformers may hold it in its first module."""
+    places = [path, *(path / name for _, name in read_modules(path)[:1])]
+    found = next((place / "tokenizer.json" for place in places if (place / "tokenizer.json").is_file()), None)
+    if found is None:
+        raise UserError(f"{key}: {path} holds no tokenizer.json, so no text can be measured by it.")
+    return found
 
 
 def _is_trained(model: str) -> bool:

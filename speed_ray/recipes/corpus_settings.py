@@ -6,10 +6,20 @@ from pydantic import field_validator as validates
 from speed_ray.recipes.setting import LocalPath, RuntimeOnly, Share, Similarity, Strict
 
 
+class Columns(Strict):
+    """Names the columns of a table, or the keys of its JSON objects."""
+
+    id: str = "_id"  # where there is none, `id`; where that is missing too, a hash of title and text
+    title: str = "title"
+    text: str = "text"
+
+
 class Corpus(Strict):
     """Names the documents, and sets their split into passages. null: the rule is off."""
 
     source: RuntimeOnly[str]  # a BEIR folder, a table, or a folder or glob of files, on any store
+    columns: Columns = Columns()
+    max_unreadable: RuntimeOnly[Share] = 0.1  # of the files and lines; beyond it the job stops
     held_out: Share = 0.1  # of the documents, with all that is made of them: never trained on
     duplicate_similarity: Similarity | None = 0.8  # Jaccard of word pairs from which a document repeats another
     tokenizer: LocalPath | None = None  # a model folder or name; null: the embedder's, else the reference's

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from speed_ray.curation import contamination, negatives, quotas, reference_model, scan, semantic
-from speed_ray.curation.near_duplicates import Flags, MinHashIndex
+from speed_ray.curation.near_duplicates import Flags, MinHashIndex, find_equal
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
 from speed_ray.executor.stage import artifact_identity, count_records
@@ -169,7 +169,7 @@ def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
     if margins is not None and settings.margin_range:
         low, high = settings.margin_range
         fit &= np.isnan(margins) | (margins >= low) & (margins <= high)
-    first = _firsts(texts, fit)
+    first = find_equal(texts, fit)
     how = np.zeros(len(first), np.int8)
     if settings.duplicate_similarity is not None:
         near = index.find_duplicates(fit & (first == np.arange(len(first))), settings.duplicate_similarity)
@@ -187,15 +187,6 @@ def _after(first: Places, then: Places, how: np.ndarray[Any, np.dtype[np.int8]],
     """Compose two duplicate maps, arrays of row indices, so that every chain ends at one row; mark `what` in `how`."""
     how[then != np.arange(len(then))] = what
     return then[first]
-
-
-def _firsts(texts: Hashes, passed: Flags) -> Places:
-    """Map each row index to that of the first row that passed with the same text hash, else to itself."""
-    first = np.arange(len(texts))
-    indices = np.flatnonzero(passed)
-    _, begins, inverse = np.unique(texts[indices], return_index=True, return_inverse=True)
-    first[indices] = indices[begins[inverse]]
-    return first
 
 
 def _common(features: FirstPass, settings: Curate) -> dict[int, int]:

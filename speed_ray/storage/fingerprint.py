@@ -16,7 +16,9 @@ from speed_ray.recipes.setting import RuntimeMark
 
 PACKAGE = Path(__file__).parents[1]
 # The packages whose modules determine rows. Of the others, records.py determines ids and seeds, which a test pins.
-_CODE_OF_ROWS = tuple(f"{PACKAGE.name}.{name}." for name in ("curation", "kinds", "prompts", "stages", "text"))
+_CODE_OF_ROWS = tuple(
+    f"{PACKAGE.name}.{name}." for name in ("curation", "documents", "kinds", "prompts", "stages", "text")
+)
 _PATHS = ("/", "./", "../", "~")
 
 

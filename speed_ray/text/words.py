@@ -6,6 +6,7 @@ English translation. Texts are compared in Unicode's form NFC, without case, for
 joiner) and variation selectors. 60 words take 3 microseconds in English, 20 in German, 35 in Chinese.
 """
 
+import hashlib
 import re
 import unicodedata
 from itertools import accumulate
@@ -49,6 +50,11 @@ def split_words(text: str) -> list[str]:
         runs = iter(" ".join(WordBreaker("\n".join(_UNSPACED.findall(text)), _ROOT)).split("\n"))
         text = _UNSPACED.sub(lambda _: f" {next(runs)} ", text)
     return text.split()
+
+
+def words_digest(text: str) -> str:
+    """Hash a text's words, so that texts that differ in case, spacing and punctuation alone are equal. -> hex"""
+    return hashlib.sha256(" ".join(split_words(text)).encode()).hexdigest()
 
 
 def fold(text: str) -> str:

@@ -18,7 +18,7 @@ LAYERS = (
     ("cli",),
     ("pipeline", "console", "serving"),
     ("stages", "training", "evaluation"),
-    ("curation",),
+    ("curation", "documents"),
     ("executor", "on_ray"),
     ("prompts", "engines", "miniature"),
     ("storage",),

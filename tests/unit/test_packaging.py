@@ -53,7 +53,7 @@ def third_party(folder: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("speed_ray", ["cpu", "gpu", "train"]),
+        ("speed_ray", ["cpu", "gpu", "train", "pdf"]),
         ("jobs", ["cpu", "gpu", "train"]),
         ("benchmarks", ["cpu", "gpu", "train", "dev"]),
         ("tests", ["cpu", "gpu", "train", "dev"]),

@@ -1,0 +1,56 @@
+"""The files of a corpus are found wherever they lie, and their content alone tells whether they changed."""
+
+from pathlib import Path
+
+import pytest
+
+from speed_ray.documents.sources import open_source
+from speed_ray.errors import UserError
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("", ["a.md", "b/c.md", "b/d.txt"]),
+        ("b", ["c.md", "d.txt"]),
+        ("b/c.md", ["c.md"]),
+        ("*.md", ["a.md"]),
+        ("**/*.md", ["a.md", "b/c.md"]),
+        ("b/?.*", ["c.md", "d.txt"]),
+    ],
+)
+def test_a_source_is_a_file_a_folder_or_a_pattern(tmp_path: Path, source: str, expected: list[str]) -> None:
+    write(tmp_path, "a.md", "b/c.md", "b/d.txt", ".git/e.md", "b/.hidden.md")
+    with open_source(f"{tmp_path}/{source}".rstrip("/")) as found:
+        assert found.names == expected
+        assert all((found.folder / name).is_file() for name in found.names)
+
+
+def test_a_relative_source_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.md", "b/c.md")
+    monkeypatch.chdir(tmp_path)
+    for source, expected in (("a.md", ["a.md"]), ("*.md", ["a.md"]), ("b", ["c.md"]), (".", ["a.md", "b/c.md"])):
+        with open_source(source) as found:
+            assert found.names == expected
+
+
+def test_the_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+    for folder in ("one", "two", "three"):
+        write(tmp_path / folder, "a.md")
+    (tmp_path / "three" / "a.md").write_text("changed")
+    digests = []
+    for folder in ("one", "two", "three"):
+        with open_source(str(tmp_path / folder)) as found:
+            digests.append(found.digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no file .*/\*\.md"), open_source(f"{tmp_path}/*.md"):
+        pass
