@@ -14,16 +14,13 @@ import functools
 import hashlib
 import json
 import logging
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.cached_folder import ensure_cached_folder
 from speed_ray.storage.run import PRODUCED_BY, Run
 from speed_ray.storage.shard_plan import identity_difference
 from speed_ray.storage.shards import REPAIRED
@@ -123,27 +120,19 @@ class Model:
             self._check(folder, manifest)
             return folder
         folder = cache_folder() / FOLDER / manifest["digest"]
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                self._download(folder, manifest)
-        return folder
+        download = functools.partial(self._download, manifest)
+        return ensure_cached_folder(folder, download, f"downloading {self.where}")
 
     def _read_json(self, name: str, advice: str) -> dict[str, Any] | None:
         tree: dict[str, Any] | None = read_json(self.store, f"{self.path}/{name}", advice)
         return tree
 
-    def _download(self, folder: Path, manifest: dict[str, Any]) -> None:
-        unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
-        try:
-            for entry in manifest["files"]:
-                file = unfinished / entry["path"]
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self.store.download(f"{self.path}/{manifest['weights']}/{entry['path']}", file)
-            self._check(unfinished, manifest)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    def _download(self, manifest: dict[str, Any], folder: Path) -> None:
+        for entry in manifest["files"]:
+            file = folder / entry["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.store.download(f"{self.path}/{manifest['weights']}/{entry['path']}", file)
+        self._check(folder, manifest)
 
     def _check(self, folder: Path, manifest: dict[str, Any]) -> None:
         for entry in manifest["files"]:
