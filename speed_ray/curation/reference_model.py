@@ -116,7 +116,7 @@ def embed_artifact(source: Artifact, settings: Curate, scratch: Path) -> tuple[N
 
 def _embed_shards(source: Artifact, paths: list[str], settings: Curate) -> Iterator[tuple[int, EmbeddedRows]]:
     assert settings.reference is not None
-    name, workers = reference_folder(settings.reference), settings.workers
+    name, workers = settings.reference, settings.workers
     if workers.num_workers > 1 or workers.num_gpus:
         from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
 
@@ -125,7 +125,7 @@ def _embed_shards(source: Artifact, paths: list[str], settings: Curate) -> Itera
             margins, vectors = (np.frombuffer(answer[key], kind) for key, kind in _ANSWER.items())
             yield shard, EmbeddedRows(margins, vectors.reshape(len(margins), 2, -1))
     else:
-        model = ReferenceModel(name)
+        model = ReferenceModel(reference_folder(name))
         for shard, path in enumerate(paths):
             yield shard, model.embed_rows(source.read(path).select(COLUMNS).to_pylist())
 
@@ -138,7 +138,7 @@ class _ShardEmbedder:
 
     def __init__(self, uri: str, artifact: str, name: str) -> None:
         self.source = Run(uri).artifact(artifact)
-        self.model = ReferenceModel(name)
+        self.model = ReferenceModel(reference_folder(name))  # on a worker's own machine
 
     def __call__(self, path: str) -> dict[str, bytes]:
         embedded = self.model.embed_rows(self.source.read(path).select(COLUMNS).to_pylist())
