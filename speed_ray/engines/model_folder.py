@@ -13,6 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from speed_ray.engines.gguf_folder import SUFFIX, ensure_converted, gguf_digest
+from speed_ray.engines.packaged_models import PACKAGE, find_packaged_model
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.storage.trained_models import fetch_model, find_model
@@ -35,8 +37,8 @@ WINDOWS = 16  # of one weights file; a finetune that leaves the first and the la
 def identify_model(model: str, key: str) -> str | None:
     """Return a digest of the weights that a recipe's `model` names, or None when it is a hub name.
 
-    It only reads: a folder's digest is of its files, that of `<run>/models/<name>` is in its manifest, and that of
-    `miniature://<name>` is of the code that trains it.
+    It only reads: a folder's digest is of its files, a GGUF file's of its content, that of `<run>/models/<name>` is in
+    its manifest, and that of `miniature://<name>` is of the code that trains it.
     Raises UserError when it looks like a path and nothing is there.
     """
     if model.startswith(MINIATURE):
@@ -46,14 +48,17 @@ def identify_model(model: str, key: str) -> str | None:
     if _is_trained(model):
         digest: str = find_model(model).published()["digest"]
         return digest
-    folder = _folder_on_disk(model, key)
-    return None if folder is None else folder_digest(folder)
+    path = _path_on_disk(model, key)
+    if path is None:
+        return None
+    return folder_digest(path) if path.is_dir() else gguf_digest(path)
 
 
 def ensure_model_folder(model: str, key: str = "generator.model") -> Path | None:
-    """Return the local folder of a recipe's `model`, trained or downloaded if needed, or None when it is a hub name.
+    """Return the local folder of a recipe's `model`, made or downloaded if needed, or None when it is a hub name.
 
-    `miniature://<name>` is trained on first use, `<run>/models/<name>` is a model that a run trained, on any storage.
+    `miniature://<name>` is trained and a GGUF file converted on first use, `package://<name>` lies in a Python
+    package, and `<run>/models/<name>` is a model that a run trained, on any storage.
     Raises UserError when it looks like a path and nothing is there.
     """
     if model.startswith(MINIATURE):
@@ -269,16 +274,30 @@ def tokenizer_file(path: Path, key: str) -> Path:
 
 
 def _is_trained(model: str) -> bool:
+    if model.startswith(PACKAGE):
+        return False
     return "://" in model or (Path(model).expanduser() / "_MANIFEST.json").is_file()
 
 
 def _folder_on_disk(model: str, key: str) -> Path | None:
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if HUB_NAME.fullmatch(model) and not folder.exists():
+    path = _path_on_disk(model, key)
+    return path if path is None or path.is_dir() else ensure_converted(path, key)
+
+
+def _path_on_disk(model: str, key: str) -> Path | None:
+    """Return the folder or the GGUF file that a recipe's `model` names, or None when it is a hub name."""
+    if model.startswith(PACKAGE):
+        return find_packaged_model(model, key)
+    path = Path(model).expanduser()
+    is_gguf = path.suffix.lower() == SUFFIX
+    if path.is_dir() or (is_gguf and path.is_file()):
+        return path
+    if HUB_NAME.fullmatch(model) and not path.exists() and not is_gguf:
         return None
-    raise UserError(f"{key}: there is no model folder {model}.\nGive a folder that every node sees, or a hub name.")
+    raise UserError(
+        f"{key}: there is no {'GGUF file' if is_gguf else 'model folder'} {model}.\n"
+        "Give a folder or a GGUF file that every node sees, or a hub name."
+    )
 
 
 def _has_chat_template(path: Path) -> bool:

@@ -23,6 +23,7 @@ from ray.exceptions import RayError
 from ray.serve import Application
 
 from speed_ray.engines.embedder_folder import check_embedder_folder
+from speed_ray.engines.packaged_models import PACKAGE, find_packaged_model
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray import serve_env
 from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
@@ -46,7 +47,7 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 class ServeArguments(Strict):
     """Holds the options of `speed-ray serve`, under the names that a Serve config's `args` have for them."""
 
-    model: str  # a run, a sentence-transformers folder, or a name of the Hugging Face Hub
+    model: str  # a run, a sentence-transformers folder, package://minilm, or a name of the Hugging Face Hub
     name: str | None = None  # what clients call the model
     replicas: str = "1"  # or a range, as 1..4
     cpus: PositiveFloat = 1.0  # each, and threads
@@ -98,7 +99,10 @@ def _application(source: ModelSource, arguments: ServeArguments) -> Application:
 
 
 def resolve_source(model: str, name: str | None = None) -> ModelSource:
-    """Tell a run, a model folder and a name of the Hub apart. Raises UserError where there is nothing to serve."""
+    """Tell a run, a packaged model, a folder and a name of the Hub apart. Raises UserError where nothing is there."""
+    if model.startswith(PACKAGE):
+        check_embedder_folder(find_packaged_model(model, "MODEL"), "MODEL")
+        return ModelSource(name or model.removeprefix(PACKAGE), lambda: str(find_packaged_model(model, "MODEL")))
     folder = Path(model)
     if (folder / "modules.json").is_file():
         check_embedder_folder(folder, "MODEL")
