@@ -140,6 +140,8 @@ def _line(recipe: Recipe, standing: ArtifactStatus) -> str:
     ]
     if counts.calls:
         parts.append(f"{counts.calls:,} calls, {counts.prompt_tokens:,} + {counts.output_tokens:,} tokens")
+    if counts.cached_tokens:
+        parts.append(f"{counts.prefix_hits:.0%} of the prompts' tokens shared")
     if dollars := _dollars(recipe, standing):
         parts.append(dollars)
     return " · ".join(parts)

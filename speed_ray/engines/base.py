@@ -19,6 +19,7 @@ class PromptContext(TypedDict, total=False):
     fields: dict[str, str]  # of the example that is to be revised
     example: str  # the same as JSON text
     candidates: list[dict[str, str]]  # in the order in which a judge is shown them
+    passage: str  # that a grounded kind is written about, with its title
     order: list[int]  # of each shown candidate, its index in the list before it was shuffled
 
 
@@ -61,6 +62,7 @@ class Reply:
     samples: list[Sample]
     prompt_tokens: int
     seconds: float
+    cached_tokens: int = 0  # of the prompt's, whose state the engine had from another prompt
 
 
 @dataclass(frozen=True)

@@ -115,17 +115,19 @@ def ensure_checked_folder(config: VllmEngine, key: str) -> Path | None:
     """Return the local folder of an engine's model as `ensure_model_folder` does, checked by `check_model_folder`."""
     folder = ensure_model_folder(config.model, f"{key}.model")
     if folder is not None:
-        check_model_folder(folder, config.chat_template, key)
+        check_model_folder(folder, config.chat_template, key, wants_template=not config.completion)
     return folder
 
 
-def check_model_folder(path: Path, chat_template: str | None, key: str = "generator") -> None:
+def check_model_folder(
+    path: Path, chat_template: str | None, key: str = "generator", wants_template: bool = True
+) -> None:
     """Raise UserError unless vLLM can load the folder and prompts can be written for it.
 
     `chat_template` is the recipe's own (text or file), which a model without one needs; `key` is the engine's.
     """
     check_transformer_folder(path, f"{key}.model")
-    if chat_template is None and not _has_chat_template(path):
+    if wants_template and chat_template is None and not _has_chat_template(path):
         raise UserError(
             f"{key}.chat_template: {path} has no chat template, as is usual for a base model.\n"
             f"Set this key to Jinja text or to a file with it, so that prompts can be written for the model."
@@ -244,6 +246,13 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{file} names {name!r}, which is no folder in it. Save the model anew.")
     return modules
+
+
+def read_window(path: Path) -> int | None:
+    """Return the tokens of a model's window as its config.json has them; None where it is scaled or not said."""
+    config = _read_json(path / "config.json")
+    window = config.get("max_position_embeddings")
+    return window if isinstance(window, int) and not config.get("rope_scaling") else None
 
 
 def count_tokens(path: Path, texts: Sequence[str]) -> list[int]:

@@ -79,7 +79,7 @@ class Vllm:
         self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model), ranks), self._key)
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
-        if self._template is None and not self._tokenizer.chat_template:
+        if not self._config.completion and self._template is None and not self._tokenizer.chat_template:
             raise UserError(f"{self._key}.chat_template: {self.model} has none of its own; set Jinja text or a file.")
         try:
             self._tokenize([{"role": "user", "content": "?"}])
@@ -101,9 +101,10 @@ class Vllm:
         finally:
             self._open -= 1
         self._prompt_tokens += len(prompt)
-        self._cached_tokens += output.num_cached_tokens or 0
+        cached = output.num_cached_tokens or 0
+        self._cached_tokens += cached
         samples = [Sample(one.text, one.finish_reason, len(one.token_ids)) for one in output.outputs]
-        return Reply(samples, len(prompt), time.perf_counter() - started)
+        return Reply(samples, len(prompt), time.perf_counter() - started, cached)
 
     def load(self) -> Load:
         """Count our own requests: vLLM runs `max_num_seqs` of them at most, and fewer where its cache is full."""
@@ -152,6 +153,9 @@ class Vllm:
         return final
 
     def _tokenize(self, messages: list[Message]) -> list[int]:
+        if self._config.completion:
+            plain: list[int] = self._tokenizer.encode("\n".join(message["content"] for message in messages))
+            return plain
         try:
             text = self._tokenizer.apply_chat_template(
                 messages, chat_template=self._template, add_generation_prompt=True, tokenize=False
@@ -177,6 +181,7 @@ class Vllm:
                 max_tokens=room,
                 seed=request.seed,
                 structured_outputs=self._schema(request),
+                stop=["\n"] if self._config.completion else None,
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 skip_clone=True,  # ours alone, so vLLM need not copy it deeply
             )

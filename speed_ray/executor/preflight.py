@@ -36,7 +36,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
             if not config.model.startswith(model_folder.MINIATURE):  # that would train it
                 folder = model_folder.ensure_checked_folder(config, role)
                 if folder and role == "generator":
-                    _check_window(config, folder, role, EXAMPLES, recipe.synthesize, shortest)
+                    _check_window(config, folder, role, EXAMPLES, recipe, recipe.synthesize, shortest)
 
 
 def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> None:
@@ -57,7 +57,7 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
     if folder is None:
         return
     requests = [request for row in rows[:SAMPLE_PROMPTS] if (request := stage.request(row))]
-    _check_window(config, folder, stage.role, stage.name, stage.settings, requests)
+    _check_window(config, folder, stage.role, stage.name, stage.recipe, stage.settings, requests)
 
 
 def check_api_key(config: EngineConfig, role: str) -> None:
@@ -67,9 +67,17 @@ def check_api_key(config: EngineConfig, role: str) -> None:
 
 
 def _check_window(
-    config: VllmEngine, folder: Path, role: str, name: str, settings: StageSettings, requests: Iterable[Request]
+    config: VllmEngine,
+    folder: Path,
+    role: str,
+    name: str,
+    recipe: Recipe,
+    settings: StageSettings,
+    requests: Iterable[Request],
 ) -> None:
-    window, texts = config.engine_kwargs.get("max_model_len"), [_text(request) for request in requests]
+    own = model_folder.read_window(folder) if recipe.is_grounded else None  # how long passages get is known
+    window = config.engine_kwargs.get("max_model_len", own)
+    texts = [_text(request) for request in requests]
     if not window or not texts:
         return
     lengths = model_folder.count_tokens(folder, texts)
@@ -78,8 +86,13 @@ def _check_window(
         raise UserError(
             f"{role}.engine_kwargs.max_model_len: {window} tokens cannot hold the prompts of {name}: of "
             f"{len(lengths)} measured, {len(lengths) - fitting} do not fit (the longest has {max(lengths)} tokens).\n"
-            f"Set it to {max(lengths) + settings.sampling.max_tokens} or more, if the model allows that."
+            f"Set it to {max(lengths) + settings.sampling.max_tokens} or more, if the model allows that"
+            f"{_or_shorter_passages(recipe)}."
         )
+
+
+def _or_shorter_passages(recipe: Recipe) -> str:
+    return f", or lower corpus.tokens (now {recipe.corpus.tokens})" if recipe.corpus and recipe.is_grounded else ""
 
 
 def _text(request: Request) -> str:

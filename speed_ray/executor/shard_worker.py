@@ -28,6 +28,7 @@ class Outcome:
     """Hold all replies to one planned row, and either its records or its reject."""
 
     replies: list[ReplyRow] = field(default_factory=list)
+    cached_tokens: int = 0
     records: list[Row] = field(default_factory=list)
     reject: RejectRow | None = None
     asked: bool = True  # False for a row that needs no model
@@ -130,6 +131,7 @@ class Worker:
                 self._finish_without_reply(outcome, row, Rejected(error.reason, str(error)), "")
                 return outcome
             outcome.replies += self._replies(request, reply, trial)
+            outcome.cached_tokens += reply.cached_tokens
             if final := _unanswerable(reply):
                 self._finish_without_reply(outcome, row, final, reply.samples[0].text)
                 return outcome
@@ -177,7 +179,7 @@ class Worker:
             "row_id": row.row_id,
             "parent_id": row.parent["id"],
             "stage": self.stage.name,
-            "kind": row.parent.get("kind", row.variant),
+            "kind": self.stage.kind_of(row),
             "reason": rejected.reason,
             "detail": _storable(rejected.detail),
             "text": _storable(text),
@@ -200,6 +202,7 @@ class Worker:
             retries=calls - asked,
             prompt_tokens=sum(reply["prompt_tokens"] for reply in replies),
             output_tokens=sum(reply["output_tokens"] for reply in replies),
+            cached_tokens=sum(outcome.cached_tokens for outcome in outcomes),
             kinds=dict(Counter(record["kind"] for record in records)),
             reasons=dict(Counter(reject["reason"] for reject in rejects)),
         )

@@ -65,10 +65,17 @@ class Stage(ABC, Generic[Parent, Record]):
         """Return the records of a row whose replies were all rejected; by default raise the last rejection."""
         raise rejected
 
+    def kind_of(self, row: PlannedRow[Parent]) -> str:
+        """Return the kind of example that a planned row is about: its parent's, or where that has none its variant."""
+        return str(row.parent.get("kind", row.variant))
+
     def make_request(
-        self, row_id: str, messages: list[Message], schema: dict[str, Any], context: PromptContext, n: int = 1
+        self, row_id: str, messages: list[Message], schema: dict[str, Any] | None, context: PromptContext, n: int = 1
     ) -> Request:
-        """Return a request for `n` samples with this stage's sampling settings, held to a JSON schema."""
+        """Return a request for `n` samples with this stage's sampling settings, held to a JSON schema if it has one.
+
+        The text of a request without one is continued by a line.
+        """
         return Request(row_id, messages, n, schema=schema, context=context, **self._sampling)
 
     def plan_per_record(self, source: Artifact, variants: Sequence[str]) -> Plan:

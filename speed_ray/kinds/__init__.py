@@ -18,11 +18,29 @@ def load_kind(name: str) -> Kind:
     Raises UserError where the fields that a model writes are not those that the embedder learns from.
     """
     kind: Kind = importlib.import_module(f"{__name__}.{name}").KIND
+    for side in (kind, kind.grounded):
+        if side is not None:
+            _refuse_other_fields(side, name)
+    return kind
+
+
+def load_grounded(name: str) -> Kind:
+    """Return how a kind is written about a passage; the recipe's check has refused those that are not."""
+    grounded = load_kind(name).grounded
+    assert grounded is not None, name
+    return grounded
+
+
+def grounded_names() -> list[str]:
+    """List the kinds that can be written about a passage."""
+    return [name for name in kind_names() if load_kind(name).grounded]
+
+
+def _refuse_other_fields(kind: Kind, name: str) -> None:
     learned = [part for part in (kind.query, kind.positive, kind.negative) if part is not None]
-    written = [field.name for field in kind.fields]
+    written = [*(field.name for field in kind.fields), *([kind.passage] if kind.passage else [])]
     if sorted(learned) != sorted(written):
         raise UserError(
             f"kinds/{name}.py: the fields are {', '.join(written)}, but query, positive and negative "
             f"name {', '.join(learned)}.\nName each field by exactly one of the three, and have no other."
         )
-    return kind

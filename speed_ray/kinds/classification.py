@@ -2,11 +2,12 @@
 
 import random
 
-from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+from speed_ray.kinds.kind import Field, Fields, Kind, Shot, Slots
 from speed_ray.text import rules
 
 LENGTHS = ((None, 10), (10, None), (50, None), (100, None), (200, None))  # (at least, fewer than) words
 LENGTH_WEIGHTS = (0.1, 0.3, 0.2, 0.2, 0.2)
+LABEL_WORDS = 6  # of a topic, at most
 CLARITY = ("clear", "understandable with some effort", "ambiguous")
 CLARITY_WEIGHTS = (0.6, 0.2, 0.2)
 EDUCATION = ("high school", "college", "PhD")
@@ -31,6 +32,49 @@ def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
         or rules.not_naming(("input_text", text), labels)
         or rules.length("input_text", text, slots["min_words"], slots["max_words"])
     )
+
+
+def _check_grounded(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+    """Labels differ, are short and stay out of the passage."""
+    labels = {name: fields[name] for name in ("label", "misleading_label")}
+    return (
+        rules.distinct(labels)
+        or rules.no_schema_words(labels)
+        or rules.not_naming(("input_text", fields["input_text"]), labels)
+        or rules.first(rules.length(name, label, None, slots["max_words"]) for name, label in labels.items())
+    )
+
+
+GROUNDED = Kind(
+    name="classification",
+    brief="Name the topic of the passage below, and a topic that a hasty reader might take for it.",
+    fields=(
+        Field("label", "the passage's topic in a few words"),
+        Field("misleading_label", "another topic, near to it, which the passage is not about"),
+    ),
+    query="input_text",
+    positive="label",
+    negative="misleading_label",
+    passage="input_text",
+    slots=lambda rng: {"max_words": LABEL_WORDS},
+    guidelines=(
+        "The topic is one that other documents could have as well.",
+        "The words of `label` and of `misleading_label` do not appear in the passage.",
+        "A label has at most {{ max_words }} words and stands alone: no value explains why it was given.",
+    ),
+    check=_check_grounded,
+    shuffled=False,
+    instruction="Identify the topic of the text",
+    positive_is_label=True,
+    shots=(
+        Shot(
+            "The ferry does not sail when the wind is stronger than seven. Tickets for a cancelled crossing are "
+            "valid on any later day, and can be paid back at the office in the harbour until the end of the "
+            "month.",
+            {"label": "refunds for passengers", "misleading_label": "weather at sea"},
+        ),
+    ),
+)
 
 
 KIND = Kind(
@@ -76,4 +120,5 @@ KIND = Kind(
         "The tasks differ from each other in who writes the text, why, and what is decided.",
     ),
     positive_is_label=True,
+    grounded=GROUNDED,
 )

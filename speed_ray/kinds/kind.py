@@ -34,6 +34,14 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """A passage and the lines that were written about it, by form or field: an example in a prompt."""
+
+    passage: str
+    lines: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class Kind:
     """One kind of training example; everything about it is in its one file.
 
@@ -44,6 +52,11 @@ class Kind:
     the row's own random generator. `guidelines` are Jinja sentences over the slots, shuffled where `shuffled`.
     `check` returns (reason, detail) of the first rule that an example breaks, or None. Curating goes by the last two:
     whether `positive` is a label, and whether it is to have words in common with `query`.
+
+    `grounded` is how the kind is written about a passage of the user's documents, None where that makes no sense: a
+    kind of the same name, of whose texts `passage` names the one that the passage is; the model writes the others. It
+    may come in `forms`: prompts about one passage ask for different ones, each given to `slots` after the generator.
+    `shots` are our own examples of it.
     """
 
     name: str
@@ -52,7 +65,7 @@ class Kind:
     query: str
     positive: str
     negative: str | None
-    slots: Callable[[random.Random], Slots]
+    slots: Callable[..., Slots]
     guidelines: tuple[str, ...]
     check: Callable[[Fields, Slots], tuple[str, str] | None]
     shuffled: bool = True
@@ -61,6 +74,10 @@ class Kind:
     task_rules: tuple[str, ...] = ()
     positive_is_label: bool = False
     shares_words: bool = False
+    grounded: "Kind | None" = None
+    passage: str | None = None
+    forms: tuple[str, ...] = ()
+    shots: tuple[Shot, ...] = ()
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -104,7 +121,11 @@ class Kind:
 
     def refuse_fixed(self, fixed: Slots) -> None:
         """Raise ValueError where slots that are to be the same in each prompt do not fit those that are drawn."""
-        draws = [self.slots(random.Random(number)) for number in range(DRAWS)]
+        form = fixed.get("form")
+        if self.forms and form is not None and form not in self.forms:
+            raise ValueError(f"{self.name}.form is {form!r}{nearest(str(form), self.forms)}")
+        chosen = [form] if self.forms and form else []
+        draws = [self.slots(random.Random(number), *chosen) for number in range(DRAWS)]
         for name, value in fixed.items():
             if name not in draws[0]:
                 raise ValueError(f"{self.name} has no slot {name!r}{nearest(name, draws[0])}")

@@ -2,12 +2,13 @@
 
 import random
 
-from speed_ray.kinds.kind import Field, Fields, Kind, Slots
+from speed_ray.kinds.kind import Field, Fields, Kind, Shot, Slots
 from speed_ray.text import rules
 
 UNITS = ("sentence", "phrase", "passage")
 UNIT_WEIGHTS = (0.9, 0.05, 0.05)
 FEWEST_WORDS = {"sentence": 4, "phrase": 2, "passage": 30}  # of a text that deserves the name; half of it passes
+SENTENCE_WORDS = ((8, 15), (12, 25), (20, 40))  # of what is written about a passage
 NEAR = (4, 4.5, 5)  # S1 and S2, on a scale of 1 to 5
 FAR = (2.5, 3, 3.5)  # S1 and S3
 EDUCATION = ("elementary school", "high school", "college")
@@ -36,6 +37,64 @@ def _check(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     )
 
 
+def _grounded_slots(rng: random.Random) -> Slots:
+    """Draw the sentence's length."""
+    least, most = rng.choice(SENTENCE_WORDS)
+    return {"min_words": least, "max_words": most}
+
+
+def _check_grounded(fields: Fields, slots: Slots) -> tuple[str, str] | None:
+    """The sentence has words of its own, speaks of no passage, and is about as long as wanted."""
+    text = fields["same_meaning"]
+    return (
+        rules.no_schema_words({"same_meaning": text})
+        or rules.stands_alone("same_meaning", text)
+        or rules.own_words("same_meaning", text, fields["passage"])
+        or rules.length("same_meaning", text, slots["min_words"], slots["max_words"])
+    )
+
+
+GROUNDED = Kind(
+    name="sts",
+    brief="Write one sentence that means what the passage below means.",
+    fields=(Field("same_meaning", "one sentence that says the same as the passage"),),
+    query="passage",
+    positive="same_meaning",
+    negative=None,
+    passage="passage",
+    slots=_grounded_slots,
+    guidelines=(
+        "The sentence says what the passage says, all that matters of it and nothing else.",
+        "It says it in other words and another order than the passage.",
+        "It has {{ min_words }} to {{ max_words }} words.",
+        "It can be read alone: it never speaks of a passage, text or author.",
+    ),
+    check=_check_grounded,
+    shuffled=False,
+    instruction="Retrieve semantically similar text",
+    shares_words=True,
+    shots=(
+        Shot(
+            "The ferry does not sail when the wind is stronger than seven. Tickets for a cancelled crossing are "
+            "valid on any later day, and can be paid back at the office in the harbour until the end of the "
+            "month.",
+            {
+                "same_meaning": "In a storm no boat goes, and whoever had booked may travel another time or have the"
+                " money returned."
+            },
+        ),
+        Shot(
+            "Young trees should be watered rarely and thoroughly. Roots that find moisture only at the surface stay"
+            " there, and such a tree suffers in the first dry summer.",
+            {
+                "same_meaning": "A sapling that gets much water at long intervals roots deeply and stands a drought"
+                " better."
+            },
+        ),
+    ),
+)
+
+
 KIND = Kind(
     name="sts",
     brief="Write three texts whose meanings are graded: the second is close to the first, the third further away.",
@@ -59,4 +118,5 @@ KIND = Kind(
     shuffled=False,
     instruction="Retrieve semantically similar text",
     shares_words=True,
+    grounded=GROUNDED,
 )

@@ -141,6 +141,8 @@ class StageProgress:
             f"{tokens:,.0f} tokens/s",
             f"{counts.calls:,} calls",
         ]
+        if counts.cached_tokens:
+            parts.append(f"{counts.prefix_hits:.0%} of the prompts' tokens shared")
         if not speed and done < self.plan.rows:
             parts.append("no answers yet" if self._at_endpoint else "engines load, or work on their first shards")
         if self._price:

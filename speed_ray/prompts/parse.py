@@ -23,6 +23,13 @@ REMARKS = ("relevance", "completeness", "accuracy")  # on an example (SPEED, sec
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n?")
+QUOTES = {'""', "\u201c\u201d", "\u201e\u201c", "''", "\u00ab\u00bb", "\u300c\u300d", "**"}
+# What a model itself writes before a line that already has a label: "Query: ", "Question 2: ", "A title: ".
+_LABEL = re.compile(
+    r"\A[*_]*(?:the |an? |my |user'?s? |search )?(?:query|question|keywords?|claim|title|situation|messy|answer)"
+    r"(?: \d{1,2})?[*_]*:[*_]*\s*",
+    re.IGNORECASE,
+)
 _NUMBERING = re.compile(r"\A(?:\d{1,3}[.)]|[-*•])\s+")
 
 
@@ -31,9 +38,31 @@ def parse_example(text: str, kind: Kind, slots: Slots, language: str) -> Fields:
     return _checked(unchecked_fields(text, kind), kind, slots, language)
 
 
-def unchecked_fields(text: str, kind: Kind) -> Fields:
-    """Parse one example without checking what its fields say. Raises Rejected."""
+def unchecked_fields(text: str, kind: Kind, one_line: bool = False) -> Fields:
+    """Parse one example without checking what its fields say. Raises Rejected.
+
+    It is a JSON object or, where the model was to continue a text by `one_line`, that line, the kind's only field.
+    """
+    if one_line:
+        return {kind.fields[0].name: _first_line(text)}
     return _fields(find_object(text, tuple(field.name for field in kind.fields), kind.is_placeholder), kind)
+
+
+def parse_grounded(text: str, kind: Kind, slots: Slots, language: str, passage: str, one_line: bool) -> Fields:
+    """Parse what a grounded kind was to write about a passage, and check it beside that. Raises Rejected."""
+    return _checked(unchecked_fields(text, kind, one_line), kind, slots, language, {str(kind.passage): passage})
+
+
+def _first_line(text: str) -> str:
+    """Return the first line of a continuation without the numbering, label and quotes that the model put around it."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    line = _LABEL.sub("", _NUMBERING.sub("", line)).strip()
+    if len(line) > 1 and line[0] + line[-1] in QUOTES:
+        line = line[1:-1].strip()
+    if not line:
+        raise Rejected("blank_field", "the model wrote nothing on the line that it was to continue")
+    _refuse_unprintable("the line", line)
+    return line
 
 
 def _fields(found: dict[str, Any], kind: Kind) -> Fields:
@@ -42,12 +71,13 @@ def _fields(found: dict[str, Any], kind: Kind) -> Fields:
     return fields
 
 
-def _checked(fields: Fields, kind: Kind, slots: Slots, language: str) -> Fields:
+def _checked(fields: Fields, kind: Kind, slots: Slots, language: str, given: Fields | None = None) -> Fields:
+    """Return the fields that a model wrote, checked beside those `given` to it. Raises Rejected."""
     if broken := kind.check_written(fields):
         raise Rejected(*broken)
     for field in kind.fields:
         _refuse_language(field.name, fields[field.name], None if field.any_language else language)
-    if broken := kind.check(fields, slots):
+    if broken := kind.check(fields | (given or {}), slots):
         raise Rejected(*broken)
     return fields
 

@@ -20,11 +20,24 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from speed_ray import kinds
 from speed_ray.errors import UserError, nearest
-from speed_ray.kinds.kind import Kind, Slots
-from speed_ray.records import Message
+from speed_ray.kinds.kind import Kind, Shot, Slots
+from speed_ray.records import Message, PassageRow, titled_text
 
 OURS = Path(__file__).parent
 MINIATURE = OURS.parent / "miniature" / "prompts"  # a fifth of our tokens: its model is trained on them, on a CPU
+A_PASSAGE: PassageRow = {  # to try templates with
+    "id": "",
+    "parent_id": "",
+    "document_id": "",
+    "title": "a title",
+    "headings": "a heading",
+    "text": "a text",
+    "start": 0,
+    "end": 6,
+    "tokens": 2,
+    "digest": "",
+    "split": "train",
+}
 
 
 class Prompts:
@@ -68,6 +81,22 @@ class Prompts:
         """Render the prompt for one example of a task, or of a topic where the kind has an instruction of its own."""
         return self._render("synthesize", kind, self._synthesize_values(kind, slots, topic, task, language, rng))
 
+    def ground(
+        self,
+        kind: Kind,
+        slots: Slots,
+        passage: PassageRow,
+        language: str,
+        shots: Sequence[Shot],
+        completion: bool = False,
+    ) -> list[Message]:
+        """Render the prompt for what a grounded kind writes about a passage, after `shots`, its examples.
+
+        With `completion` it is a plain text that a model continues by one line, for models that know no chat.
+        """
+        name = "ground-completion" if completion else "ground"
+        return self._render(name, kind, self._ground_values(kind, slots, passage, language, shots))
+
     def judge(
         self,
         kind: Kind,
@@ -94,10 +123,33 @@ class Prompts:
         task = task if kind.instruction is None else ""
         return self._render("revise", kind, {"topic": topic, "task": task, "language": language, "example": example})
 
+    def _ground_values(
+        self, kind: Kind, slots: Slots, passage: PassageRow, language: str, shots: Sequence[Shot]
+    ) -> dict[str, Any]:
+        fields, guidelines = self._cached_sentences(kind, tuple(slots.items()))
+        examples = [
+            {"passage": shot.passage, "lines": {_label(name): line for name, line in shot.lines.items()}}
+            for shot in shots
+        ]
+        return {
+            "brief": kind.brief,
+            "fields": fields,
+            "in_language": ", ".join(field["name"] for field in fields if not field["any_language"]),
+            "guidelines": [said for said in guidelines if said],
+            "slots": dict(slots),
+            "examples": examples,
+            "title": passage["title"],
+            "headings": passage["headings"].splitlines(),
+            "text": passage["text"],
+            "line": " ".join(titled_text(passage).split()),
+            "label": _label(slots.get("form") or kind.fields[0].name),
+            "language": language,
+        }
+
     def _synthesize_values(
         self, kind: Kind, slots: Slots, topic: str, task: str, language: str, rng: random.Random
     ) -> dict[str, Any]:
-        fields, guidelines = self._cached_sentences(kind.name, tuple(slots.items()))
+        fields, guidelines = self._cached_sentences(kind, tuple(slots.items()))
         return {
             "brief": kind.brief,
             "fields": fields,
@@ -110,9 +162,9 @@ class Prompts:
             "language": language,
         }
 
-    def _sentences_of(self, name: str, slots: tuple[tuple[str, Any], ...]) -> tuple[list[dict[str, Any]], list[str]]:
+    def _sentences_of(self, kind: Kind, slots: tuple[tuple[str, Any], ...]) -> tuple[list[dict[str, Any]], list[str]]:
         """Fill a kind's fields and guidelines with slots, whose few values recur: it was a third of a row's time."""
-        kind, values = kinds.load_kind(name), dict(slots)
+        values = dict(slots)
         fields = [
             {
                 "name": field.name,
@@ -200,6 +252,10 @@ class Prompts:
         self.judge(kind, slots, "a topic", "a task", "English", ["one", "another"], rng)
         self.critique(kind, slots, "a topic", "a task", "English", "an example", rng)
         self.revise(kind, "a topic", "a task", "English", "an example")
+        if kind.grounded:
+            slots = kind.grounded.slots(rng)
+            for completion in (False, True):
+                self.ground(kind.grounded, slots, A_PASSAGE, "English", kind.grounded.shots, completion)
 
 
 def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> dict[str, Any]:
@@ -211,6 +267,11 @@ def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: ran
         "topic": topic,
         "language": language,
     }
+
+
+def _label(name: str) -> str:
+    """Return the name of a form or field as a line of plain text begins with it."""
+    return name.replace("_", " ").capitalize()
 
 
 def _shuffled(sentences: Sequence[str], rng: random.Random) -> list[str]:

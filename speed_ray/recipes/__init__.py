@@ -38,7 +38,9 @@ def validate(tree: dict[str, Any], origin: str, frozen: bool = False) -> Recipe:
     try:
         return Recipe.model_validate(tree, context=FROZEN if frozen else None)
     except ValidationError as error:
-        wrong = [each for each in error.errors() if each["loc"][-1] != "literal[False]"]  # `dpo: false` or a mapping
+        wrong = [
+            each for each in error.errors() if each["loc"][-1:] != ("literal[False]",)
+        ]  # `dpo: false` or a mapping
         raise UserError("\n".join([f"{origin} is not a valid recipe:", *map(_explain, wrong)])) from None
 
 

@@ -25,6 +25,7 @@ class Corpus(Strict):
     tokenizer: LocalPath | None = None  # a model folder or name; null: the embedder's, else the reference's
     tokens: PositiveInt = 256  # of a passage, at most
     overlap: NonNegativeInt = 0  # tokens that a passage repeats of the one before it, in whole sentences
+    examples: RuntimeOnly[LocalPath | None] = None  # a table of your own queries with their passages, shown in prompts
     shard_rows: PositiveInt = 1_024
 
     @validates("overlap")

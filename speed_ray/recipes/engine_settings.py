@@ -43,6 +43,7 @@ class VllmEngine(Strict):
     revision: str | None = None
     adapter: LocalPath | None = None  # a LoRA folder
     chat_template: LocalPath | None = None  # Jinja text or file, for a model without one
+    completion: bool = False  # continue a plain text by a line, without a chat template: for base and tiny models
     structured_outputs: bool = True  # hold replies to the kind's JSON schema
     max_concurrency: RuntimeOnly[PositiveInt] = 256
     engine_kwargs: Annotated[dict[str, Any], VLLM_RESOURCES] = {}

@@ -16,7 +16,7 @@ from pydantic import field_validator as validates
 from speed_ray import kinds
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.curate_settings import Curate
-from speed_ray.recipes.engine_settings import EngineConfig
+from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
 from speed_ray.recipes.setting import (
     FROZEN,
     LanguageNames,
@@ -114,9 +114,10 @@ class Critique(StageSettings):
 
 
 class Synthesize(StageSettings):
-    """Tasks to examples."""
+    """Tasks, or passages of documents, to examples."""
 
-    examples: PositiveInt = 1_000  # prompts to plan; each ends as an example or a reject
+    examples: PositiveInt | None = 1_000  # prompts to plan; each ends as an example or a reject
+    per_passage: PositiveInt = 2  # prompts about each passage of a recipe of documents, whose `examples` is null
     generator: Literal["base", "junior", "senior"] = "base"  # the recipe's generator as it is, or trained in this run
     revise: bool = False  # the run's revisor goes over each example once
 
@@ -192,17 +193,49 @@ class Recipe(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def generator_is_its_own_teacher(cls, tree: Any) -> Any:
-        """Take the generator for the teacher where a recipe of documents names none."""
-        if isinstance(tree, dict) and "teacher" not in tree and tree.get("corpus") and "generator" in tree:
-            return {**tree, "teacher": tree["generator"]}
-        return tree
+    def defaults_of_documents(cls, tree: Any) -> Any:
+        """Give a recipe of documents its own defaults: its teacher is the generator, each passage is asked about once.
+
+        A query that repeats its passage is rejected when it is written, by a bound that leaves keywords alone.
+        """
+        if not isinstance(tree, dict) or not tree.get("corpus"):
+            return tree
+        defaults = {"teacher": tree["generator"]} if "generator" in tree else {}
+        if not tree.get("topics"):
+            defaults["mix"] = {"retrieval": 1}
+            for key, value in (("synthesize", {"examples": None}), ("curate", {"max_overlap": None})):
+                given = tree.get(key, {})
+                tree = {**tree, key: value | given if isinstance(given, dict) else given}
+        return defaults | tree
 
     @model_validator(mode="after")
     def there_is_a_source(self) -> "Recipe":
         """Refuse a recipe that writes about nothing."""
         if self.topics is None and self.corpus is None:
             raise ValueError("topics.source or corpus.source is required: name a list of topics, or documents")
+        if self.topics is not None and self.synthesize.examples is None:
+            raise ValueError("synthesize.examples is null, which is for documents: say how many to write of the tasks")
+        return self
+
+    @model_validator(mode="after")
+    def what_is_asked_of_passages_can_be_written(self) -> "Recipe":
+        """Refuse what cannot be written about a passage, or not by the model that is to write it."""
+        asked = [kinds.load_kind(name) for name, weight in self.mix.items() if weight]
+        completes = isinstance(self.generator, VllmEngine) and self.generator.completion
+        if not self.is_grounded:
+            if completes:
+                raise ValueError("generator.completion: only what is written about documents is written by a line")
+            return self
+        if self.synthesize.generator != "base" or self.synthesize.revise:
+            raise ValueError("synthesize: about documents the generator writes as it is: no junior, senior or revisor")
+        for kind in asked:
+            if kind.grounded is None:
+                raise ValueError(
+                    f"mix: {kind.name} cannot be written about a passage: its two sides are matched by a task, and "
+                    f"documents come with none. Of documents there are {', '.join(kinds.grounded_names())}"
+                )
+            if completes and len(kind.grounded.fields) > 1:
+                raise ValueError(f"generator.completion: {kind.name} has several fields, and one line is one field")
         return self
 
     @property
@@ -222,11 +255,16 @@ class Recipe(Strict):
 
     @validates("slots")
     @classmethod
-    def slots_are_those_of_their_kind(cls, slots: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def slots_are_those_of_their_kind(
+        cls, slots: dict[str, dict[str, Any]], info: ValidationInfo
+    ) -> dict[str, dict[str, Any]]:
         """Refuse to fix what the kind does not draw, or what cannot be beside the rest that it draws."""
         for kind, fixed in slots.items():
             refuse_unknown_kind(kind)
-            kinds.load_kind(kind).refuse_fixed(fixed)
+            grounded = (
+                kinds.load_kind(kind).grounded if info.data.get("topics") is None and info.data.get("corpus") else None
+            )
+            (grounded or kinds.load_kind(kind)).refuse_fixed(fixed)
         return slots
 
     @validates("languages")

@@ -6,18 +6,22 @@ revision, or to tell a judge what was asked for.
 
 import json
 import random
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypedDict
 
 from speed_ray import kinds
 from speed_ray.engines.base import PromptContext, Request
 from speed_ray.errors import UserError
-from speed_ray.executor.stage import Record, Stage, artifact_identity
+from speed_ray.executor.stage import Record, Stage, artifact_identity, count_records
 from speed_ray.kinds.kind import Fields, Kind, Slots
-from speed_ray.prompts.parse import parse_example
+from speed_ray.prompts.own_examples import read_own_examples
+from speed_ray.prompts.parse import parse_example, parse_grounded
+from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import ExampleRow, IdColumns, TaskRow, seed_of
+from speed_ray.records import ExampleRow, IdColumns, PassageRow, seed_of, titled_text
+from speed_ray.stages.passage_prompt import draw_kind, draw_prompt
 from speed_ray.storage.planned_rows import PlannedRow
-from speed_ray.storage.run import TASKS, Run
+from speed_ray.storage.run import PASSAGES, TASKS, Run
 from speed_ray.storage.shard_plan import Plan
 
 # What each stage's slots are seeded with: the same task is put otherwise to the junior than it was to the teacher.
@@ -32,29 +36,58 @@ class SampledSlots(NamedTuple):
     rng: random.Random
 
 
-class ExampleStage(Stage[TaskRow, Record]):
-    """Base class of the stages that ask for examples of tasks; a subclass parses the replies."""
+class ExampleStage(Stage[Any, Record]):
+    """Base class of the stages that ask for examples of tasks, or of passages; a subclass parses the replies."""
 
     seed_purpose: ClassVar[str]  # DRAFT, PROPOSE or SYNTHESIZE
+
+    def __init__(self, recipe: Recipe, engine: EngineConfig | None = None) -> None:
+        super().__init__(recipe, engine)
+        self._own = read_own_examples(recipe.corpus.examples if recipe.corpus and recipe.is_grounded else None)
 
     @property
     def samples(self) -> int:
         """Return how many samples each prompt gets."""
         return 1
 
-    def request(self, row: PlannedRow[TaskRow]) -> Request:
-        """Render the prompt for an example of the task `row.parent`."""
+    def kind_of(self, row: PlannedRow[Any]) -> str:
+        """Return the kind of a task, or the one that is drawn for a prompt about a passage."""
+        return draw_kind(self.recipe, row.row_id) if self.recipe.is_grounded else super().kind_of(row)
+
+    def as_of_task(self, row: PlannedRow[Any]) -> PlannedRow[Any]:
+        """Return a planned row with the columns of a task; a passage has its title for the topic, and no task."""
+        if not self.recipe.is_grounded:
+            return row
+        parent = {"id": row.parent["id"], "kind": self.kind_of(row), "topic": row.parent["title"], "task": ""}
+        return replace(row, parent=parent)
+
+    def request(self, row: PlannedRow[Any]) -> Request:
+        """Render the prompt for an example of the task, or about the passage, `row.parent`."""
+        if self.recipe.is_grounded:
+            return self._passage_request(row)
         kind, topic, task = kinds.load_kind(row.parent["kind"]), row.parent["topic"], row.parent["task"]
         slots, language, rng = sample_slots(self.recipe, kind, row.row_id, self.seed_purpose)
         messages = self.prompts.synthesize(kind, slots, topic, task, language, rng)
         context = prompt_context(self.key, kind, topic, task, slots, language)
         return self.make_request(row.row_id, messages, kind.schema, context, self.samples)
 
-    def plan_prompts(self, run: Run, prompts: int, **decides: int) -> Plan:
+    def _passage_request(self, row: PlannedRow[PassageRow]) -> Request:
+        kind, slots, language, shots = draw_prompt(self.recipe, row, self.seed_purpose, self._own.shots)
+        completion = isinstance(self.engine, VllmEngine) and self.engine.completion
+        messages = self.prompts.ground(kind, slots, row.parent, language, shots, completion)
+        context = prompt_context(self.key, kind, row.parent["title"], "", slots, language)
+        context["passage"] = titled_text(row.parent)
+        return self.make_request(row.row_id, messages, None if completion else kind.schema, context, self.samples)
+
+    def plan_prompts(self, run: Run, prompts: int | None, per_passage: int = 1, **decides: int) -> Plan:
         """Plan so many prompts: kinds by the mix, tasks in order, a new variant each time around.
 
+        About documents there are `per_passage` of each passage, and at most so many, of passages spread evenly.
         `decides` joins the plan's identity. Raises UserError where the mix has a kind without a task.
         """
+        if self.recipe.is_grounded:
+            return self._plan_passages(run, prompts, per_passage, decides)
+        assert prompts is not None  # by the recipe's check
         tasks = run.artifact(TASKS)
         identity = self.identity(artifact_identity(tasks))
         manifest = tasks.manifest()
@@ -68,6 +101,13 @@ class ExampleStage(Stage[TaskRow, Record]):
             )
         shard_rows = self.settings.shard_rows
         return Plan(self.name, prompts, shard_rows, TASKS, mix=mix, identity={**identity, **decides})
+
+    def _plan_passages(self, run: Run, at_most: int | None, per_passage: int, decides: dict[str, int]) -> Plan:
+        passages = run.artifact(PASSAGES)
+        identity = {**self.identity(artifact_identity(passages)), "own_examples": self._own.digest, **decides}
+        rows, variants = count_records(passages) * per_passage, tuple(map(str, range(per_passage)))
+        rows = rows if at_most is None else min(rows, at_most)
+        return Plan(self.name, rows, self.settings.shard_rows, PASSAGES, variants, identity=identity)
 
 
 def sample_slots(recipe: Recipe, kind: Kind, row_id: str, purpose: str) -> SampledSlots:
@@ -84,8 +124,14 @@ def prompt_context(stage: str, kind: Kind, topic: str, task: str, slots: Slots, 
 
 
 def parse_by_context(request: Request, text: str) -> Fields:
-    """Parse a reply as an example of the kind, slots and language that its request asked for. Raises Rejected."""
+    """Parse a reply as an example of the kind, slots and language that its request asked for. Raises Rejected.
+
+    Of a request about a passage, the passage is no field.
+    """
     context = request.context
+    if "passage" in context:
+        kind, passage, one_line = kinds.load_grounded(context["kind"]), context["passage"], request.schema is None
+        return parse_grounded(text, kind, context["slots"], context["language"], passage, one_line)
     return parse_example(text, kinds.load_kind(context["kind"]), context["slots"], context["language"])
 
 

@@ -1,7 +1,9 @@
 """Propose: the junior writes a list of candidates for every prompt, which are judged and critiqued (SPEED, 3.2)."""
 
+from typing import Any
+
 from speed_ray.engines.base import Reply, Request
-from speed_ray.records import CANDIDATE_LIST, CandidatesRow, Rejected, TaskRow
+from speed_ray.records import CANDIDATE_LIST, CandidatesRow, Rejected
 from speed_ray.stages.example_request import PROPOSE, ExampleStage, id_columns, parse_by_context, to_json
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
@@ -10,7 +12,7 @@ from speed_ray.storage.shard_plan import Plan
 
 
 class Propose(ExampleStage[CandidatesRow]):
-    """Task -> a list of different candidates; all raw replies are kept, whatever becomes of them."""
+    """Task or passage -> a list of different candidates; all raw replies are kept, whatever becomes of them."""
 
     name, key, record_schema, role = CANDIDATES, "propose", CANDIDATE_LIST, "generator"
     seed_purpose = PROPOSE
@@ -24,7 +26,7 @@ class Propose(ExampleStage[CandidatesRow]):
         """Plan `propose.lists` prompts."""
         return self.plan_prompts(run, self.recipe.propose.lists, candidates=self.samples)
 
-    def parse(self, row: PlannedRow[TaskRow], request: Request, reply: Reply) -> list[CandidatesRow]:
+    def parse(self, row: PlannedRow[Any], request: Request, reply: Reply) -> list[CandidatesRow]:
         """Parse each sample; keep those that pass the checks, each text once, in the order in which they came.
 
         Raises the first sample's Rejected where none passes.
@@ -38,11 +40,12 @@ class Propose(ExampleStage[CandidatesRow]):
                 unfit.append(rejected)
         if not fit:
             raise unfit[0]
+        about = self.as_of_task(row)
         return [
             {
-                **id_columns(row),
+                **id_columns(about),
                 "messages": request.messages,
-                "task": row.parent["task"],
+                "task": about.parent["task"],
                 "language": request.context["language"],
                 "candidates": list(fit),
                 "model": model_label(self.engine),

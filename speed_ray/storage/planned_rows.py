@@ -1,6 +1,7 @@
 """Map planned row i to an input row and variant, as a pure function of the plan and the input's manifest.
 
-Two orders exist. With `variants`, planned rows are input rows in manifest order times the variants. With `mix`, kinds
+Two orders exist. With `variants`, planned rows are input rows in manifest order times the variants; of an input with
+more rows than such a plan needs, it takes some that are spread evenly. With `mix`, kinds
 alternate in a fixed pattern by their weights and each kind cycles through its own input rows, a new variant each time
 around. Either way a worker reads only the input files that its shard touches.
 
@@ -62,7 +63,8 @@ class Inputs:
             index, variant = turn % self.starts[kind][-1], str(turn // self.starts[kind][-1])
         else:
             kind = ""
-            index, variant = i // len(self.plan.variants), self.plan.variants[i % len(self.plan.variants)]
+            place, variant = i // len(self.plan.variants), self.plan.variants[i % len(self.plan.variants)]
+            index = place * self.starts[""][-1] // -(-self.plan.rows // len(self.plan.variants))
         file = bisect.bisect_right(self.starts[kind], index) - 1
         parent = self.rows(file, kind)[index - self.starts[kind][file]]
         return PlannedRow(row_id=content_id(parent["id"], variant), parent=parent, variant=variant)

@@ -63,8 +63,14 @@ class Counts:
     retries: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt's, found in the engine's prefix cache
     kinds: dict[str, int] = field(default_factory=dict)  # records by kind
     reasons: dict[str, int] = field(default_factory=dict)  # rejected rows by reason
+
+    @property
+    def prefix_hits(self) -> float:
+        """Return the share of the prompts' tokens that the engine had from prompts with the same beginning."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -75,6 +81,7 @@ class Counts:
             retries=self.retries + other.retries,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
             kinds=dict(Counter(self.kinds) + Counter(other.kinds)),
             reasons=dict(Counter(self.reasons) + Counter(other.reasons)),
         )

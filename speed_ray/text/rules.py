@@ -20,6 +20,7 @@ Broken = tuple[str, str] | None
 # slots ask for, cannot both be whole: beyond this many words a text is long enough whatever was wanted.
 ENOUGH = 100
 NEAR_VERBATIM = 0.8  # share of a text's word triples found in another, from which it was copied
+LIFTED = 0.5  # the same of a text that is to have words of its own
 FEWEST_TO_COPY = 4  # words; a shorter query may well stand in a document that nobody copied
 FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many words of one compound as English has
 
@@ -28,6 +29,18 @@ FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many word
 _STAND_IN = re.compile(
     r"[a-z0-9]|string|str|text|number|integer|object|array|n/a|tbd|<[^<>=/\"]{1,80}>"
     r"|[\[<{(]*your\b[^.]{1,60}\bhere[\]>})]*|[\[<{(]+(?:insert|add)\b[^.]{1,60}[\]>})]+"
+)
+# A reader's words for what lies before them. A user who searches has no passage before them.
+_BEFORE_ME = re.compile(
+    r"\b(?:the|this) (?:given |above |following |provided )?(?:passage|excerpt)\b(?! of\b)"
+    r"|\bthis (?:text|article|document|paragraph|abstract|paper|study|book)\b"
+    r"|\b(?:in|to) the (?:text|article|document|paragraph|abstract)\b|\bthe authors?\b"
+    r"|\bthe (?:given|above|following|provided) (?:text|article|document|paragraph|abstract)\b"
+)
+# What a model says before its answer, in place of it: "Here are two questions:", "Sure! I can help with that."
+_LEAD_IN = re.compile(
+    r"(?:sure|certainly|of course|okay|here (?:is|are)|here's|i can|i cannot|i can't|i'm sorry|as an ai|let me|"
+    r"the (?:query|question|keywords|claim|title)s? (?:is|are|could|would|might))\b"
 )
 
 
@@ -89,15 +102,41 @@ def length(name: str, text: str, least: int | None, most: int | None) -> Broken:
 
 def not_copied(query: tuple[str, str], positive: tuple[str, str]) -> Broken:
     """Check that the query, a (name, text), is not repeated in the positive, verbatim or nearly."""
-    asked = split_words(query[1])
-    if len(asked) < fewest_to_copy(query[1]):
+    if len(split_words(query[1])) < fewest_to_copy(query[1]):
         return None
-    wanted = set(zip(asked, asked[1:], asked[2:], strict=False))
-    answered = split_words(positive[1])
-    shared = len(wanted.intersection(zip(answered, answered[1:], answered[2:], strict=False))) / len(wanted)
+    shared = _shared_triples(query[1], positive[1])
     if shared < NEAR_VERBATIM:
         return None
     return "copied_query", f"{positive[0]} repeats {shared:.0%} of {query[0]}'s word triples"
+
+
+def own_words(name: str, text: str, passage: str) -> Broken:
+    """Check that less than half of a text's word triples stand in the passage that it was written about.
+
+    A text of up to twice `fewest_to_copy` less two words passes: keywords and names are what a passage has.
+    """
+    if len(split_words(text)) < 2 * fewest_to_copy(text) - 2:
+        return None
+    shared = _shared_triples(text, passage)
+    if shared < LIFTED:
+        return None
+    return "copied", f"{shared:.0%} of {name}'s word triples stand in the passage"
+
+
+def _shared_triples(text: str, other: str) -> float:
+    asked, answered = split_words(text), split_words(other)
+    wanted = set(zip(asked, asked[1:], asked[2:], strict=False))
+    return len(wanted.intersection(zip(answered, answered[1:], answered[2:], strict=False))) / len(wanted)
+
+
+def stands_alone(name: str, text: str) -> Broken:
+    """Check that a text is no talk about itself or about the passage that its writer had to read (in English)."""
+    plain = is_plain(text)
+    if plain.endswith(":") or _LEAD_IN.match(plain):
+        return "prose", f"{name} is what is said before an answer"
+    if found := _BEFORE_ME.search(plain):
+        return "names_passage", f"{name} speaks of {found.group()!r}, which who searches has not read"
+    return None
 
 
 def not_naming(text: tuple[str, str], labels: dict[str, str]) -> Broken:

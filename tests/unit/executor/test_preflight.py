@@ -4,10 +4,12 @@ import pytest
 
 from speed_ray import pipeline, recipes
 from speed_ray.errors import UserError
-from speed_ray.executor.preflight import check_engine
+from speed_ray.executor.preflight import check_engine, check_recipe
 from speed_ray.recipes.schema import Recipe
 from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.synthesize import Synthesize
+from tests.helpers.passages import grounded_recipe
+from tests.helpers.tiny_training import tiny_model
 
 MISSING = "{}.api_key_env names the environment variable SOME_KEY, which is not set"
 
@@ -57,3 +59,15 @@ def test_a_brainstorm_that_is_done_wants_no_key(begin_alignment, monkeypatch):
 def test_the_key_itself_is_in_no_recipe(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret")
     assert "secret" not in recipes.dump_yaml(recipe_with_endpoint("teacher"))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_model_len": 3_000}])
+def test_passages_longer_than_the_window_are_refused_before_a_document_is_read(arguments, tmp_path):
+    model = str(tiny_model(tmp_path / "model", window=4_096))
+    generator = {"engine": "vllm", "model": model, "completion": True, "engine_kwargs": arguments}
+    recipe = grounded_recipe(generator=generator, corpus={"source": "docs", "tokens": 2_000})
+    with pytest.raises(
+        UserError, match=r"cannot hold the prompts of examples: of 8 measured, 8 do not fit"
+    ) as refused:
+        check_recipe(recipe, Synthesize(recipe).shortest_requests())
+    assert "or lower corpus.tokens (now 2000)" in str(refused.value)

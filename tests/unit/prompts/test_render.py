@@ -16,11 +16,17 @@ from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts import render
 from speed_ray.prompts.render import Prompts
+from speed_ray.records import PassageRow
 from tests.helpers.paths import GOLDEN
 
 PROMPTS_FOLDER = GOLDEN / "prompts"
 FIVE = ["classification", "matching_long", "matching_short", "retrieval", "sts"]
 TOPIC = "Hobbies/Beekeeping"
+PASSAGE = {
+    "title": "The Hive in Winter",
+    "headings": "Seasons\nCold",
+    "text": "Bees do not sleep in winter.\nThey cluster around the queen and shiver, which keeps her warm.",
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,13 @@ def revised(prompts: Prompts, kind: Kind, example: str = "{the example}") -> str
     return message["content"]
 
 
+def grounded(prompts: Prompts, kind: Kind, seed: int = 7, completion: bool = False, **passage: str) -> str:
+    slots = kind.slots(random.Random(seed))
+    row: PassageRow = {**render.A_PASSAGE, **PASSAGE, **passage}  # type: ignore[typeddict-item]
+    [message] = prompts.ground(kind, slots, row, "English", kind.shots, completion)
+    return message["content"]
+
+
 def same_as_golden(name: str, text: str) -> bool:
     path = PROMPTS_FOLDER / f"{name}.txt"
     if os.environ.get("SPEED_RAY_WRITE_GOLDEN"):
@@ -82,6 +95,28 @@ def test_golden_alignment(name: str, prompts: Prompts) -> None:
     assert same_as_golden(f"judge-{name}", judged(prompts, kind))
     assert same_as_golden(f"critique-{name}", criticised(prompts, kind))
     assert same_as_golden(f"revise-{name}", revised(prompts, kind))
+
+
+@pytest.mark.parametrize("name", kinds.grounded_names())
+def test_golden_ground(name: str, prompts: Prompts) -> None:
+    assert same_as_golden(f"ground-{name}", grounded(prompts, kinds.load_grounded(name)))
+
+
+def test_golden_ground_completion(prompts: Prompts) -> None:
+    kind = kinds.load_grounded("retrieval")
+    assert same_as_golden("ground-completion-retrieval", grounded(prompts, kind, completion=True))
+
+
+@pytest.mark.parametrize("name", kinds.grounded_names())
+def test_every_prompt_about_a_passage_is_whole(name: str, prompts: Prompts) -> None:
+    for seed in range(100):
+        text = grounded(prompts, kinds.load_grounded(name), seed)
+        assert "None" not in text and "{" not in text and "- \n" not in text and "  " not in text
+
+
+def test_a_passage_to_be_continued_is_one_line_before_the_label(prompts: Prompts) -> None:
+    *_, passage, label = grounded(prompts, kinds.load_grounded("retrieval"), completion=True).splitlines()
+    assert passage == f"Passage: {PASSAGE['title']} {PASSAGE['text']}".replace("\n", " ") and label.endswith(":")
 
 
 @pytest.mark.parametrize("name", FIVE)
@@ -118,6 +153,7 @@ def test_topics_and_tasks_are_never_templates(hostile: str, prompts: Prompts) ->
     assert hostile in brainstormed(prompts, kinds.load_kind("retrieval"), topic=hostile)
     assert hostile in judged(prompts, kinds.load_kind("retrieval"), candidates=("{}", hostile))
     assert hostile in criticised(prompts, kinds.load_kind("retrieval"), example=hostile)
+    assert hostile in grounded(prompts, kinds.load_grounded("retrieval"), text=hostile)
     assert hostile in revised(prompts, kinds.load_kind("retrieval"), example=hostile)
 
 
@@ -143,7 +179,7 @@ def test_their_general_template_outranks_ours_for_one_kind(tmp_path: Path, monke
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
     theirs.mkdir()
-    for name in ("brainstorm", "judge", "critique", "revise"):
+    for name in ("brainstorm", "judge", "critique", "revise", "ground", "ground-completion"):
         (ours / f"{name}.jinja").write_text(name)
     (ours / "synthesize.jinja").write_text("ours")
     (ours / "synthesize-sts.jinja").write_text("ours for sts")

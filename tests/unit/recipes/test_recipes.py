@@ -133,7 +133,7 @@ def test_all_mistakes_are_named_at_once():
         ("seed='7'", "seed: Input should be a valid integer (got '7')"),
         ("synthesize.examples=1e3", "synthesize.examples: Input should be a valid integer (got '1e3')"),
         ("generator.model=5", "generator.model: Input should be a valid string (got 5)"),
-        ("topics=", "topics: "),
+        ("topics=", "topics.source or corpus.source is required"),
         ("generator=vllm", "generator: "),
         ("generator.engine=vlm", "generator.engine: choose one of vllm, openai, simulated, scripted"),
         ("generator={}", "generator.engine: choose one of vllm"),
@@ -231,7 +231,7 @@ def test_a_recipe_that_is_not_there_or_not_one_is_explained(tmp_path):
         (b"- 1", "must be a mapping of recipe keys, not list"),
         (b"a: [", "is not valid YAML"),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
-        (b"seed: 1", "topics: this key is required"),
+        (b"seed: 1", "generator: this key is required"),
         (b"!!python/object/apply:os.system [ls]", "is not valid YAML"),
     ]:
         file.write_bytes(content)

@@ -73,3 +73,45 @@ def test_texts_in_two_forms_of_unicode_are_the_same() -> None:
 )
 def test_a_label_is_named_by_whole_words(label: str, text: str, named: bool) -> None:
     assert (rules.not_naming(("input_text", text), {"label": label}) is not None) == named
+
+
+PASSAGE = "The hash index finds a key in constant time, yet it cannot answer a range query at all."
+
+
+def test_less_than_half_of_a_text_may_stand_in_its_passage() -> None:
+    lifted = rules.own_words("query", "hash index finds a key in constant time", PASSAGE)
+    assert lifted and lifted[0] == "copied"
+    assert rules.own_words("query", "why can a hash index not answer a range query", PASSAGE) is None
+
+
+@pytest.mark.parametrize("keywords", ["hash index", "hash index range query", "a hash index finds keys"])
+def test_keywords_may_be_the_passages(keywords: str) -> None:
+    assert rules.own_words("query", keywords, PASSAGE) is None
+
+
+def test_a_sentence_from_a_passage_is_found_in_a_script_without_spaces() -> None:
+    assert rules.own_words("query", SENTENCE, f"ข่าว: {SENTENCE}") is not None
+    assert rules.own_words("query", QUERIES["Chinese"], f"关于{QUERIES['Chinese']}的文章") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Here are two questions that users ask:", "prose"),
+        ("Sure! I can help with that", "prose"),
+        ("What does the passage say about keys?", "names_passage"),
+        ("who is cited in this article", "names_passage"),
+        ("According to the text, what is a key?", "names_passage"),
+    ],
+)
+def test_talk_about_itself_is_no_text_of_its_own(text: str, reason: str) -> None:
+    broken = rules.stands_alone("query", text)
+    assert broken and broken[0] == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["how does a document retrieval system rank", "where is the text of a law kept", "the passage of time", "claims"],
+)
+def test_a_query_may_be_about_texts(text: str) -> None:
+    assert rules.stands_alone("query", text) is None
