@@ -105,6 +105,11 @@ MARKS = {
     "<unused94>thought\n": "<unused95>",
     "analysisWe need": "assistantfinal",
 }
+HEADINGS = {
+    "**Thinking**: ": "\n\n**Answer**:",
+    "## My thought process\n": "\n## Here is the JSON\n",
+    "Thinking...\n": "\n...done thinking.\n",
+}
 THOUGHTS = (
     "maybe @draft, no.",
     "the form is @unfinished",
@@ -153,13 +158,27 @@ SHAPES = [  # (reply, what is read of it)
     ("<think>maybe @draft</think>", "not_json"),
     ("maybe @draft</think>\nI cannot.", "not_json"),
     ("@unfinished", "not_json"),
+    ("**Thinking**: maybe @draft, no.\n\n**Answer**: @good", GOOD),
+    ("Thinking Process:\n1. Try @broken.\n\n## Final answer\n```json\n@good\n```\nHope that helps!", GOOD),
+    ("Thinking...\nIt could be @broken\n...done thinking.\n\n@good", GOOD),
+    ("Analysis:\nmaybe @draft, no.\n@good", GOOD),
+    ("@good\n\n**Reasoning:** I decided against @draft for its words.", GOOD),
+    ("**Thinking**: maybe @draft, no. It should", "truncated"),
+    ("### Thought process\nmaybe @draft, no.\n\nAnswer: none.", "truncated"),
+    ("@good\n\nAlternatively: @draft", "several_objects"),
+    ("@good\nOr, if you like:\n```json\n@draft\n```", "several_objects"),
+    ("Option 1:\n@draft\n\nOption 2:\n@good", "several_objects"),
+    ("@good\nA weaker example would be: @draft", "several_objects"),
+    ("@good\nThat is better than @draft.", "several_objects"),
+    ("@draft\nThat is not specific. Better:\n@good", GOOD),
 ]
 
 
 def write(shape: str, asked: Asked) -> str:
     for name, text in asked.values().items():
         shape = shape.replace(f"@{name}", text)
-    return shape.replace("@cut", json.dumps(asked.draft)[:-4])
+    draft = json.dumps(asked.draft)
+    return shape.replace("@cut", draft[:-4]).replace("@broken", draft.replace(" first", ' "first"'))
 
 
 def outcome(text: str, asked: Asked) -> Any:
@@ -177,11 +196,11 @@ def test_the_answer_of_each_shape(shape: str, right: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ASKED)
-@pytest.mark.parametrize("mark", MARKS)
-def test_no_thought_is_the_answer(mark: str, name: str) -> None:
+@pytest.mark.parametrize(("begin", "end"), (MARKS | HEADINGS).items())
+def test_no_thought_is_the_answer(begin: str, end: str, name: str) -> None:
     asked = ASKED[name]
     for thought, after in itertools.product(THOUGHTS, AFTERWARDS):
-        assert outcome(write(f"{mark}{thought}{MARKS[mark]}{after}", asked), asked) == asked.good
+        assert outcome(write(f"{begin}{thought}{end}{after}", asked), asked) == asked.good
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -223,6 +242,8 @@ PIECES = st.lists(
         [
             *MARKS,
             *MARKS.values(),
+            *HEADINGS,
+            *HEADINGS.values(),
             *(
                 "@draft",
                 "@good",
@@ -271,6 +292,8 @@ HOSTILE = [
     '{"input": [',
     "x <think>",
     "\n<thinking>",
+    "\nThinking:",
+    "\nThinking:\nAnswer:",
     "</think>",
     "<|channel|>         ",
     "{ ",
