@@ -110,8 +110,9 @@ class Kind:
 
     def check_written(self, fields: Fields) -> rules.Broken:
         """Check that each field holds a text of its own, which no prompt shows in its place."""
+        labels = (self.positive, self.negative) if self.positive_is_label else ()
         for name, text in fields.items():
-            if broken := rules.written(name, text):
+            if broken := rules.written(name, text) or rules.no_stand_in(name, text, name in labels):
                 return broken
             if self._is_shown(text):
                 return "placeholder", f"{name} holds what the prompt shows in the place of a text"

@@ -13,7 +13,7 @@ from speed_ray.prompts.json_reply import find_object
 from speed_ray.records import Message, Rejected
 from speed_ray.text import rules
 from speed_ray.text.language import other_language
-from speed_ray.text.words import split_words
+from speed_ray.text.words import fold, split_words
 
 MAX_TASK_CHARS = 400  # characters; a longer one is no sentence
 MIN_TASK_WORDS = 2  # with a letter; "task 1" is none
@@ -30,7 +30,13 @@ _LABEL = re.compile(
     r"(?: \d{1,2})?[*_]*:[*_]*\s*",
     re.IGNORECASE,
 )
-_NUMBERING = re.compile(r"\A(?:\d{1,3}[.)]|[-*•])\s+")
+# "1. ", "(2) ", "#3: ", "- ", "**Task 4:** ", also with the word for a task in the language that is written
+_NUMBERING = re.compile(
+    r"""\A(?: [-*•]\s+ | \**[(#]*\d{1,3}\**(?:[.):]\**\s+|、) | \#\d{1,3}\s+
+    | \**(?:task|aufgabe|taak|compito|tarea|tarefa|tâche|zadanie|görev|задача|任务|任務|タスク|과제)
+      \s*\#?\d{1,3}\s*\**[.:：)–—-]\**\s* )+""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def parse_example(text: str, kind: Kind, slots: Slots, language: str) -> Fields:
@@ -186,7 +192,7 @@ def _string(found: dict[str, Any], name: str) -> str:
 
 def _remark(found: dict[str, Any], name: str, prompt: str) -> str:
     value = _string(found, name)
-    if broken := rules.written(name, value):
+    if broken := rules.written(name, value) or rules.no_stand_in(name, value, is_label=True):
         raise Rejected(*broken)
     if _is_shown(name, value, prompt):
         raise Rejected("placeholder", f"{name!r} holds what the prompt shows in its place")
@@ -195,7 +201,7 @@ def _remark(found: dict[str, Any], name: str, prompt: str) -> str:
 
 def _is_shown(name: str, said: str, prompt: str) -> bool:
     """Check whether a text is what a prompt shows in its place: "name": "text", or "name": text."""
-    said, prompt = said.strip().rstrip(".").casefold(), prompt.casefold() + "\n"
+    said, prompt = fold(said.strip().rstrip(".")), fold(prompt) + "\n"
     return any(f'"{name}": {form}' in prompt for form in (f'"{said}"', f"{said}\n"))
 
 

@@ -25,11 +25,22 @@ FEWEST_TO_COPY = 4  # words; a shorter query may well stand in a document that n
 FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many words of one compound as English has
 
 
-# What forms and JSON schemas have where a text is to stand: "a", "string", "<a short text>", "[your query here]".
-_STAND_IN = re.compile(
-    r"[a-z0-9]|string|str|text|number|integer|object|array|n/a|tbd|<[^<>=/\"]{1,80}>"
-    r"|[\[<{(]*your\b[^.]{1,60}\bhere[\]>})]*|[\[<{(]+(?:insert|add)\b[^.]{1,60}[\]>})]+"
+# What stands in the place of a text and is none in any field: "<a short text>", "[Insert query here]", "(unchanged)".
+_NOUN = r"\b(?:answer|document|label|passage|query|sentence|text)\b"
+_OPEN, _CLOSE = r"[\[<{(]+\W*", r"[^.<>=/\"\[\](){}]{0,60}[.…]*[\]>})]+"
+_REQUEST = re.compile(
+    rf"(?:add|enter|insert|write|your)\b[^.]{{0,40}}{_NOUN}[^.]{{0,20}}\bhere|{_OPEN}your\b[^.]{{1,60}}\bhere{_CLOSE}"
+    rf"|{_OPEN}(?:insert|add)\b{_CLOSE}|<[^<>=/\" ]{{1,40}}[ _][^<>=/\"]{{1,80}}>"
+    rf"|{_OPEN}(?:[\w'’-]+ ){{0,4}}(?:{_NOUN}|unchanged|unmodified|no changes?|same|as (?:above|before))\b{_CLOSE}"
 )
+# What says that there is no text. A label may well be one of these.
+_NOTHING = re.compile(
+    r"n/a|none|null|tbd|todo|not (?:applicable|available)|unchanged|same as (?:above|before|the original)"
+    r"|no changes?(?: (?:is |are )?(?:needed|necessary|required))?"
+)
+# What JSON schemas and forms have there besides. A label or a short answer may well be one of these.
+_WORD = re.compile(r"[a-z0-9]|string|str|text|number|integer|object|array|<\w{1,80}>")
+MAX_STAND_IN_CHARS = 100
 # A reader's words for what lies before them. A user who searches has no passage before them.
 _BEFORE_ME = re.compile(
     r"\b(?:the|this) (?:given |above |following |provided )?(?:passage|excerpt)\b(?! of\b)"
@@ -46,9 +57,14 @@ _LEAD_IN = re.compile(
 
 def is_stand_in(text: str) -> bool:
     """Check whether a text says nothing or only that one is to stand there. Alone, a label may well be "A"."""
-    if written("", text):
-        return True
-    return len(text) <= 100 and _STAND_IN.fullmatch(is_plain(text)) is not None
+    return written("", text) is not None or _matches(text, _REQUEST, _NOTHING, _WORD)
+
+
+def no_stand_in(name: str, text: str, is_label: bool = False) -> Broken:
+    """Check that a text asks for none in its place, and, but for a label, does not say that there is none."""
+    if _matches(text, _REQUEST) or (not is_label and _matches(text, _NOTHING)):
+        return "placeholder", f"{name} holds {text!r}, which stands in the place of a text"
+    return None
 
 
 def is_plain(text: str) -> str:
@@ -151,6 +167,13 @@ def not_naming(text: tuple[str, str], labels: dict[str, str]) -> Broken:
 def fewest_to_copy(text: str) -> int:
     """Return the number of words from which a text that stands in another one counts as copied."""
     return FEWEST_UNSPACED_TO_COPY if is_unspaced(text) else FEWEST_TO_COPY
+
+
+def _matches(text: str, *forms: re.Pattern[str]) -> bool:
+    if len(text) > MAX_STAND_IN_CHARS:
+        return False
+    plain = is_plain(text).rstrip(".!")
+    return any(form.fullmatch(plain) for form in forms)
 
 
 def _stands_in(needle: str, haystack: str) -> bool:

@@ -272,6 +272,35 @@ def test_what_a_prompt_shows_in_the_place_of_a_text_is_none(name: str) -> None:
             assert kind.is_placeholder(shown), shown
 
 
+LABELLED = {"input_text": "He paid and left without a word.", "label": "N/A", "misleading_label": "None"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[Insert query here]", "<a short text>", "(unchanged)", "[rest unchanged]", "{{query}}", "Your text here"]
+)
+def test_what_asks_for_a_text_is_none_in_any_field(text: str) -> None:
+    for kind, fields in (("sts", SENTENCES), ("classification", LABELLED)):
+        for name in fields:
+            broken = kinds.load_kind(kind).check_written(fields | {name: text})
+            assert broken and broken[0] == "placeholder", name
+
+
+@pytest.mark.parametrize("text", ["N/A", "ｎ／ａ", "None.", "Unchanged", "Same as above", "No changes needed.", "TBD"])
+def test_what_says_that_there_is_no_text_may_be_a_label_alone(text: str) -> None:
+    classification = kinds.load_kind("classification")
+    for name in SENTENCES:
+        broken = STS.check_written(SENTENCES | {name: text})
+        assert broken and broken[0] == "placeholder"
+    assert classification.check_written(LABELLED | {"label": text}) is None
+    assert classification.check_written(LABELLED | {"input_text": text}) is not None
+
+
+@pytest.mark.parametrize("answer", ["string", "B", "7", "[laughs]", "<table>", "Nothing", "Your journey starts here"])
+def test_a_short_answer_is_a_text(answer: str) -> None:
+    fields = {"input": "Which of them is meant?", "positive_document": answer}
+    assert kinds.load_kind("matching_short").check_written(fields) is None
+
+
 def test_a_surrogate_pair_is_one_character() -> None:
     assert read('{"user_query": "a", "S2": "\\ud83d\\ude00"}')["S2"] == "😀"
 
@@ -348,6 +377,32 @@ def test_a_stand_in_is_no_task(item: str) -> None:
     assert parse.parse_tasks(json.dumps({"tasks": [item, "Find bolts."]}), 5, BRAINSTORM) == ["Find bolts."]
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        "Task 1: ",
+        "**Task 2:** ",
+        "1. Task 3 - ",
+        "- **Task 4**: ",
+        "(5) ",
+        "#6: ",
+        "7: ",
+        "**8.** ",
+        "Tâche 9 : ",
+        "任务10：",
+    ],
+)
+def test_the_number_of_a_task_is_no_part_of_it(number: str) -> None:
+    assert parse.parse_tasks(json.dumps({"tasks": [f"{number}Find bolts."]}), 5, BRAINSTORM) == ["Find bolts."]
+
+
+@pytest.mark.parametrize(
+    "task", ["3D models: find one.", "Task forces: find one.", "2024 laws: find one.", "#MeToo posts."]
+)
+def test_a_number_that_counts_nothing_stays(task: str) -> None:
+    assert parse.parse_tasks(json.dumps({"tasks": [task]}), 5, BRAINSTORM) == [task]
+
+
 def test_tasks_are_at_most_as_many_as_asked() -> None:
     assert parse.parse_tasks('{"tasks": ["find a", "find b", "find c"]}', 2, BRAINSTORM) == ["find a", "find b"]
 
@@ -370,7 +425,7 @@ def test_reasons_for_tasks(text: str, why: str) -> None:
 
 
 def test_a_task_in_another_form_of_unicode_is_the_same() -> None:
-    reply = '{"tasks": ["Trouve le café.", "trouve le cafe\u0301."]}'
+    reply = '{"tasks": ["Trouve le café.", "trouve le cafe\u0301.", "Ｔｒｏｕｖｅ le café."]}'
     assert parse.parse_tasks(reply, 5, BRAINSTORM) == ["Trouve le café."]
 
 
