@@ -15,7 +15,6 @@ from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from speed_ray.storage.shards import Artifact
 from speed_ray.text import token_hashes
 from speed_ray.text.rules import is_plain
 from speed_ray.text.token_hashes import Hashes, Words
+from speed_ray.text.words import unify
 
 ROWS_FOR_PROCESSES = 20_000  # from which processes pay: each takes a second to start
 
@@ -42,7 +42,7 @@ class RowFeatures:
 
     passed: Flags  # the filters
     held_out: Flags
-    texts: Hashes  # of query and positive in NFC, character by character
+    texts: Hashes  # of query and positive in one form of Unicode, character by character
     labels: Hashes  # 0 where the row has none
     sketches: Sketches
 
@@ -66,7 +66,7 @@ class Rules:
         return RowFeatures(
             passed=np.array([index not in rejected for index in range(len(rows))], bool),
             held_out=np.array([tasks[row["parent_id"]] for row in rows], bool),
-            texts=_numbers([normalize("NFC", f"{row['query']}\0{row['positive']}") for row in rows]),
+            texts=_numbers([unify(f"{row['query']}\0{row['positive']}") for row in rows]),
             labels=_labels(rows),
             sketches=sketch(Words(words.hashes, words.owners >> 1, len(rows))),
         )

@@ -76,6 +76,13 @@ def test_every_line_of_a_file_is_guarded(tmp_path, name, content):
     assert found.find(token_hashes.hash_tokens([DOCUMENT]))
 
 
+def test_a_text_of_another_width_is_found(tmp_path):
+    wide = "".join(chr(ord(letter) + 0xFEE0) if letter.isalnum() else letter for letter in DOCUMENT)
+    (tmp_path / "set.txt").write_text(wide)
+    found = contamination.read_evaluation_texts([str(tmp_path / "set.txt")])
+    assert found.find(token_hashes.hash_tokens([DOCUMENT]))
+
+
 def test_an_unclosed_quote_in_a_csv_is_refused(tmp_path):
     (tmp_path / "set.csv").write_text(f'"We won,We lost,1.0\n{DOCUMENT},b,1\n')
     with pytest.raises(UserError, match=r"set\.csv, line 2: this is not a CSV file: unexpected end of data"):

@@ -59,6 +59,11 @@ def test_texts_in_two_forms_of_unicode_are_the_same() -> None:
     assert rules.not_naming(("input_text", text), {"label": unicodedata.normalize("NFD", "fermé")}) is not None
 
 
+def test_texts_in_two_widths_are_the_same() -> None:
+    assert rules.distinct({"S1": "Ｏｓａｋａ　のｶﾌｪ", "S2": "osaka のカフェ"}) is not None
+    assert rules.not_naming(("input_text", "ＬＥＤ が割れた"), {"label": "LED"}) is not None
+
+
 @pytest.mark.parametrize(
     ("label", "text", "named"),
     [

@@ -45,6 +45,11 @@ def test_words_of_a_script(text: str, expected: list[str]) -> None:
         ("❤\ufe0f", "❤"),
         ("a\x1fb", "a b"),
         ("half \ud800 a pair", "half a pair"),
+        ("ＡＢＣ　１２３", "abc 123"),
+        ("ｶﾞﾗｽ", "ガラス"),
+        ("ﬁsh № ½", "fish no 1⁄2"),
+        ("𝐁𝐨𝐥𝐝", "bold"),
+        ("ﻼ", "لا"),
     ],
 )
 def test_what_a_reader_cannot_see_makes_no_other_word(one: str, other: str) -> None:
@@ -54,6 +59,11 @@ def test_what_a_reader_cannot_see_makes_no_other_word(one: str, other: str) -> N
 @pytest.mark.parametrize("text", ["ΐ", "İstanbul", "ﬁsh", "é"])
 def test_folding_knows_no_form_of_unicode(text: str) -> None:
     assert fold(unicodedata.normalize("NFD", text)) == fold(unicodedata.normalize("NFC", text))
+
+
+def test_the_vowel_signs_that_a_dictionary_has_as_one_stay_one() -> None:
+    assert split_words("ทำน้ำ") == ["ทำ", "น้ำ"]
+    assert split_words("ນຳໝູ່") == ["ນຳ", "ໝູ່"]
 
 
 @given(st.lists(MIXED, max_size=5))
