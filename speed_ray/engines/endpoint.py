@@ -4,6 +4,7 @@ import email.utils
 import os
 import re
 import urllib.request
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import yarl
@@ -64,10 +65,16 @@ def proxy_of(url: yarl.URL) -> str | None:
     return str(named)
 
 
-def parse_retry_after(header: str | None) -> float:
-    """Parse Retry-After (seconds, "20s" too, or an HTTP date) into seconds; 0.0 when absent or unreadable."""
-    if header is None:
-        return 0.0
+def parse_retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds to wait that a response asks for, 0.0 where it asks for none that can be read.
+
+    `retry-after-ms`, OpenAI's and Azure's, is finer than Retry-After (seconds, "20s" too, or an HTTP date).
+    """
+    fine = _seconds(headers.get("retry-after-ms", "")) / 1000
+    return min(fine or _seconds(headers.get("Retry-After", "")), LONGEST_RETRY_AFTER)
+
+
+def _seconds(header: str) -> float:
     try:
         seconds = float(header.strip().removesuffix("s"))
     except ValueError:
@@ -76,7 +83,7 @@ def parse_retry_after(header: str | None) -> float:
         except ValueError:
             return 0.0
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else 0.0  # also for nan
+    return seconds if seconds > 0 else 0.0  # also for nan
 
 
 def _url(config: OpenAIEngine, key: str) -> yarl.URL:

@@ -42,6 +42,9 @@ def _rule(statuses: Collection[int], words: str, meaning: Meaning, reason: str) 
 
 ANY = range(100, 1000)
 RULES = (
+    # A web page, or Cloudflare's bare number: no API sent it.
+    _rule({403}, r"^\s*(<!doctype html|<html|error code: 1\d{3})", "stop", "blocked"),
+    _rule({407}, r"", "stop", "blocked"),
     _rule(
         {400, 401, 403, 429},
         r"insufficient_quota|billing_not_active|billing_hard_limit|credit balance is too low|credits are depleted"

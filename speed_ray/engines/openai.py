@@ -50,6 +50,7 @@ MAX_ROW_FAULTS = 8  # on one row while others are answered,
 FEW_ROWS, ROW_FAULT_SECONDS = 4, 600.0  # or for so long where only so few are left: all rows failing is an outage
 MAX_ANSWER_BYTES = 64 << 20
 RATE_LIMITED = {429, 498, 503, 529}
+PROXY_REFUSES = {403, 407}
 TEMPLATE_TOKENS = 16  # the most that a chat template adds around one message
 
 
@@ -237,11 +238,16 @@ class OpenAI:
                     if len(raw) >= MAX_ANSWER_BYTES:
                         raise _Fault(f"an answer of more than {MAX_ANSWER_BYTES >> 20} MiB", spent=most, row=True)
                     raw += await response.content.read(MAX_ANSWER_BYTES)
-                return response.status, parse_retry_after(response.headers.get("Retry-After")), raw
+                return response.status, parse_retry_after(response.headers), raw
         except aiohttp.ClientConnectorCertificateError as error:
             raise self._refuse(f"its certificate cannot be trusted ({self._sanitized(str(error))})") from None
         except aiohttp.ClientConnectorError as error:  # nothing was sent
             raise _Fault(self._sanitized(f"{type(error).__name__}: {error}")) from None
+        except aiohttp.ClientHttpProxyError as error:  # likewise; its text would show the proxy's password
+            said = f"HTTP {error.status}: {self._sanitized(error.message)}"
+            if error.status in PROXY_REFUSES:
+                raise self._refuse(f"{self._advice('blocked')}\nThe proxy said: {said}") from None
+            raise _Fault(f"the proxy said {said}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             sent = not isinstance(error, aiohttp.ConnectionTimeoutError)  # and so it was probably billed
             reason = self._sanitized(f"{type(error).__name__}: {error}")
@@ -295,8 +301,10 @@ class OpenAI:
         """
         shown = self._sanitized(refusal.message)
         said = f"HTTP {refusal.status}: {shown}"
-        # One that no rule knows concerns this row, where others were answered: its words may be in any language.
-        unknown = rule is OTHER and refusal.status in (400, 422) and self._completions
+        # Where others were answered, a refusal that no rule knows concerns this row: its words may be in any language.
+        # So does a firewall's: it looks for words that attacks have.
+        unknown = (rule is OTHER and refusal.status in (400, 422)) or rule.reason == "blocked"
+        unknown = unknown and self._completions > 0
         if rule.meaning == "later" or unknown or (within and rule.reason not in ("credit", "key")):
             return _Fault(said, retry_after, spent, row=refusal.status not in RATE_LIMITED)
         if rule.meaning == "row":
@@ -311,6 +319,11 @@ class OpenAI:
             return f"it wants a key: let {key}.api_key_env name the environment variable that holds one"
         if reason == "key":
             return f"it does not accept the key in {config.api_key_env} (named by {key}.api_key_env)"
+        if reason == "blocked":
+            return (
+                "a firewall or proxy on the way refuses us, not the endpoint itself: let this machine pass there, or "
+                f"change http_proxy, https_proxy or no_proxy; else check {key}.base_url"
+            )
         if reason == "model":
             return f"it has no model {config.model!r}: check {key}.model"
         if reason == "address":

@@ -131,10 +131,14 @@ def sanitize_message(message: str, secrets: list[str]) -> str:
 
 
 def _parse(raw: bytes) -> Any:
-    """Parse JSON leniently: orjson rejects lone surrogates (half an emoji), which would recur on every try."""
+    """Parse a body: JSON, or a stream of it; None for what is neither."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
-    if raw.lstrip().startswith((b"data:", b"event:", b": ")):  # the last begins a comment
-        return _joined(raw)
+    streamed = raw.lstrip().startswith((b"data:", b"event:", b": "))  # the last begins a comment
+    return _joined(raw) if streamed else _json(raw)
+
+
+def _json(raw: bytes) -> Any:
+    """Parse JSON leniently: orjson rejects lone surrogates (half an emoji), which would recur on every try."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -148,19 +152,20 @@ def _parse(raw: bytes) -> Any:
 def _joined(raw: bytes) -> dict[str, Any] | None:
     """Join the chunks of an endpoint that streams its answer unasked into one completion."""
     lines = [line.removeprefix(b"data:").strip() for line in raw.splitlines() if line.startswith(b"data:")]
-    chunks = [_parse(line) for line in lines if line != b"[DONE]"]
+    chunks = [_json(line) for line in lines if line != b"[DONE]"]
     joined: dict[str, Any] = {}
     texts: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        if not isinstance(chunk, dict):
+        if not isinstance(chunk, dict) or not isinstance(chunk.get("choices") or [], list):
             return None
         joined |= {name: value for name, value in chunk.items() if value and name != "choices"}
         for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") if isinstance(choice, dict) else None
-            if not isinstance(delta, dict):
+            delta = _message(choice, "delta")
+            if delta is None:
                 return None
-            whole = texts.setdefault(choice.get("index") or 0, {"message": {"content": ""}, "finish_reason": None})
-            whole["message"]["content"] += delta.get("content") or ""
+            index = choice.get("index") if isinstance(choice.get("index"), int) else 0
+            whole = texts.setdefault(index, {"message": {"content": ""}, "finish_reason": None})
+            whole["message"]["content"] += _text(delta.get("content")) or ""
             whole["finish_reason"] = choice.get("finish_reason") or whole["finish_reason"]
     if joined.get("error") or b"[DONE]" not in lines:
         for whole in texts.values():
@@ -181,11 +186,11 @@ def _refusal_within(document: Any) -> Refusal | None:
 
 def _sample(choice: Any, output_tokens: int) -> Sample | None:
     """Read one choice; None where it holds no message."""
-    message = choice.get("message") if isinstance(choice, dict) else None
+    message = _message(choice, "message")
     finished = _finish_reason(choice.get("finish_reason")) if isinstance(choice, dict) else ""
-    if finished == "content_filter" and not isinstance(message, dict):
+    if finished == "content_filter" and message is None:
         return Sample("", finished, output_tokens)
-    if not isinstance(message, dict):
+    if message is None:
         return None
     text = _text(message.get("content"))
     if text is None:
@@ -195,6 +200,15 @@ def _sample(choice: Any, output_tokens: int) -> Sample | None:
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Sample(text, finished, output_tokens)
+
+
+def _message(choice: Any, name: str) -> dict[str, Any] | None:
+    """Return a choice's `message`, or `delta`, or what stands for it: the `text` of OpenAI's legacy completions."""
+    if not isinstance(choice, dict):
+        return None
+    if isinstance(choice.get("text"), str) and choice.get(name) is None:
+        return {"content": choice["text"]}
+    return choice[name] if isinstance(choice.get(name), dict) else None
 
 
 def _finish_reason(said: Any) -> str:

@@ -154,6 +154,12 @@ QUOTED = [
      "other"),
     ("FastAPI", 404, {"detail": "Not Found"}, "stop", "address"),
     ("nginx", 405, "<html>405 Not Allowed</html>", "stop", "address"),
+    ("Cloudflare", 403, "<!DOCTYPE html>\n<html><head><title>Attention Required! | Cloudflare</title></head><body>"
+     "Sorry, you have been blocked. The action you just performed triggered the security solution, such as "
+     "submitting a certain word, flagged content or a SQL command.</body></html>", "stop", "blocked"),
+    ("Cloudflare", 403, "error code: 1020", "stop", "blocked"),
+    ("Azure WAF", 403, "<html><head><title>403 Forbidden</title></head></html>", "stop", "blocked"),
+    ("Squid", 407, "<HTML><TITLE>ERR_CACHE_ACCESS_DENIED</TITLE></HTML>", "stop", "blocked"),
 ]  # fmt: skip
 
 

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from speed_ray.engines import openai
-from speed_ray.engines.base import EndpointFailsOnRow, PromptTooLong, TooLargeForEndpoint
+from speed_ray.engines.base import EndpointFailsOnRow, FatalEngineError, PromptTooLong, TooLargeForEndpoint
 from speed_ray.errors import UserError
-from tests.helpers.tiny_endpoint import KEY, Answer, all_of, answers, cut, good, prompt, refusing, texts
+from tests.helpers.tiny_endpoint import KEY, Answer, all_of, answers, cut, good, prompt, refusing, saying, texts
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 20}
 
@@ -88,6 +89,54 @@ async def test_an_answer_that_is_streamed_unasked_is_joined(endpoint, connect) -
     client = await connect()
     [reply] = await all_of(client, 1)
     assert (reply.samples[0].text, reply.samples[0].finish_reason, reply.prompt_tokens) == ("one two", "length", 10)
+
+
+LEGACY = {"object": "text_completion", "choices": [{"text": "yes", "index": 0, "finish_reason": "length"}]}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_text_of_a_legacy_completion_is_the_reply(endpoint, connect, streamed) -> None:
+    body = json.dumps(LEGACY | {"usage": USAGE})
+    endpoint.answer = saying(f"data: {body}\n\ndata: [DONE]\n\n".encode() if streamed else body.encode())
+    [reply] = await all_of(await connect(), 1)
+    assert (reply.samples[0].text, reply.samples[0].finish_reason, len(endpoint.asked)) == ("yes", "length", 1)
+
+
+BLOCK_PAGE = b"<!DOCTYPE html><html><title>Attention Required! | Cloudflare</title>You have been blocked</html>"
+
+
+async def blocked(body: dict, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=BLOCK_PAGE, status=403, content_type="text/html")
+
+
+async def test_the_page_of_a_firewall_is_no_wrong_key(endpoint, connect) -> None:
+    endpoint.answer = blocked
+    [end] = await all_of(await connect(), 1)
+    assert isinstance(end, FatalEngineError) and "key" not in str(end).replace(KEY, "")
+    assert re.search(r"a firewall or proxy on the way refuses us.*\nIt said: HTTP 403: .*Cloudflare", str(end))
+    assert len(endpoint.asked) == 1
+
+
+async def test_a_prompt_that_a_firewall_blocks_while_others_are_answered_is_rejected(endpoint, connect) -> None:
+    endpoint.answer = only_for("1", blocked)
+    client = await connect(max_concurrency=1)
+    assert texts(await all_of(client, 1)) == answers(1)
+    ends = await all_of(client, 3)
+    assert texts(ends) == ["answer to 0", "answer to 2"] and isinstance(ends[1], EndpointFailsOnRow)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        '{"choices": 5}',
+        '{"choices": [5]}',
+        '{"choices": [{"index": [1], "delta": {"content": [{"type": "text", "text": "hi"}]}}]}',
+        "data: " * 5000,
+    ],
+)
+async def test_a_stream_of_anything_is_an_answer_or_a_fault(endpoint, connect, stream) -> None:
+    endpoint.first(1, saying(f"data: {stream}\n\ndata: [DONE]\n\n".encode()))
+    assert texts(await all_of(await connect(), 1)) in (["hi"], answers(1))
 
 
 GOOD = b'{"choices": [{"message": {"content": "text"}}], "usage": {"prompt_tokens": 10, "completion_tokens": 20}}'

@@ -29,26 +29,38 @@ async def test_retry_after_is_waited_for_without_holding_a_slot(endpoint, connec
 
 
 @pytest.mark.parametrize(
-    ("header", "least", "most"),
+    ("headers", "seconds"),
     [
-        ("7", 7, 7),
-        ("0.5", 0.5, 0.5),
-        ("-3", 0, 0),
-        ("nan", 0, 0),
-        ("soon", 0, 0),
-        (None, 0, 0),
-        ("9" * 400, LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": "20s"}, 20),
+        ({"Retry-After": "-3"}, 0),
+        ({"Retry-After": "nan"}, 0),
+        ({"Retry-After": "soon"}, 0),
+        ({}, 0),
+        ({"Retry-After": "9" * 400}, LONGEST_RETRY_AFTER),
+        ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
+        ({"retry-after-ms": "soon", "Retry-After": "1"}, 1),
+        ({"retry-after-ms": "9" * 400}, LONGEST_RETRY_AFTER),
     ],
 )
-def test_retry_after_is_read_as_seconds(header, least, most) -> None:
-    assert least <= parse_retry_after(header) <= most
-    assert openai._delay(0, parse_retry_after(header)) >= least
+def test_retry_after_is_read_as_seconds(headers, seconds) -> None:
+    assert parse_retry_after(headers) == seconds
+    assert openai._delay(0, parse_retry_after(headers)) >= seconds
+
+
+async def test_milliseconds_are_waited_for_whatever_the_case_of_their_header(endpoint, connect) -> None:
+    endpoint.first(1, refusing(429, **{"Retry-After-Ms": "400", "Retry-After": "30"}))
+    client = await connect()
+    began = time.monotonic()
+    assert texts(await all_of(client, 1)) == answers(1)
+    assert 0.4 <= time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(("ahead", "least", "most"), [(3600, 3000, 3600), (-3600, 0, 0)])
 def test_retry_after_is_read_as_a_date(ahead, least, most) -> None:
     header = email.utils.formatdate(time.time() + ahead, usegmt=True)
-    assert least <= parse_retry_after(header) <= most
+    assert least <= parse_retry_after({"Retry-After": header}) <= most
 
 
 async def test_concurrency_falls_when_pushed_back_and_recovers_by_itself(endpoint, connect) -> None:

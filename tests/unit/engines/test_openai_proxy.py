@@ -1,8 +1,11 @@
 """The environment's proxy is taken as curl takes it; one that cannot be asked through is refused before a call."""
 
+import asyncio
+
 import pytest
 import yarl
 
+from speed_ray.engines.base import FatalEngineError
 from speed_ray.errors import UserError
 from tests.helpers.tiny_endpoint import all_of, answers, texts
 
@@ -32,3 +35,23 @@ async def test_a_proxy_that_does_not_speak_http_is_refused_and_its_password_not_
     with pytest.raises(UserError, match=r"http_proxy \(or HTTP_PROXY\) names .*\n.*http://host:port") as caught:
         await connect(base_url=ELSEWHERE)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "407 Proxy Authentication Required"])
+async def test_a_proxy_that_makes_no_tunnel_ends_the_job_at_once(connect, through, monkeypatch, status):
+    asked = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if line := await reader.readline():  # none comes where somebody only looks whether anybody is there
+            asked.append(line)
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        monkeypatch.setenv("https_proxy", f"http://user:secret@127.0.0.1:{port}")
+        client = await connect(base_url="https://endpoint.invalid/v1")
+        [end] = await all_of(client, 1)
+    assert isinstance(end, FatalEngineError) and f"The proxy said: HTTP {status}" in str(end)
+    assert "secret" not in str(end) and len(asked) == 1
+    assert client.counters["calls"] == 0
