@@ -6,6 +6,7 @@ answer to anything.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_evaluation_texts(paths: Iterable[str]) -> EvaluationNgrams:
 
 
 def _known(path: str) -> Hashes:
-    texts = _texts(Path(path).expanduser())
+    texts = _texts(Path(os.path.expanduser(path)))
     known = [np.empty(0, np.uint64)]
     while some := list(islice(texts, BATCH)):
         known.append(np.unique(_ngrams(token_hashes.hash_tokens(some))[0]))

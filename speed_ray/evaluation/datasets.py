@@ -8,6 +8,7 @@ BEIR               corpus.jsonl, queries.jsonl, qrels/test.tsv: text/beir.py
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def retrieval_task(wanted: EvaluationSet) -> EvaluationTask:
 
 
 def _task(kind: TaskType, paths: tuple[str, ...], instruction: str | None) -> EvaluationTask:
-    sources = tuple(path if "://" in path else str(Path(path).expanduser().absolute()) for path in paths)
+    sources = tuple(path if "://" in path else str(Path(os.path.expanduser(path)).absolute()) for path in paths)
     prompt = INSTRUCTIONS[kind] if instruction is None else instruction
     scoring = code_digests("speed_ray.evaluation.metrics", __name__).values()  # by name: it imports this module
     digest = content_id(*scoring, kind, prompt, _digest(load_dataset(kind, sources)))

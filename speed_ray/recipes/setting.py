@@ -54,7 +54,7 @@ def _absolute_path(value: str, info: ValidationInfo) -> str:
     """Make a path absolute where something is there: workers have working directories of their own."""
     if info.context == FROZEN or "://" in value or "{" in value:
         return value
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # Path's own fails where there is no such user
     return str(path.absolute()) if os.path.lexists(path) else value
 
 

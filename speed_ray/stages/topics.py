@@ -3,10 +3,14 @@
 import gzip
 import hashlib
 import json
+import os
+import re
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Recipe
@@ -17,30 +21,24 @@ from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import open_store
+from speed_ray.storage.uri import check_uri
 from speed_ray.text import tables
 from speed_ray.text.rules import is_plain
 
 MAX_TOPIC_CHARS = 300  # characters; a longer line is no category path but text that was pasted by mistake
 SHARD_ROWS = 4096
-OTHER_FORMS = (
-    ".md",
-    ".yaml",
-    ".yml",
-    ".toml",
-    ".html",
-    ".htm",
-    ".xml",
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".docx",
-    ".pdf",
-    ".zip",
-)
+OTHER_FORMS = {
+    ".md", ".rst", ".yaml", ".yml", ".toml", ".html", ".htm", ".xml", ".xlsx", ".xls", ".ods", ".docx", ".pdf", ".zip",
+    ".bz2", ".xz", ".zst", ".arrow", ".feather",
+}  # fmt: skip
 FORMS = (
     "Write text with one category path a line, such as Arts/Music; or a .csv, .tsv, .jsonl or .parquet file with a "
     "column `topic`."
 )
+_NO_PATH = re.compile(r"[{\[<]|---|.*\t")  # one line of JSON, markup or a table
+_HEADING = re.compile(r"\W*topics?\W*(?:[,;|:].*)?", re.IGNORECASE)
+_LISTED = re.compile(r"(?:[-*•+]|\d{1,6}[.)])\s|[├└│]|\".*\",?$|'.*',?$")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
 def collect_topics(run: Run, lines: list[str]) -> Artifact:
@@ -82,26 +80,34 @@ def read_topics(source: str, limit: int | None = None) -> list[str]:
     if not any(map(_is_topic, topics)):
         raise UserError(
             f"topics.source: {source} holds no topic: each of its {len(topics):,} lines is longer than "
-            f"{MAX_TOPIC_CHARS} characters, or only separators. Write one category path a line, such as Arts/Music."
+            f"{MAX_TOPIC_CHARS} characters, has no letter, or holds a control character. Write one category path a "
+            "line, such as Arts/Music."
         )
     return topics
 
 
 def truncate(path: str) -> str:
     """Keep the first two and the last two parts of a path deeper than four (SPEED, appendix D.1: 61.8 -> 62.6)."""
-    parts = [part.strip() for part in path.split("/") if part.strip()]
+    parts = [" ".join(part.split()) for part in path.split("/") if part.strip()]
     return "/".join(parts if len(parts) <= 4 else parts[:2] + parts[-2:])
 
 
 def _is_topic(line: str) -> bool:
-    return len(line) <= MAX_TOPIC_CHARS and truncate(line) != ""
+    return _fault(line) is None
+
+
+def _fault(line: str) -> tuple[str, str] | None:
+    if len(line) > MAX_TOPIC_CHARS:
+        return "too_long", f"{len(line)} characters"
+    if control := _CONTROL.search(line):
+        return "control_character", f"U+{ord(control.group()):04X}"
+    return None if any(map(str.isalnum, line)) else ("no_words", "neither a letter nor a digit")
 
 
 def _topic(number: int, line: str, seen: set[str]) -> driver_stage.RowResult:
     topic = truncate(line)
-    if not _is_topic(line):
-        reason, detail = ("too_long", f"{len(line)} characters") if topic else ("no_words", "only separators")
-        return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, reason, detail, line[:1000])
+    if fault := _fault(line):
+        return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, *fault, line[:1000])
     same = is_plain(topic)
     if same in seen:
         return driver_stage.reject(content_id(TOPICS, str(number), line), "", TOPICS, "duplicate", topic, line)
@@ -111,13 +117,24 @@ def _topic(number: int, line: str, seen: set[str]) -> driver_stage.RowResult:
 
 
 def _bytes(source: str) -> bytes:
-    folder, _, name = source.rpartition("/")
+    """Read a source's file. Raises UserError, with the source as it is written, where it names none."""
     try:
-        return open_store(folder).get(name) if "://" in source else Path(source).expanduser().read_bytes()
+        if "://" not in source:
+            return Path(os.path.expanduser(source)).read_bytes()
+        check_uri(source)
+        if source.lower().startswith("file:"):
+            return Path(urlsplit(source).path).read_bytes()
+        folder, _, name = source.rpartition("/")
+        if not name or folder.endswith((":/", "//")):
+            raise UserError(f"{source!r} names no file. Write all of its URI, such as s3://bucket/folder/topics.txt.")
+        return open_store(folder).get(name)
+    except UserError as error:
+        raise UserError(f"topics.source: {error}") from None
     except FileNotFoundError:
-        raise UserError(f"topics.source: there is no file {source}.") from None
-    except OSError as error:
-        raise UserError(f"topics.source: cannot read {source}: {error.strerror}.") from None
+        raise UserError(f"topics.source: there is no file {source!r}.") from None
+    except (OSError, ValueError) as error:  # the latter: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"topics.source: cannot read {source!r}: {reason}.") from None
 
 
 def _lines(source: str) -> list[str]:
@@ -126,8 +143,7 @@ def _lines(source: str) -> list[str]:
         data, ending = _unzipped(data, name), Path(Path(source).stem).suffix.lower()
     file = BytesIO(data)
     if ending in (".csv", ".tsv"):
-        header, *cells = [row for _, row in tables.READERS[ending](file, name)] or [[]]
-        return _column(source, header, [dict(zip(header, row, strict=False)) for row in cells])
+        return _cells(source, list(tables.READERS[ending](file, name)))
     if ending in (".jsonl", ".ndjson", ".parquet"):
         reader = tables.read_parquet if ending == ".parquet" else tables.read_json_lines
         rows = [row for _, row in reader(file, name)]
@@ -137,8 +153,26 @@ def _lines(source: str) -> list[str]:
     if ending in OTHER_FORMS:
         raise UserError(f"{name}: a {ending} file is not read.\n{FORMS}")
     lines = [line for _, [text] in tables.read_text(file, name) for line in text.splitlines()]
-    _refuse_other_forms(source, lines)
-    return [line for line in lines if not line.lstrip().startswith("#")]
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    paths = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    _refuse_other_forms(source, paths)
+    return [line for _, line in paths]
+
+
+def _cells(source: str, rows: list[tuple[int, list[str]]]) -> list[str]:
+    """Return the column `topic` of a table. Raises UserError for a row with more cells than its heading.
+
+    A comma that nobody quoted makes two cells of one path.
+    """
+    _, heading = rows.pop(0) if rows else (0, [])
+    heading = [cell.strip() for cell in heading]
+    for line, row in rows:
+        if any(map(str.strip, row[len(heading) :])):
+            raise UserError(
+                f"topics.source: {source}, line {line}: {len(row)} cells, and the heading has {len(heading)}. Quote a "
+                "topic that holds a comma."
+            )
+    return _column(source, heading, [dict(zip_longest(heading, row[: len(heading)])) for _, row in rows])
 
 
 def _unzipped(data: bytes, name: str) -> bytes:
@@ -153,7 +187,8 @@ def _listed(source: str, data: bytes) -> list[str]:
     try:
         rows = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"topics.source: {source} is not JSON in UTF-8: {error}") from None
+        hint = " Name a file with one object a line .jsonl." if "Extra data" in str(error) else ""
+        raise UserError(f"topics.source: {source} is not JSON in UTF-8: {error}.{hint}") from None
     if not isinstance(rows, list):
         raise UserError(f"topics.source: {source} is no JSON list.\n{FORMS}")
     if lone := tables.lone_surrogate(json.dumps(rows, ensure_ascii=False)):
@@ -161,18 +196,25 @@ def _listed(source: str, data: bytes) -> list[str]:
     return _column(source, ["topic"], [row if isinstance(row, dict) else {"topic": row} for row in rows])
 
 
-def _refuse_other_forms(source: str, lines: list[str]) -> None:
-    """Raise UserError for text that is really a table or markup: each of its lines would be asked about, and paid."""
-    for number, line in enumerate(lines, start=1):
-        if "\t" in line.strip() or line.lstrip().startswith(("{", "[", "<", "---")):
-            raise UserError(f"topics.source: {source}, line {number}: {line.strip()[:80]!r} is no path.\n{FORMS}")
+def _refuse_other_forms(source: str, lines: list[tuple[int, str]]) -> None:
+    """Raise UserError for text that is really a table, a list or markup: each line would be asked about, and paid."""
+    odd = [(number, line) for number, line in lines if _NO_PATH.match(line)]
+    headed = bool(lines) and _HEADING.fullmatch(lines[0][1]) is not None
+    if headed or (len(lines) > 1 and all(_LISTED.match(line) for _, line in lines)):
+        odd = lines
+    if odd:
+        number, line = odd[0]
+        raise UserError(f"topics.source: {source}, line {number}: {line[:80]!r} is no path.\n{FORMS}")
 
 
 def _column(source: str, columns: list[str], rows: Sequence[Row]) -> list[str]:
     if columns.count("topic") != 1:
         has = "two columns" if "topic" in columns else "no column"
         raise UserError(f"topics.source: {source} has {has} `topic` (it has: {', '.join(columns) or 'none'}).")
-    return [_text(source, number, row.get("topic")) for number, row in enumerate(rows, start=1)]
+    for number, row in enumerate(rows, start=1):
+        if "topic" not in row:
+            raise UserError(f"topics.source: {source}, row {number} has no `topic` (it has: {', '.join(row)}).")
+    return [_text(source, number, row["topic"]) for number, row in enumerate(rows, start=1)]
 
 
 def _text(source: str, number: int, value: object) -> str:

@@ -78,7 +78,7 @@ TOPICS = {
     "missing": (None, "there is no file"),
     "empty": (b"\n  \n# only a comment\n", "holds no topic"),
     "not-text": (b"\xff\xfe\x00broken", "is not UTF-8 text"),
-    "too-long": (b"a" * 10_000 + b"\n///\n", "each of its 2 lines is longer than 300 characters, or only separators"),
+    "too-long": (b"a" * 10_000 + b"\n///\n", "each of its 2 lines is longer than 300 characters, has no letter, or"),
 }
 
 

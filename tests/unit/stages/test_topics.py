@@ -62,6 +62,8 @@ def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row],
         ("t.txt.gz", gzip.compress(b"a\n#b\n", mtime=0), ["a"]),
         ("t.csv.GZ", gzip.compress(b"topic\na\n", mtime=0), ["a"]),
         ("t.list", b"C#\nc++/[templates]\n", ["C#", "c++/[templates]"]),
+        ("t.csv", b"id, topic ,\n1,Arts/Music,\n2,B,,\n", ["Arts/Music", "B"]),
+        ("t.txt", b"# topics:\n- Punk\n1. FC Union\n", ["- Punk", "1. FC Union"]),
     ],
 )
 def test_what_is_a_topic_in_a_file(source, name, content, expected):
@@ -103,6 +105,22 @@ def test_what_is_a_topic_in_a_file(source, name, content, expected):
         ("t.txt", b'{"topic": "Arts/Music"}\n', "line 1: .* is no path.\n.*jsonl"),
         ("t.txt", b"# list\n[\n", "line 2: '\\[' is no path"),
         ("t.txt", b"topic\tcount\nArts/Music\t12\n", "line 1: .* is no path"),
+        ("t.txt", b"\ntopic,count\nArts/Music,12\n", "line 2: 'topic,count' is no path"),
+        ("t.txt", b"Topics:\nArts/Music\n", "line 1: 'Topics:' is no path"),
+        ("t.txt", b"- Arts\n- Home\n", "line 1: '- Arts' is no path"),
+        ("t.txt", b"1. Arts\n2. Home\n", "line 1: '1. Arts' is no path"),
+        ("t.txt", b'"Arts",\n"Home"\n', "line 1: .* is no path"),
+        ("t.txt", b"...\n\x1b[31mArts\n", "has no letter, or holds a control character"),
+        (
+            "t.csv",
+            b"topic\nArts, Crafts\n",
+            "line 2: 2 cells, and the heading has 1. Quote a topic that holds a comma",
+        ),
+        ("t.tsv", b"n\ttopic\n1\tArts\tx\n", "line 2: 3 cells, and the heading has 2"),
+        ("t.jsonl", b'{"topic": "A"}\n{"Topic": "B"}\n', r"row 2 has no `topic` \(it has: Topic\)"),
+        ("t.json", b'[{"topic": "A"}, {"x": 1}]', r"row 2 has no `topic` \(it has: x\)"),
+        ("t.json", b'{"topic": "A"}\n{"topic": "B"}\n', "is not JSON .* Name a file with one object a line .jsonl"),
+        ("t.csv.zst", b"\x28\xb5\x2f\xfd", "a .zst file is not read"),
         ("t", b"<html><li>Arts</li></html>", "line 1: .* is no path"),
         ("t.md", b"- Arts/Music\n", "a .md file is not read.\n.*one category path a line"),
         ("t.yaml", b"topics:\n- Arts\n", "a .yaml file is not read"),
@@ -121,12 +139,36 @@ def test_a_file_without_topics_is_explained(source, name, content, expected):
 
 
 def test_a_missing_file_and_a_folder_are_explained(tmp_path):
-    with pytest.raises(UserError, match=f"topics.source: there is no file {tmp_path}/no.txt"):
-        read_topics(f"{tmp_path}/no.txt")
-    with pytest.raises(UserError, match=f"there is no file file://{tmp_path}/no.txt"):
-        read_topics(f"file://{tmp_path}/no.txt")
-    with pytest.raises(UserError, match=f"cannot read {tmp_path}: Is a directory"):
-        read_topics(str(tmp_path))
+    for scheme in ("", "file://"):
+        with pytest.raises(UserError, match=f"topics.source: there is no file '{scheme}{tmp_path}/no.txt'"):
+            read_topics(f"{scheme}{tmp_path}/no.txt")
+        with pytest.raises(UserError, match=f"topics.source: cannot read '{scheme}{tmp_path}': Is a directory"):
+            read_topics(f"{scheme}{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("s3://", "names no file"),
+        ("s3://bucket", "names no file"),
+        ("s3://bucket/", "names no file"),
+        ("s3:///topics.txt", "names no file"),
+        ("gs://bucket/folder/", "names no file"),
+        ("miniature://topic", "names no file"),
+        ("s3://bucket/topics.txt?versionId=2", "has '\\?' in it"),
+        ("s3://bucket/topics.txt\n", "has a space at one end"),
+        ("file://topics.txt", "names a machine, 'topics.txt'"),
+        ("https://host/topics.txt", "storage scheme 'https' is not known"),
+        (" topics.txt", "there is no file ' topics.txt'"),
+        ("", "cannot read ''"),
+        ("~nobody-of-this-name/topics.txt", "there is no file '~nobody"),
+        ("a\0b", "cannot read 'a.x00b'"),
+        ("\ud800", "cannot read"),
+    ],
+)
+def test_a_source_that_names_no_file_is_explained_before_a_store_is_asked(source, said):
+    with pytest.raises(UserError, match=f"topics.source: .*{said}"):
+        read_topics(source)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +201,18 @@ def test_every_line_ends_as_a_topic_or_as_a_reject_with_a_reason(run, source):
     assert verdict.holds and verdict.planned == len(lines)
 
 
+def test_a_topic_of_several_lines_is_one_line_and_control_characters_are_rejected(run, source):
+    records, rejects = collected(run, source("t.csv", b'topic\n"Arts\n and  crafts/Clay"\nA\x07B\n...\n'))
+    assert [row["topic"] for row in records] == ["Arts and crafts/Clay"]
+    assert [(row["reason"], row["detail"]) for row in rejects] == [
+        ("control_character", "U+0007"),
+        ("no_words", "neither a letter nor a digit"),
+    ]
+
+
 def test_a_topic_in_another_form_of_unicode_is_the_same(run, source):
-    records, rejects = collected(run, source("t.txt", "Café\nCafe\u0301\n".encode()))
-    assert [row["topic"] for row in records] == ["Café"] and [row["reason"] for row in rejects] == ["duplicate"]
+    records, rejects = collected(run, source("t.txt", "Café\nCafe\u0301\nＣａｆé\n".encode()))
+    assert [row["topic"] for row in records] == ["Café"] and [row["reason"] for row in rejects] == ["duplicate"] * 2
 
 
 def test_a_limit_takes_the_first_lines_and_is_part_of_the_plan(run, source):
