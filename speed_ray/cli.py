@@ -196,11 +196,10 @@ def serve(
     gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each replica.")] = 0,
 ) -> None:
     """Serve an embedder behind OpenAI's /v1/embeddings until Ctrl-C."""
-    from speed_ray.serving.app import ServeArguments, run_server  # imports Ray and torch
+    from speed_ray.serving.app import read_arguments, run_server  # imports Ray and torch
 
     signal.signal(signal.SIGTERM, _interrupt)
-    arguments = ServeArguments(model=model, name=name, replicas=replicas, cpus=cpus, gpus=gpus)
-    run_server(arguments, host, port)
+    run_server(read_arguments(model=model, name=name, replicas=replicas, cpus=cpus, gpus=gpus), host, port)
 
 
 @app.command()

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, ValidationError
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
@@ -44,26 +44,37 @@ POLL_SECONDS = 2.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
+def _known_range(replicas: str) -> str:
+    fewest, _, most = replicas.partition("..")
+    if not re.fullmatch(r"[0-9]{1,6}(\.\.[0-9]{1,6})?", replicas) or not 1 <= int(fewest) <= int(most or fewest):
+        raise ValueError("write a number, as 2, or a range, as 1..4")
+    return replicas
+
+
 class ServeArguments(Strict):
     """Holds the options of `speed-ray serve`, under the names that a Serve config's `args` have for them."""
 
     model: str  # a run, a sentence-transformers folder, package://minilm, or a name of the Hugging Face Hub
     name: str | None = None  # what clients call the model
-    replicas: str = "1"  # or a range, as 1..4
+    replicas: Annotated[str, AfterValidator(_known_range)] = "1"  # or a range, as 1..4
     cpus: PositiveFloat = 1.0  # each, and threads
     gpus: NonNegativeFloat = 0.0  # each
 
     @property
     def replica_range(self) -> tuple[int, int]:
-        """Return the fewest and the most replicas. Raises UserError."""
+        """Return the fewest and the most replicas."""
         fewest, _, most = self.replicas.partition("..")
-        try:
-            found = int(fewest), int(most or fewest)
-        except ValueError:
-            found = 0, 0
-        if not 1 <= found[0] <= found[1]:
-            raise UserError(f"--replicas {self.replicas}: write a number, as 2, or a range, as 1..4.")
-        return found
+        return int(fewest), int(most or fewest)
+
+
+def read_arguments(**options: Any) -> ServeArguments:
+    """Check the command's options. Raises UserError."""
+    try:
+        return ServeArguments(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"--{first['loc'][0]} {first['input']}: {said}.") from None
 
 
 @dataclass(frozen=True)
@@ -131,10 +142,10 @@ def resolve_source(model: str, name: str | None = None) -> ModelSource:
 
 def run_server(arguments: ServeArguments, host: str, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM, which end the application and, where it was started here, Ray."""
-    source = resolve_source(arguments.model, arguments.name)
-    app = _application(source, arguments)
     if not uses_shared_cluster():
         serve_env.check_port_free(f"--host {host} --port", host, port)
+    source = resolve_source(arguments.model, arguments.name)
+    app = _application(source, arguments)
     print("speed-ray: starting Ray Serve", file=sys.stderr, flush=True)
     with _haproxy_environment(), session():
         replica = Workers(num_cpus=arguments.cpus, num_gpus=arguments.gpus)

@@ -348,12 +348,15 @@ async def test_a_cancelled_request_is_not_embedded():
         ("nosuch/model", (), "nosuch/model is no folder here"),
         ("EMPTY", (), "is neither a run (it has no recipe.yaml) nor a sentence-transformers model"),
         ("RUN", (), "models/embedder is not trained yet"),
-        ("MODEL", ("--replicas", "4..2"), "--replicas 4..2"),
-        ("MODEL", ("--replicas", "many"), "--replicas many"),
-        ("MODEL", ("--port", "TAKEN"), "Address already in use"),
+        ("nosuch/model", ("--replicas", "4..2"), "--replicas 4..2: write a number, as 2, or a range, as 1..4."),
+        ("nosuch/model", ("--replicas", "many"), "--replicas many"),
+        ("nosuch/model", ("--cpus", "inf"), "--cpus inf: Input should be a finite number"),
+        ("nosuch/model", ("--port", "TAKEN"), "Address already in use"),
     ],
 )
-def test_a_wrong_command(tmp_path, folder, capsys, monkeypatch, model, options, named):
+def test_a_wrong_command_is_told_its_options_before_its_model(
+    tmp_path, folder, capsys, monkeypatch, model, options, named
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "empty").mkdir()
