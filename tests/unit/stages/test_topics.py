@@ -63,7 +63,7 @@ def collected(run: Run, path: str, limit: int | None = None) -> tuple[list[Row],
         ("t.csv.GZ", gzip.compress(b"topic\na\n", mtime=0), ["a"]),
         ("t.list", b"C#\nc++/[templates]\n", ["C#", "c++/[templates]"]),
         ("t.csv", b"id, topic ,\n1,Arts/Music,\n2,B,,\n", ["Arts/Music", "B"]),
-        ("t.txt", b"# topics:\n- Punk\n1. FC Union\n", ["- Punk", "1. FC Union"]),
+        ("t.txt", b"# topics:\n1. FC Union\nPunk\n", ["1. FC Union", "Punk"]),
     ],
 )
 def test_what_is_a_topic_in_a_file(source, name, content, expected):
