@@ -37,6 +37,7 @@ ALL = (
     "reader",
     "real_corpus",
     "dedup",
+    "documents_reading",
     "serving",
 )
 CLUSTER = ("fleet", "preemption", "elastic", "soak")

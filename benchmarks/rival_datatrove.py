@@ -1,4 +1,4 @@
-"""datatrove's MinHash deduplication of one folder of Parquet files, by its LocalPipelineExecutor.
+"""datatrove's MinHash deduplication of one folder of Parquet files or JSON lines, by its LocalPipelineExecutor.
 
     python -m benchmarks.rival_datatrove FOLDER [--spaces]
 
@@ -51,12 +51,12 @@ def deduplicate(folder: Path, words: Spaces | None) -> None:
         MinhashDedupSignature,
     )
     from datatrove.pipeline.dedup.minhash import MinhashConfig
-    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.readers import JsonlReader, ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
 
     config = MinhashConfig(n_grams=2)
     signatures, buckets, remove = (str(folder / name) for name in ("signatures", "buckets", "remove"))
-    reader = ParquetReader(str(folder / "texts"))
+    reader = (JsonlReader if any(folder.glob("texts/*.jsonl")) else ParquetReader)(str(folder / "texts"))
     signature = MinhashDedupSignature(signatures, config, language=ENGLISH if words is None else "zho_Latn")
     if words is not None:  # English asks for spaCy at once
         signature.word_tokenizer = words
