@@ -15,7 +15,7 @@ _MARKS = {
 
 
 class Fault(Exception):
-    """What is wrong with a file or a line. `reason` is counted, `detail` is read by a person."""
+    """A file or a line that is no document. `reason` is counted, `detail` is read by a person."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from speed_ray.documents.passages import Span, Splitter
+from speed_ray.documents.splitter import Span, Splitter
 from speed_ray.documents.spool import Spool, in_batches
 from speed_ray.engines import model_folder
 from speed_ray.errors import UserError

@@ -9,8 +9,12 @@ from rich.console import Console
 
 from speed_ray.console.show import show_rows
 from speed_ray.errors import UserError
-from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, TASKS, TOPICS
+from speed_ray.records import DOCUMENT, EXAMPLE
+from speed_ray.stages.driver_stage import RowResult, publish_rows
+from speed_ray.storage.run import DOCUMENTS, EXAMPLES, PASSAGES, REVISED_EXAMPLES, TASKS, TOPICS
+from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import REPLIES
+from tests.helpers.passages import passage, publish_passages
 
 
 def test_a_row_is_shown_with_all_that_it_came_from(alignment):
@@ -38,6 +42,25 @@ def test_a_row_is_shown_with_all_that_it_came_from(alignment):
 def squeezed(text: str) -> str:
     """Text without what a panel's width does to it."""
     return " ".join(text.split())
+
+
+def test_an_example_of_documents_is_shown_with_its_passage_and_where_that_stands(run):
+    of_passage = passage(3)
+    document = {**{key: of_passage[key] for key in ("document_id", "title", "split")}, "id": of_passage["parent_id"]}
+    document |= {"text": "A whole book.", "source": "tools.jsonl, line 4", "digest": "ab"}
+    example = {**dict.fromkeys(EXAMPLE.names, ""), "id": "e", "row_id": "e", "parent_id": of_passage["id"]}
+    for name, schema, row in ((DOCUMENTS, DOCUMENT, document), (EXAMPLES, EXAMPLE, {**example, "negatives": []})):
+        plan = Plan(name, 1, 1, input=PASSAGES if name == EXAMPLES else None)
+        publish_rows(run.artifact(name), plan, schema, iter([RowResult(row["id"], row, None)]))
+    publish_passages(run, [of_passage])
+
+    console = Console(file=io.StringIO(), width=200)
+    show_rows(run, EXAMPLES, console, row="e")
+
+    shown = console.file.getvalue()
+    for part in (of_passage["text"], "from passages: start: 0", "from documents: source: tools.jsonl, line 4"):
+        assert part in shown
+    assert "A whole book." not in shown
 
 
 def test_one_row_takes_no_filter(alignment):

@@ -242,3 +242,25 @@ def test_changed_documents_are_no_part_of_the_old_run(folder: Any, run: Run) -> 
     collect(run, recipe_of(folder(c_jsonl=json_lines(row("a", 0)))))
     with pytest.raises(UserError, match="planned differently"):
         collect(run, recipe_of(folder(c_jsonl=json_lines(row("a", 1)))))
+
+
+def test_a_thousand_mixed_files_are_all_accounted_for(tmp_path: Path, run: Run) -> None:
+    source = tmp_path / "in"
+    forms = {
+        ".md": "# Page {0}\n\nIt is about {1}.",
+        ".html": "<h1>Page {0}</h1><p>It is about {1}.",
+        ".txt": "About {1}.",
+    }
+    broken = {"a.md": b"caf\xe9", "b.txt": b"\x89PNG\0", "c.html": b"<div>" * 100_000, "d.docx": b"PK", "e.txt": b""}
+    for number in range(1_000 - len(broken)):
+        form = list(forms)[number % len(forms)]
+        path = source / str(number // 100) / f"{number}{form}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(forms[form].format(number, f"{number * 7919} {number * 104729}"))
+    for name, content in broken.items():
+        (source / name).write_bytes(content)
+    records, rejects = collect(run, recipe_of(source, duplicate_similarity=None))
+    assert len(records) == 1_000 - len(broken)
+    found = {each["row_id"]: each["reason"] for each in rejects}
+    assert sorted(found.values()) == ["binary", "no_text", "not_utf8", "other_format", "unreadable"]
+    assert all(verdict.holds and verdict.planned == 1_000 for verdict in verify(run))

@@ -12,7 +12,7 @@ from speed_ray.stages.documents import prepare_documents, publish_documents
 from speed_ray.stages.passages import prepare_split, split_passages
 from speed_ray.storage.run import DOCUMENTS, PASSAGES, Run
 from speed_ray.storage.verify import verify
-from tests.unit.documents.test_passages import tokenizer
+from tests.unit.documents.test_splitter import tokenizer
 
 LONG = "# Guide\n\nIt begins here. " + "And on it goes. " * 9 + "\n\n## Part\n\nHere is a part of it. It is short."
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from speed_ray.documents.passages import Span, Splitter
+from speed_ray.documents.splitter import Span, Splitter
 
 
 def tokenizer() -> Tokenizer:
