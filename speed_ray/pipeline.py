@@ -13,6 +13,7 @@ from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.train import train_on_ray
 from speed_ray.recipes.schema import Evaluate, Recipe
 from speed_ray.stages.brainstorm import Brainstorm
+from speed_ray.stages.changed_documents import refuse_changed_documents
 from speed_ray.stages.critique import Critique
 from speed_ray.stages.curate import prepare_curation, publish_curated
 from speed_ray.stages.documents import prepare_documents, publish_documents
@@ -45,6 +46,7 @@ def read_documents(run: Run, recipe: Recipe) -> None:
     """Read the documents, turn away what repeats or cannot be read, hold some out, and split them into passages."""
     split = prepare_split(recipe)
     with prepare_documents(run, recipe) as prepared:
+        refuse_changed_documents(run, prepared, split)
         run.freeze(recipe)
         publish_documents(run, prepared)
     split_passages(run, split)

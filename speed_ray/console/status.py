@@ -142,6 +142,9 @@ def _line(recipe: Recipe, standing: ArtifactStatus) -> str:
         parts.append(f"{counts.calls:,} calls, {counts.prompt_tokens:,} + {counts.output_tokens:,} tokens")
     if counts.cached_tokens:
         parts.append(f"{counts.prefix_hits:.0%} of the prompts' tokens shared")
+    if recipe.reuse and any(standing.artifact in artifacts for artifacts in ARTIFACTS_OF.values()):
+        asked = counts.calls - counts.retries
+        parts.append(f"{counts.accepted + counts.rejected - asked:,} rows without a call, by {recipe.reuse}")
     if dollars := _dollars(recipe, standing):
         parts.append(dollars)
     return " · ".join(parts)

@@ -8,7 +8,9 @@ from typing import Any
 
 from speed_ray.engines.base import Engine, Reply, Request, RequestRefused
 from speed_ray.engines.budget import Ledger
+from speed_ray.executor import former_replies
 from speed_ray.executor.early_stop import EarlyStop, GetsNowhere
+from speed_ray.executor.former_replies import Samples
 from speed_ray.executor.reply_journal import Answer, Journal, forget_replies, replay
 from speed_ray.executor.stage import Stage
 from speed_ray.recipes.engine_settings import VllmEngine
@@ -32,6 +34,21 @@ class Outcome:
     records: list[Row] = field(default_factory=list)
     reject: RejectRow | None = None
     asked: bool = True  # False for a row that needs no model
+    taken_over: set[int] = field(default_factory=set)  # trials whose reply an earlier run has paid for
+
+    @property
+    def new_replies(self) -> list[ReplyRow]:
+        """Return the replies that this run asked for."""
+        return [reply for reply in self.replies if reply["trial"] not in self.taken_over]
+
+
+@dataclass(frozen=True)
+class StoredReplies:
+    """Hold the replies to a shard's rows that are there: of attempts that ended early, and of an earlier run."""
+
+    journal: Journal | None
+    paid: dict[Answer, Reply]
+    former: dict[Answer, Samples]
 
 
 class Worker:
@@ -54,6 +71,7 @@ class Worker:
         self.engine = engine
         self.ledger = ledger
         self._leases = ShardLeases(artifact, ledger.holder) if ledger else None
+        self._former = former_replies.open_former(stage)
         self._early = EarlyStop(stage, artifact, plan) if ledger else None
         self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
@@ -89,9 +107,12 @@ class Worker:
         rows = await asyncio.to_thread(self.inputs.of_shard, shard)
         plan = self.plan.digest
         journal = Journal(self.artifact, shard, attempt.id, plan) if self.ledger else None
-        known = await asyncio.to_thread(replay, self.artifact, shard, plan) if journal else {}
+        paid = await asyncio.to_thread(replay, self.artifact, shard, plan) if journal else {}
+        ids = [row.row_id for row in rows]
+        former = await asyncio.to_thread(self._former.of_rows, ids) if self._former else {}
+        stored = StoredReplies(journal, paid, former)
         # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
-        ends = await asyncio.gather(*(self._in_turn(row, journal, known) for row in rows), return_exceptions=True)
+        ends = await asyncio.gather(*(self._in_turn(row, stored) for row in rows), return_exceptions=True)
         if self.ledger:
             await self.ledger.give_back()
         outcomes = [end for end in ends if isinstance(end, Outcome)]
@@ -101,17 +122,17 @@ class Worker:
             raise next(end for end in ends if isinstance(end, BaseException))
         return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
 
-    async def _in_turn(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+    async def _in_turn(self, row: PlannedRow[Any], stored: StoredReplies) -> Outcome:
         async with self._row_slots:
             if self._early is None:
-                return await self._answer(row, journal, known)
+                return await self._answer(row, stored)
             self._early.check()
-            outcome = await self._answer(row, journal, known)
+            outcome = await self._answer(row, stored)
             if outcome.asked:
                 self._early.count(outcome.reject)
             return outcome
 
-    async def _answer(self, row: PlannedRow[Any], journal: Journal | None, known: dict[Answer, Reply]) -> Outcome:
+    async def _answer(self, row: PlannedRow[Any], stored: StoredReplies) -> Outcome:
         request = self.stage.request(row)
         if request is None:
             return self._finish_without_model(row)
@@ -122,11 +143,11 @@ class Worker:
             seed = seed_of(self.stage.recipe.seed, row.row_id, f"trial {trial}")
             request = replace(request, seed=seed, adapter=request.adapter or self.adapter)
             try:
-                reply = known.get((row.row_id, trial))
+                reply = former_replies.same_prompt(stored.former.get((row.row_id, trial)), request)
                 if reply is None:
-                    reply = await self.engine.generate(request)
-                    if journal:
-                        await journal.add(row.row_id, trial, reply)
+                    reply = await self._ask(request, trial, stored)
+                else:
+                    outcome.taken_over.add(trial)
             except RequestRefused as error:
                 self._finish_without_reply(outcome, row, Rejected(error.reason, str(error)), "")
                 return outcome
@@ -141,6 +162,15 @@ class Worker:
             except Rejected as rejected:
                 self._finish_without_reply(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
         return outcome
+
+    async def _ask(self, request: Request, trial: int, stored: StoredReplies) -> Reply:
+        """Return the model's reply, which an attempt that ended early may have journalled."""
+        reply = stored.paid.get((request.row_id, trial))
+        if reply is None:
+            reply = await self.engine.generate(request)
+            if stored.journal:
+                await stored.journal.add(request.row_id, trial, reply)
+        return reply
 
     def _finish_without_model(self, row: PlannedRow[Any]) -> Outcome:
         try:
@@ -192,16 +222,17 @@ class Worker:
         attempt.write(REPLIES, replies, REPLY)
         attempt.write(RECORDS, records, self.stage.record_schema)
         attempt.write(REJECTS, rejects, REJECT)
-        calls = sum(reply["sample"] == 0 for reply in replies)
-        asked = sum(bool(outcome.replies) for outcome in outcomes)
+        new = [reply for outcome in outcomes for reply in outcome.new_replies]
+        calls = sum(reply["sample"] == 0 for reply in new)
+        asked = sum(bool(outcome.new_replies) for outcome in outcomes)
         counts = Counts(
             accepted=len(outcomes) - len(rejects),
             rejected=len(rejects),
             records=len(records),
             calls=calls,
             retries=calls - asked,
-            prompt_tokens=sum(reply["prompt_tokens"] for reply in replies),
-            output_tokens=sum(reply["output_tokens"] for reply in replies),
+            prompt_tokens=sum(reply["prompt_tokens"] for reply in new),
+            output_tokens=sum(reply["output_tokens"] for reply in new),
             cached_tokens=sum(outcome.cached_tokens for outcome in outcomes),
             kinds=dict(Counter(record["kind"] for record in records)),
             reasons=dict(Counter(reject["reason"] for reject in rejects)),

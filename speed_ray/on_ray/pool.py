@@ -29,6 +29,7 @@ from speed_ray import engines
 from speed_ray.engines.base import BudgetExhausted, EngineDead, FatalEngineError
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.executor import preflight
+from speed_ray.executor.former_replies import count_former
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
 from speed_ray.executor.usage import open_ledger
@@ -86,6 +87,9 @@ def _prepare(run: Run, step: Step) -> None:
         # Before the plan is written: it holds the model's digest, and a model put right would be refused as another.
         inputs = _inputs(run, step.plan)
         preflight.check_engine(step.stage, inputs.of_shard(0) if isinstance(inputs, Inputs) else [])
+        if (former := count_former(step.stage, step.plan, inputs)) is not None:
+            told = f"{former:,} of {step.plan.rows:,} rows were asked in {step.stage.recipe.reuse} already"
+            print(f"{artifact.name}: {told}; these count where their prompts are the same")
     artifact.ensure_plan(step.plan)
 
 

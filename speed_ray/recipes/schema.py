@@ -165,6 +165,7 @@ class Recipe(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy's seeds end there
     topics: Topics | None = None
     corpus: Corpus | None = None  # without topics: what queries are written about
+    reuse: RuntimeOnly[str | None] = None  # a run's folder, whose replies to the same prompts are taken over
     teacher: EngineConfig  # where it is left out, the generator
     generator: EngineConfig
     languages: LanguageNames[dict[str, PositiveInt]] = {"English": 1}  # weights
