@@ -1,6 +1,6 @@
 """Read the documents of one file: whatever it holds, each file or line comes out as a document or with its fault."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +8,10 @@ from speed_ray.documents import table_rows, text_files
 from speed_ray.documents.faults import Fault
 from speed_ray.recipes.corpus_settings import Columns
 from speed_ray.records import content_id
+from speed_ray.text.language import other_language
+from speed_ray.text.language_names import name_of_code
 from speed_ray.text.tables import file_format
+from speed_ray.text.words import words_digest
 
 
 class Parsed(NamedTuple):
@@ -20,7 +23,8 @@ class Parsed(NamedTuple):
     text: str = ""
     reason: str = ""
     detail: str = ""
-    digest: str = ""  # of title and text; "" until it is computed
+    digest: str = ""  # of the words of title and text
+    language: str = ""  # the code of the one that it is in instead of those asked for
 
     @property
     def titled(self) -> str:
@@ -42,6 +46,18 @@ def parse_file(folder: Path, name: str, columns: Columns) -> Iterator[Parsed]:
             raise Fault("other_format", f"its name ends in {form or 'nothing'}; read are {known}")
     except Fault as fault:
         yield Parsed(name, reason=fault.reason, detail=fault.detail)
+
+
+def examine(parsed: Parsed, languages: Sequence[str]) -> Parsed:
+    """Compute a document's digest, or say that it is in none of the languages."""
+    if parsed.reason:
+        return parsed
+    found = [other_language(parsed.text, language) for language in languages]
+    if not all(found):
+        return parsed._replace(digest=words_digest(parsed.titled))
+    code = str(found[0])
+    detail = f"it is in {name_of_code(code)}; languages has {', '.join(languages)}"
+    return parsed._replace(reason="wrong_language", detail=detail, language=code)
 
 
 def _of_table(folder: Path, name: str, columns: Columns) -> Iterator[Parsed]:

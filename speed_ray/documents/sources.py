@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from speed_ray.documents import table_rows
 from speed_ray.errors import UserError
 from speed_ray.storage.store import CLOUDS, Store, open_store
 from speed_ray.text import beir
+from speed_ray.text.tables import file_format
 
 KEY = "corpus.source"  # of the recipe, for messages
 WILDCARDS = re.compile(r"[*?]")
@@ -28,6 +30,17 @@ class Source:
 
     folder: Path
     names: list[str]
+    is_copy: bool = False  # of a bucket's, on this machine alone
+
+    @property
+    def has_tables(self) -> bool:
+        """Return whether any file may hold more than one document."""
+        return any(file_format(Path(name)) in table_rows.FORMATS for name in self.names)
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file; 0 for one that is not there."""
+        path = self.folder / name
+        return path.stat().st_size if path.is_file() else 0
 
     def digest(self) -> str:
         """Hash the names and contents of all files."""
@@ -52,7 +65,7 @@ def open_source(uri: str) -> Iterator[Source]:
         return
     with tempfile.TemporaryDirectory(prefix="speed_ray-corpus-") as copies:
         _copy(open_store(folder), names, Path(copies))
-        yield Source(Path(copies), names)
+        yield Source(Path(copies), names, is_copy=True)
 
 
 def _located(uri: str) -> tuple[str, list[str]]:

@@ -32,6 +32,17 @@ class Spool(Generic[Item]):
         self._file.close()
 
 
+def in_order(results: Iterable[tuple[int, list[Item]]], folder: Path) -> Iterator[list[Item]]:
+    """Yield the results of numbered tasks in the order of their numbers; what comes early waits in a file."""
+    due = 0
+    for number, items in results:
+        (folder / f"task-{number}").write_bytes(pickle.dumps(items, pickle.HIGHEST_PROTOCOL))
+        while (waiting := folder / f"task-{due}").exists():
+            yield pickle.loads(waiting.read_bytes())  # written above, by this process
+            waiting.unlink()
+            due += 1
+
+
 def in_batches(items: Iterable[tuple[int, Item]]) -> Iterator[list[Item]]:
     """Group (characters, item) pairs so that a batch takes little memory, however long its texts are."""
     batch: list[Item] = []

@@ -46,7 +46,7 @@ def map_tasks(
                         continue
                     done += 1
                     outcome = " failed" if failure else ""
-                    progress.show(f"{name}: {done} of {len(tasks)} done · {tasks[index]}{outcome}")
+                    progress.show(f"{name}: {done} of {len(tasks)} done · {str(tasks[index])[:80]}{outcome}")
                     if failure:
                         failures.append(failure)
                     else:

@@ -4,6 +4,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo
 from pydantic import field_validator as validates
 
 from speed_ray.recipes.setting import LocalPath, RuntimeOnly, Share, Similarity, Strict
+from speed_ray.recipes.training_settings import Workers
 
 
 class Columns(Strict):
@@ -26,6 +27,7 @@ class Corpus(Strict):
     tokens: PositiveInt = 256  # of a passage, at most
     overlap: NonNegativeInt = 0  # tokens that a passage repeats of the one before it, in whole sentences
     examples: RuntimeOnly[LocalPath | None] = None  # a table of your own queries with their passages, shown in prompts
+    workers: RuntimeOnly[Workers] = Workers()  # with more than one, files are read and documents split on Ray
     shard_rows: PositiveInt = 1_024
 
     @validates("overlap")

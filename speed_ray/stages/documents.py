@@ -18,9 +18,9 @@ import numpy as np
 from speed_ray.curation.near_duplicates import Flags, MinHashIndex, find_equal, sketch
 from speed_ray.documents import pdf
 from speed_ray.documents.faults import CUT_OFF, UNREADABLE
-from speed_ray.documents.readers import Parsed, parse_file
+from speed_ray.documents.readers import Parsed, examine, parse_file
 from speed_ray.documents.sources import KEY, Source, open_source
-from speed_ray.documents.spool import Spool, in_batches
+from speed_ray.documents.spool import Spool, in_batches, in_order
 from speed_ray.errors import UserError
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.schema import Recipe
@@ -29,10 +29,8 @@ from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import DOCUMENTS, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.text.language import other_language
-from speed_ray.text.language_names import canonical_name
+from speed_ray.text.language_names import name_of_code
 from speed_ray.text.token_hashes import Hashes, Places, hash_tokens
-from speed_ray.text.words import words_digest
 
 TRAIN, HELD_OUT = "train", "held_out"
 SOURCE_DIGEST = "corpus.source, by its files"  # in a plan's identity
@@ -70,8 +68,10 @@ def prepare_documents(run: Run, recipe: Recipe) -> Iterator[Prepared]:
         scanned.read(source, recipe)
         scanned.check(recipe)
         plan = Plan(DOCUMENTS, scanned.spool.items, corpus.shard_rows, identity=identity)
-        yield Prepared(plan, scanned.rows(corpus))
-        scanned.close()
+        try:
+            yield Prepared(plan, scanned.rows(corpus))
+        finally:
+            scanned.close()
 
 
 def publish_documents(run: Run, prepared: Prepared) -> None:
@@ -97,6 +97,35 @@ def _identity(source: Source, recipe: Recipe) -> dict[str, object]:
     }
 
 
+def _parsed(source: Source, recipe: Recipe, folder: Path) -> Iterator[Parsed]:
+    """Yield what all files hold, in their order, read in this process or by Ray's workers."""
+    workers, reader = _corpus_of(recipe).workers, FileReader(source, recipe)
+    if workers.num_workers == 1 or source.is_copy or source.has_tables:  # a table is read a line at a time
+        yield from reader.read(source.names)
+        return
+    from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
+
+    groups = list(in_batches((source.size(name), name) for name in source.names))
+    for batch in in_order(map_tasks.map_tasks("corpus", groups, lambda: reader, workers), folder):
+        yield from batch
+
+
+class FileReader:
+    """Read some files of a source, in this process or in a worker."""
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        self.folder = source.folder
+        self.columns, self.languages = _corpus_of(recipe).columns, list(recipe.languages)
+
+    def read(self, names: list[str]) -> Iterator[Parsed]:
+        """Yield what the files hold."""
+        for name in names:
+            yield from (examine(each, self.languages) for each in parse_file(self.folder, name, self.columns))
+
+    def __call__(self, names: list[str]) -> list[Parsed]:
+        return list(self.read(names))
+
+
 @dataclass
 class CorpusScan:
     """Hold a corpus as it was read: its texts in files of a folder, and some bytes of each in memory."""
@@ -118,26 +147,20 @@ class CorpusScan:
     def read(self, source: Source, recipe: Recipe) -> None:
         """Read all files."""
         self.has_several_files = len(source.names) > 1
-        columns, languages = _corpus_of(recipe).columns, list(recipe.languages)
-        parsed = (each for name in source.names for each in parse_file(source.folder, name, columns))
-        for batch in in_batches((len(each.text), each) for each in parsed):
-            self._add([self._told_apart(each, languages) for each in batch])
+        for batch in in_batches((len(each.text), each) for each in _parsed(source, recipe, self.folder)):
+            for each in batch:
+                self._count(each)
+            self._add(batch)
 
-    def _told_apart(self, parsed: Parsed, languages: list[str]) -> Parsed:
-        """Compute a document's digest, or say why it is none that was asked for."""
+    def _count(self, parsed: Parsed) -> None:
         if not parsed.reason:
-            found = [other_language(parsed.text, language) for language in languages]
-            if all(found):
-                self.languages[str(found[0])] += 1
-                detail = f"it is in {_name(str(found[0]))}; languages has {', '.join(languages)}"
-                parsed = parsed._replace(reason="wrong_language", detail=detail)
-        if parsed.reason:
-            self.reasons[parsed.reason] += 1
-            shown = self.damaged if parsed.reason in UNREADABLE else self.faults
-            if len(shown) < SHOWN:
-                shown.append(f"  {parsed.source}: {parsed.reason}, {parsed.detail}")
-            return parsed
-        return parsed._replace(digest=words_digest(parsed.titled))
+            return
+        self.reasons[parsed.reason] += 1
+        if parsed.language:
+            self.languages[parsed.language] += 1
+        shown = self.damaged if parsed.reason in UNREADABLE else self.faults
+        if len(shown) < SHOWN:
+            shown.append(f"  {parsed.source}: {parsed.reason}, {parsed.detail}")
 
     def _add(self, batch: list[Parsed]) -> None:
         self.spool.add(batch)
@@ -162,9 +185,9 @@ class CorpusScan:
         if self.languages.total() > documents:
             [(code, count)] = self.languages.most_common(1)
             raise UserError(
-                f"languages: {count:,} of the {found:,} documents of {corpus.source} look like {_name(code)}, and the "
-                f"recipe's languages are {', '.join(recipe.languages)}.\n"
-                f"Set languages to {{{_name(code)}: 1}}, or name other documents."
+                f"languages: {count:,} of the {found:,} documents of {corpus.source} look like {name_of_code(code)}, "
+                f"and the recipe's languages are {', '.join(recipe.languages)}.\n"
+                f"Set languages to {{{name_of_code(code)}: 1}}, or name other documents."
             )
         if not documents:
             shown = [*self.damaged, *self.faults]
@@ -220,10 +243,3 @@ def _document(parsed: Parsed, corpus: Corpus) -> DocumentRow:
 def _reject(parsed: Parsed, reason: str, detail: str) -> driver_stage.RowResult:
     row_id = content_id(DOCUMENTS, parsed.source)
     return driver_stage.reject(row_id, "", DOCUMENTS, reason, detail, parsed.text[:1000])
-
-
-def _name(code: str) -> str:
-    try:
-        return canonical_name(code)
-    except ValueError:  # the identifier knows codes that ISO has dropped
-        return code

@@ -81,6 +81,14 @@ def _is_variant(word: str) -> bool:
     return len(word) > 2 and word.replace("-", "").isalpha() and not is_name
 
 
+def name_of_code(code: str) -> str:
+    """Return the name of a language by the identifier's code; the code where it has none."""
+    try:
+        return canonical_name(code)
+    except ValueError:  # it knows some that ISO has dropped
+        return code
+
+
 @functools.cache
 def identifier_code(written: str) -> str | None:
     """Return the code by which the identifier knows a language, or None where it is not trusted with it."""

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from speed_ray.errors import UserError
 from speed_ray.recipes.schema import Recipe
-from speed_ray.stages.documents import prepare_documents, publish_documents
+from speed_ray.stages.documents import Prepared, prepare_documents, publish_documents
 from speed_ray.storage.run import DOCUMENTS, Run
 from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.verify import verify
@@ -236,6 +238,22 @@ def test_a_second_reading_of_the_same_files_finds_all_done(folder: Any, run: Run
     collect(run, recipe)
     with prepare_documents(run, recipe) as prepared:
         assert list(prepared.rows) == []
+
+
+def test_a_driver_that_dies_between_two_shards_goes_on_there(folder: Any, run: Run, tmp_path: Path) -> None:
+    rows = [{"_id": str(number), "text": f"Page {number} is about {number * 7}."} for number in range(25)]
+    recipe = recipe_of(folder(c_jsonl=json_lines(*rows)), shard_rows=10, duplicate_similarity=None)
+    with pytest.raises(KeyboardInterrupt), prepare_documents(run, recipe) as prepared:
+        publish_documents(run, Prepared(prepared.plan, interrupted(prepared.rows, 15)))
+    [first] = run.artifact(DOCUMENTS).commits()
+    records, _ = collect(run, recipe)
+    assert next(iter(run.artifact(DOCUMENTS).commits())) == first
+    assert records == collect(Run(str(tmp_path / "fresh")), recipe)[0]
+
+
+def interrupted(rows: Iterator[Any], after: int) -> Iterator[Any]:
+    yield from islice(rows, after)
+    raise KeyboardInterrupt
 
 
 def test_changed_documents_are_no_part_of_the_old_run(folder: Any, run: Run) -> None:
