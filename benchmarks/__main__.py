@@ -38,6 +38,7 @@ ALL = (
     "real_corpus",
     "dedup",
     "documents_reading",
+    "documents_search",
     "serving",
 )
 CLUSTER = ("fleet", "preemption", "elastic", "soak")

@@ -64,6 +64,13 @@ def titled_text(row: DocumentRow | PassageRow) -> str:
     return f"{row['title']} {row['text']}".strip()
 
 
+class PassageEmbeddingRow(TypedDict):
+    """A passage's vector by the reference model."""
+
+    id: str  # of its PassageRow
+    vector: Annotated[list[float], pa.list_(pa.field("element", pa.float16(), nullable=False))]  # of length 1
+
+
 class IdColumns(TypedDict):
     """The columns with which every row that answers a prompt begins."""
 
@@ -213,7 +220,7 @@ def _arrow_field(name: str, hint: Any) -> pa.Field:
 
 
 TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
-DOCUMENT, PASSAGE = map(arrow_schema, (DocumentRow, PassageRow))
+DOCUMENT, PASSAGE, PASSAGE_EMBEDDING = map(arrow_schema, (DocumentRow, PassageRow, PassageEmbeddingRow))
 EXAMPLE, REVISED, CURATED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow))
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))

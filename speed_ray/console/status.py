@@ -155,6 +155,21 @@ def breakdown(standing: ArtifactStatus) -> list[str]:
     kinds, reasons = standing.counts.kinds, standing.counts.reasons
     lines = [f"  {kind}: {count:,}" for kind, count in sorted(kinds.items())]
     lines += [f"  rejected, {reason}: {count:,}" for reason, count in sorted(reasons.items(), key=lambda r: -r[1])]
+    return lines + _mined(standing.counts.mined)
+
+
+def _mined(counted: dict[str, int]) -> list[str]:
+    """Lines that say how many negatives each retriever gave, what rules refused, and how many rows have too few."""
+    lines = []
+    for name in (key.removesuffix(": wanted") for key in sorted(counted) if key.endswith(": wanted")):
+        each = {key.removeprefix(f"{name}: "): count for key, count in counted.items() if key.startswith(f"{name}: ")}
+        wanted, filled, spared = (each.pop(key, 0) for key in ("wanted", "filled", "skip_nearest"))
+        refused = " · ".join(f"{rule} {count:,}" for rule, count in sorted(each.items(), key=lambda rule: -rule[1]))
+        lines.append(
+            f"  negatives by {name}: {filled:,} of {wanted:,}; spared {spared:,}; refused: {refused or 'none'}"
+        )
+    if counted:
+        lines.append(f"  fewer negatives than wanted: {counted.get('rows: short', 0):,} of {counted['rows']:,} rows")
     return lines
 
 

@@ -73,7 +73,7 @@ class ReferenceModel:
         queries = self._embed([row["query"] for row in rows], self.model.encode_query)
         documents = list(dict.fromkeys(text for row in rows for text in (row["positive"], *row["negatives"])))
         index_of = {text: index for index, text in enumerate(documents)}
-        embedded = self._embed(documents, self.model.encode_document)
+        embedded = self.embed_documents(documents)
         positives = embedded[[index_of[row["positive"]] for row in rows]]
         margins = np.full(len(rows), np.nan, np.float32)
         for index, row in enumerate(rows):
@@ -81,6 +81,10 @@ class ReferenceModel:
                 negatives = embedded[[index_of[text] for text in row["negatives"]]]
                 margins[index] = queries[index] @ positives[index] - (negatives @ queries[index]).max()
         return EmbeddedRows(margins, np.stack([queries, positives], 1).astype(np.float16))
+
+    def embed_documents(self, texts: list[str]) -> Numbers:
+        """Embed texts as documents. -> vectors of length 1, (texts, width)"""
+        return self._embed(texts, self.model.encode_document)
 
     def _embed(self, texts: list[str], encode: Any) -> Numbers:
         vectors: Numbers = encode(texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)

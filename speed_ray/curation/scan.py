@@ -66,7 +66,7 @@ class Rules:
         return RowFeatures(
             passed=np.array([index not in rejected for index in range(len(rows))], bool),
             held_out=np.array([tasks[row["parent_id"]] for row in rows], bool),
-            texts=_numbers([unify(f"{row['query']}\0{row['positive']}") for row in rows]),
+            texts=hash_texts([unify(f"{row['query']}\0{row['positive']}") for row in rows]),
             labels=_labels(rows),
             sketches=sketch(Words(words.hashes, words.owners >> 1, len(rows))),
         )
@@ -75,7 +75,7 @@ class Rules:
 def _labels(rows: list[Row]) -> Hashes:
     labelled = [index for index, row in enumerate(rows) if row["kind"] in filters.kinds_with_labels()]
     labels = np.zeros(len(rows), np.uint64)
-    labels[labelled] = _numbers([is_plain(rows[index]["positive"]) for index in labelled])
+    labels[labelled] = hash_texts([is_plain(rows[index]["positive"]) for index in labelled])
     return labels
 
 
@@ -138,6 +138,6 @@ def _hash_words(rows: list[Row]) -> Words:
     return token_hashes.hash_tokens([text for row in rows for text in (row["query"], row["positive"])])
 
 
-def _numbers(texts: list[str]) -> Hashes:
+def hash_texts(texts: list[str]) -> Hashes:
     """Hash each text to 64 bits: among a million texts two share a hash with a chance of 3e-8. -> (texts,)"""
     return np.frombuffer(b"".join([blake2b(text.encode(), digest_size=8).digest() for text in texts]), np.uint64)

@@ -1,11 +1,43 @@
 """Define the recipe's curation: which examples are kept for training, and how they get their negatives."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from speed_ray.recipes.setting import KindNames, LanguageNames, LocalPath, RuntimeOnly, Share, Similarity, Strict
 from speed_ray.recipes.training_settings import Workers
+
+Retriever = Literal["reference", "bm25"]
+
+
+class FoundAgain(Strict):
+    """Keeps an example whose passage its query finds again among the first of the whole corpus."""
+
+    top: PositiveInt = 20
+    by: Annotated[list[Retriever], Field(min_length=1)] = ["reference", "bm25"]
+    all: bool = False  # by each of these, else by one
+
+
+class MineNegatives(Strict):
+    """Mines hard negatives for an example that has none; in a recipe their number alone will do. null: a rule is off.
+
+    They come from the corpus where there is one, else from the positives of other examples.
+    """
+
+    count: NonNegativeInt = 0  # of each retriever
+    by: list[Retriever] | None = None  # null: the reference, or bm25 where there is none
+    depth: PositiveInt = 100  # nearest texts that are looked at
+    skip_nearest: NonNegativeInt = 5  # of those that no other rule refuses: the likeliest to be right answers
+    max_of_positive: Similarity | None = 0.95  # of the positive's cosine with the query; nearer ones may be right
+    absolute_margin: NonNegativeFloat | None = None  # by which a text's cosine is to be lower than the positive's
+    max_near_positive: Similarity | None = 0.9  # of the same cosine, for a text's with the positive: it says the same
+    fallback: Literal["random"] | None = None  # what fills up where too few are left
+
+    @model_validator(mode="before")
+    @classmethod
+    def count_alone(cls, value: Any) -> Any:
+        """Take a plain number for the count."""
+        return {"count": value} if isinstance(value, int) else value
 
 
 class Curate(Strict):
@@ -27,8 +59,9 @@ class Curate(Strict):
         None  # of its cosines, see the docs
     )
     semantic_similarity: Similarity | None = None  # its cosine of two queries from which an example repeats another
-    mine_negatives: NonNegativeInt = 0  # hard negatives for an example that has none, by the reference or by words
-    workers: RuntimeOnly[Workers] = Workers()  # with more than one, or with GPUs, the reference embeds on Ray
+    found_again: FoundAgain | None = None  # of examples about passages
+    mine_negatives: MineNegatives = MineNegatives()
+    workers: RuntimeOnly[Workers] = Workers()  # with more than one, or with GPUs, the reference is on Ray
     shard_rows: PositiveInt = 2_048
 
     @model_validator(mode="after")
@@ -37,8 +70,16 @@ class Curate(Strict):
         for key in ("margin_range", "semantic_similarity"):
             if getattr(self, key) is not None and self.reference is None:
                 raise ValueError(f"{key} is told by an embedder: name one as curate.reference")
+        for key, by in (("found_again", self.found_again and self.found_again.by), ("mine_negatives", self.miners)):
+            if "reference" in (by or ()) and self.reference is None:
+                raise ValueError(f"{key}.by names the reference: name one as curate.reference, or set by to [bm25]")
         if self.margin_range and self.margin_range[0] >= self.margin_range[1]:
             raise ValueError(
                 f"margin_range is from {self.margin_range[0]} to {self.margin_range[1]}: give the lower bound first"
             )
         return self
+
+    @property
+    def miners(self) -> list[Retriever]:
+        """List the retrievers that negatives are mined by."""
+        return self.mine_negatives.by or ["reference" if self.reference else "bm25"]

@@ -226,6 +226,8 @@ class Recipe(Strict):
         if not self.is_grounded:
             if completes:
                 raise ValueError("generator.completion: only what is written about documents is written by a line")
+            if self.curate.found_again:
+                raise ValueError("curate.found_again is for examples about passages: name a corpus, and no topics")
             return self
         if self.synthesize.generator != "base" or self.synthesize.revise:
             raise ValueError("synthesize: about documents the generator writes as it is: no junior, senior or revisor")

@@ -1,8 +1,9 @@
 """Filter and deduplicate examples into `curated_examples`, split by task; each other row is a reject with its reason.
 
 Two passes over the input, a shard at a time: the first computes a few bytes of features per row (curation/scan.py),
-the second accepts or rejects rows in order: first by the filters, then as duplicates, then by quotas. A row that a
-filter rejects is no duplicate, and no other row is a duplicate of it.
+and searches the corpus, where there is one; the second accepts or rejects rows in order: first by the filters, then as
+duplicates, then by quotas. A row that a filter rejects is no duplicate, and no other row is a duplicate of it. Rows
+about passages are split as their documents are, others by task.
 """
 
 import tempfile
@@ -14,17 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from speed_ray.curation import contamination, negatives, quotas, reference_model, scan, semantic
+from speed_ray.curation import contamination, corpus_search, negatives, quotas, reference_model, scan, semantic
+from speed_ray.curation.corpus_negatives import CorpusMiner, takes_passages
 from speed_ray.curation.near_duplicates import Flags, MinHashIndex, find_equal
+from speed_ray.curation.query_blocks import Corpus, open_corpus
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.curation.scan import Rules
+from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity, count_records
-from speed_ray.recipes.curate_settings import Curate
+from speed_ray.recipes.curate_settings import Curate, MineNegatives
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import CURATED, EXAMPLE, ExampleRow
 from speed_ray.stages import driver_stage
+from speed_ray.stages.embed_passages import plan_embeddings, publish_embeddings
 from speed_ray.storage.fingerprint import code_digests, identity_fields
-from speed_ray.storage.run import CURATED_EXAMPLES, Run, finished_examples
+from speed_ray.storage.run import CURATED_EXAMPLES, PASSAGES, Run, finished_examples
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 from speed_ray.text.token_hashes import Hashes, Places
@@ -40,19 +45,45 @@ class Prepared:
     source: Artifact
     rules: Rules
     plan: Plan
+    passages: Artifact | None  # of a corpus, where a rule asks for it
+    embeddings: Plan | None  # theirs by the reference
 
 
 def prepare_curation(run: Run, recipe: Recipe) -> Prepared:
     """Plan the curation. Raises UserError where the input is unfinished or empty, or a rule's file is missing."""
-    source, decided = run.artifact(finished_examples(recipe)), rules(recipe)
-    return Prepared(source, decided, plan(source, decided))
+    source, decided, passages = run.artifact(finished_examples(recipe)), rules(recipe), passages_of(run, recipe)
+    embeddings = None
+    if passages and recipe.curate.reference and corpus_search.retrievers(recipe.curate):
+        embeddings = plan_embeddings(run, recipe.curate)
+    return Prepared(source, decided, plan(source, decided, passages), passages, embeddings)
 
 
 def publish_curated(run: Run, prepared: Prepared) -> Artifact:
     """Filter, deduplicate and publish the examples."""
     artifact = run.artifact(CURATED_EXAMPLES)
-    driver_stage.publish_rows(artifact, prepared.plan, CURATED, curate_rows(prepared.source, prepared.rules))
+    driver_stage.publish_rows(artifact, prepared.plan, CURATED, curate_rows(run, prepared))
     return artifact
+
+
+def passages_of(run: Run, recipe: Recipe) -> Artifact | None:
+    """Return the published passages, or None where no rule asks for them.
+
+    Raises UserError where they are unfinished, or fewer than the negatives that an example is to get.
+    """
+    settings = recipe.curate
+    if not recipe.is_grounded and (recipe.corpus is None or not corpus_search.retrievers(settings)):
+        return None
+    passages = run.artifact(PASSAGES)
+    artifact_identity(passages)
+    each, there = settings.mine_negatives.count, count_records(passages)
+    asked = each * len(settings.miners)
+    if asked >= there:
+        raise UserError(
+            f"curate.mine_negatives asks for {asked:,} negatives of each example, {each:,} by "
+            f"{' and '.join(settings.miners)}, and beside its own passage the corpus has {there - 1:,}.\n"
+            "Lower curate.mine_negatives, or give corpus.source more documents."
+        )
+    return passages
 
 
 def rules(recipe: Recipe) -> Rules:
@@ -60,27 +91,32 @@ def rules(recipe: Recipe) -> Rules:
     return Rules(recipe.curate, contamination.read_evaluation_texts(recipe.curate.decontaminate))
 
 
-def plan(source: Artifact, rules: Rules) -> Plan:
+def plan(source: Artifact, rules: Rules, passages: Artifact | None) -> Plan:
     """Plan a row for each example."""
     settings = rules.settings
     identity = {
-        "code": code_identity(settings),
+        "code": code_identity(settings, passages is not None),
         "input": artifact_identity(source),
         "settings": identity_fields(settings),
         "decontaminate": rules.evaluation.digest,
         "reference": settings.reference and reference_model.reference_digest(settings.reference),
+        "passages": passages and artifact_identity(passages),
     }
     return Plan(CURATED_EXAMPLES, count_records(source), settings.shard_rows, input=source.name, identity=identity)
 
 
-def code_identity(settings: Curate) -> dict[str, str]:
+def code_identity(settings: Curate, has_corpus: bool) -> dict[str, str]:
     """Hash the code of the rules that are on: a change of one that is off decides no row."""
     is_on = {
         "curation.contamination": settings.decontaminate,
+        "curation.corpus_negatives": has_corpus and settings.mine_negatives.count,
+        "curation.corpus_search": has_corpus,
         "curation.near_duplicates": settings.duplicate_similarity is not None,
-        "curation.negatives": settings.mine_negatives,
+        "curation.negatives": settings.mine_negatives.count,
+        "curation.query_blocks": has_corpus,
         "curation.reference_model": settings.reference,
         "curation.semantic": settings.semantic_similarity is not None,
+        "stages.embed_passages": has_corpus and settings.reference,
         "text.language": settings.check_language,
     }
     return code_digests(__name__, unused=[module for module, on in is_on.items() if not on])
@@ -95,17 +131,23 @@ class FirstPass:
     labels: Hashes
     margins: Numbers | None
     vectors: Vectors | None  # on disk
+    miner: CorpusMiner | None  # where there is a corpus, in which all queries were searched for
+    lost: Flags  # whose passage was not found again
     first: Places  # index of the row that each duplicates; its own where it is no duplicate
     how: np.ndarray[Any, np.dtype[np.int8]]  # index into DUPLICATE_REASONS
 
 
-def curate_rows(source: Artifact, rules: Rules) -> Iterator[driver_stage.RowResult]:
+def curate_rows(run: Run, prepared: Prepared) -> Iterator[driver_stage.RowResult]:
     """Yield the record or reject of each example, in order."""
-    with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as folder:
-        features = _first_pass(source, rules, Path(folder))
-        decided = _decided(source, rules, features)
-        wanted = rules.settings.mine_negatives
-        yield from _mined(decided, wanted, features.vectors) if wanted else decided
+    settings = prepared.rules.settings
+    embeddings = publish_embeddings(run, prepared.embeddings, settings) if prepared.embeddings else None
+    with tempfile.TemporaryDirectory(prefix="speed_ray-curate-") as name:
+        folder, passages = Path(name), prepared.passages
+        corpus = open_corpus(passages, embeddings, folder) if passages else None
+        features = _first_pass(prepared.source, prepared.rules, corpus, folder)
+        decided = _decided(prepared.source, prepared.rules, features)
+        wanted = settings.mine_negatives
+        yield from _mined(decided, wanted, features) if wanted.count else decided
 
 
 def _decided(source: Artifact, rules: Rules, features: FirstPass) -> Iterator[driver_stage.RowResult]:
@@ -142,22 +184,32 @@ def _refusals(rows: list[ExampleRow], rules: Rules, features: FirstPass, shard: 
             )
             if broken:
                 found.setdefault(row_index, broken)
+    if features.miner and rules.settings.found_again:
+        for row_index in np.flatnonzero(features.lost[shard]).tolist():
+            broken = features.miner.found.not_found(shard.start + row_index, rules.settings.found_again)
+            found.setdefault(row_index, broken)
     return found
 
 
 def _mined(
-    decided: Iterator[driver_stage.RowResult], wanted: int, vectors: Vectors | None
+    decided: Iterator[driver_stage.RowResult], settings: MineNegatives, features: FirstPass
 ) -> Iterator[driver_stage.RowResult]:
+    """Give examples negatives: passages of the corpus where there is one and they will do, else others' positives."""
     begin = 0
     while window := list(islice(decided, negatives.WINDOW)):
-        records = [result.record for result in window if result.record]
-        indices = [index for index, result in enumerate(window, begin) if result.record]
-        negatives.mine_negatives(records, wanted, None if vectors is None else vectors[indices])
+        kept: dict[int, Any] = {index: result.record for index, result in enumerate(window) if result.record}
+        if features.miner:
+            asking = [index for index, row in kept.items() if takes_passages(row)]
+            counted = features.miner.mine([kept.pop(index) for index in asking], begin + np.array(asking, int))
+            for index, mined in zip(asking, counted, strict=True):
+                window[index] = window[index]._replace(mined=mined)
+        vectors = None if features.vectors is None else features.vectors[[begin + index for index in kept]]
+        negatives.mine_negatives(list(kept.values()), settings, vectors)
         yield from window
         begin += len(window)
 
 
-def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
+def _first_pass(source: Artifact, rules: Rules, corpus: Corpus | None, folder: Path) -> FirstPass:
     settings = rules.settings
     index = MinHashIndex(folder)
     parts = []
@@ -169,6 +221,14 @@ def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
     if margins is not None and settings.margin_range:
         low, high = settings.margin_range
         fit &= np.isnan(margins) | (margins >= low) & (margins <= high)
+    miner, lost = None, np.zeros(len(fit), bool)
+    if corpus is not None:
+        found = corpus_search.search_corpus(corpus, source, settings, fit, vectors, folder)
+        miner = CorpusMiner(corpus, found, vectors, settings)
+        held_out = np.where(found.parents < 0, held_out, corpus.index.held_out[found.parents])
+        if settings.found_again:
+            lost = fit & found.lost(settings.found_again)
+            fit &= ~lost
     first = find_equal(texts, fit)
     how = np.zeros(len(first), np.int8)
     if settings.duplicate_similarity is not None:
@@ -180,7 +240,7 @@ def _first_pass(source: Artifact, rules: Rules, folder: Path) -> FirstPass:
             first, semantic.find_semantic_duplicates(vectors[:, 0], stays, settings.semantic_similarity), how, 2
         )
     index.close()
-    return FirstPass(fit, held_out, labels, margins, vectors, first, how)
+    return FirstPass(fit, held_out, labels, margins, vectors, miner, lost, first, how)
 
 
 def _after(first: Places, then: Places, how: np.ndarray[Any, np.dtype[np.int8]], what: int) -> Places:

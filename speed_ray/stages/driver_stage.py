@@ -1,9 +1,10 @@
 """Commit the rows of stages that ask no model: the driver alone passes on or rejects each input row, in order."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,11 +17,15 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Counts
 
 
 class RowResult(NamedTuple):
-    """Hold the result of one planned row: a record, or a reject."""
+    """Hold the result of one planned row: a record, or a reject; and what was counted when negatives were mined."""
 
     row_id: str
     record: Row | None
     reject: RejectRow | None
+    mined: Mapping[str, int] = MappingProxyType({})
+
+
+Shards = Iterator[tuple[int, list[RowResult]]]
 
 
 def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, text: str, kind: str = "") -> RowResult:
@@ -42,14 +47,24 @@ def publish_rows(artifact: Artifact, plan: Plan, record: pa.Schema, rows: Iterat
 
     Raises Interrupted where a committed file was damaged before publication.
     """
+    shards = ((shard, list(islice(rows, len(plan.rows_of(shard))))) for shard in range(plan.shards))
+    publish_shards(artifact, plan, record, lambda pending: shards)
+
+
+def publish_shards(
+    artifact: Artifact, plan: Plan, record: pa.Schema, make: Callable[[Collection[int]], Shards]
+) -> None:
+    """Commit the shards that `make` yields when it is given those that are not committed yet, and publish.
+
+    Raises Interrupted where a committed file was damaged before publication.
+    """
     artifact.ensure_plan(plan)
     if artifact.manifest() is not None:
         return
     pending = dict(artifact.pending(plan))
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1, "write") as writer:  # one shard is written, and stored, while the next is made
-        for shard in range(plan.shards):
-            results = list(islice(rows, len(plan.rows_of(shard))))
+        for shard, results in make(list(pending)):
             if writing is not None:
                 writing.result()
                 writing = None
@@ -78,5 +93,6 @@ def _commit(
         records=len(records),
         kinds=dict(Counter(row["kind"] for row in records if "kind" in row)),
         reasons=dict(Counter(row["reason"] for row in rejects)),
+        mined=dict(sum((Counter(row.mined) for row in results), Counter())),
     )
     attempt.commit([row.row_id for row in results], counts)

@@ -11,14 +11,14 @@ from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import Store, open_store, read_if_exists
 
 # In the order in which they are made.
-DOCUMENTS, PASSAGES = "documents", "passages"
+DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS = "documents", "passages", "passage_embeddings"
 TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
 DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
 CURATED_EXAMPLES = "curated_examples"
 ARTIFACTS = (
-    *(DOCUMENTS, PASSAGES),
+    *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
     *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
 )
@@ -30,7 +30,7 @@ PRODUCED_BY = {  # the command that makes an artifact or a model
     **dict.fromkeys((CANDIDATES, VERDICTS, "senior"), "align-senior"),
     **dict.fromkeys((REVISIONS, "revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"), "align-revisor"),
     **dict.fromkeys((EXAMPLES, REVISED_EXAMPLES), "synthesize"),
-    CURATED_EXAMPLES: "curate",
+    **dict.fromkeys((PASSAGE_EMBEDDINGS, CURATED_EXAMPLES), "curate"),
     "embedder": "train-embedder",
 }
 

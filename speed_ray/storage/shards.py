@@ -66,6 +66,7 @@ class Counts:
     cached_tokens: int = 0  # of the prompt's, found in the engine's prefix cache
     kinds: dict[str, int] = field(default_factory=dict)  # records by kind
     reasons: dict[str, int] = field(default_factory=dict)  # rejected rows by reason
+    mined: dict[str, int] = field(default_factory=dict)  # "reference: filled", and what each rule refused
 
     @property
     def prefix_hits(self) -> float:
@@ -84,6 +85,7 @@ class Counts:
             cached_tokens=self.cached_tokens + other.cached_tokens,
             kinds=dict(Counter(self.kinds) + Counter(other.kinds)),
             reasons=dict(Counter(self.reasons) + Counter(other.reasons)),
+            mined=dict(Counter(self.mined) + Counter(other.mined)),
         )
 
 
@@ -135,7 +137,7 @@ class Artifact:
             return
         if read_if_exists(self.store, REPAIRED) is None or not differs_by_repair(existing, plan):
             raise self._planned_differently(existing, plan)
-        self._replace_plan(plan)
+        self.replace_plan(plan, "was made of rows that are others since the run was repaired")
 
     def _first_plan(self, plan: Plan) -> Plan:
         """Return the plan that is there; where there is none, write this one and return it."""
@@ -164,7 +166,7 @@ class Artifact:
                 f"were made with, or use another --run folder. To make them anew, delete {self.where}."
             )
 
-    def _replace_plan(self, plan: Plan) -> None:
+    def replace_plan(self, plan: Plan, why: str) -> None:
         """Withdraw the commits of all other plans, then write this one; drivers at once come to the same."""
         published = self._find("_MANIFEST.json")
         if published is not None and self._understood("_MANIFEST.json", published, json.loads)["plan"] != plan.digest:
@@ -173,8 +175,8 @@ class Artifact:
         for commit in others:
             self._void(commit)
         log.warning(
-            "%s was made of rows that are others since the run was repaired: %d shards are made anew",
-            *(self.where, len(others)),
+            "%s %s: %d shards are made anew",
+            *(self.where, why, len(others)),
         )
         self.put("plan.json", plan.to_json())
 

@@ -8,6 +8,7 @@ import pytest
 from speed_ray import recipes
 from speed_ray.curation import negatives
 from speed_ray.errors import UserError
+from speed_ray.recipes.curate_settings import MineNegatives
 from speed_ray.records import EXAMPLE, Row, content_id
 from speed_ray.stages import curate, driver_stage
 from speed_ray.storage.run import EXAMPLES, Run
@@ -95,39 +96,38 @@ def test_examples_that_have_negatives_keep_theirs(run):
     assert all(row["negatives"] == ["mine"] for row in kept)
 
 
-def mined(rows: list[Row], monkeypatch, spared: int = 0) -> list[list[str]]:
-    monkeypatch.setattr(negatives, "SKIP_NEAREST", spared)
+def mined(rows: list[Row], spared: int = 0) -> list[list[str]]:
     rows = [{**row, "split": row.get("split", "train")} for row in rows]
-    negatives.mine_negatives(rows, 9, None)
+    negatives.mine_negatives(rows, MineNegatives(count=9, skip_nearest=spared), None)
     return [row["negatives"] for row in rows]
 
 
-def test_no_text_of_the_same_task_is_a_negative(monkeypatch):
+def test_no_text_of_the_same_task_is_a_negative():
     rows = [example(number, "a word", f"word {number}", kind="matching_short") for number in range(3)]
     rows[1]["parent_id"] = rows[0]["parent_id"]
     rows = [{**row, "query": row["positive"]} for row in rows]
-    found = [set(texts) for texts in mined(rows, monkeypatch)]
+    found = [set(texts) for texts in mined(rows)]
     assert found == [{"word 2"}, {"word 2"}, {"word 0", "word 1"}]
 
 
-def test_what_answers_the_same_query_elsewhere_is_no_negative(monkeypatch):
+def test_what_answers_the_same_query_elsewhere_is_no_negative():
     rows = [example(number, "the Same query", f"a query {number}") for number in range(3)]
     rows.append(example(3, "another query", "a query 3"))
-    first, *_ = mined(rows, monkeypatch)
+    first, *_ = mined(rows)
     assert first == ["a query 3"]
 
 
-def test_the_nearest_are_spared(monkeypatch):
+def test_the_nearest_are_spared():
     rows = [example(number, "one two three", " ".join(["one", "two", "three"][: 3 - number])) for number in range(3)]
     rows = [{**row, "query": f"{row['query']} {number}"} for number, row in enumerate(rows)]
-    assert mined(rows, monkeypatch, spared=1)[0] == ["one"]
+    assert mined(rows, spared=1)[0] == ["one"]
 
 
-def test_the_held_out_lend_no_negatives_to_the_others(monkeypatch):
+def test_the_held_out_lend_no_negatives_to_the_others():
     rows = [example(number, f"word {number}", f"a word {number}") for number in range(4)]
     for row in rows[2:]:
         row["split"] = "held_out"
-    assert mined(rows, monkeypatch) == [["a word 1"], ["a word 0"], ["a word 3"], ["a word 2"]]
+    assert mined(rows) == [["a word 1"], ["a word 0"], ["a word 3"], ["a word 2"]]
 
 
 @pytest.mark.slow
@@ -150,14 +150,14 @@ def test_a_folder_that_is_no_sentence_transformer_is_named(run, tmp_path):
         curated(run, JUDGED, f"curate.reference={tmp_path}")
 
 
-def test_negatives_are_mined_by_the_words_of_a_script_without_spaces(monkeypatch):
+def test_negatives_are_mined_by_the_words_of_a_script_without_spaces():
     rows = [example(number, "退还押金", f"押金退还的规定，第{number}条", kind="matching_short") for number in (1, 2)]
     rows[1]["query"] = "租房合同"
     rows.append(example(3, "今天的天气", "北京今天的天气很好", kind="matching_short"))
-    assert mined(rows, monkeypatch)[0] == [rows[1]["positive"]]
+    assert mined(rows)[0] == [rows[1]["positive"]]
 
 
 @pytest.mark.parametrize("text", ["x", "?", ""])
-def test_positives_without_a_word_give_no_negatives(text, monkeypatch):
+def test_positives_without_a_word_give_no_negatives(text):
     rows = [example(number, "a query", f"{text}{number}"[:1], kind="matching_short") for number in range(3)]
-    assert mined(rows, monkeypatch) == [[], [], []]
+    assert mined(rows) == [[], [], []]

@@ -378,17 +378,16 @@ def test_a_resumed_stage_makes_only_what_is_missing(run):
 
     publish(run, many(100))
     recipe = recipes.load_recipe("miniature", ["synthesize.revise=false", "curate.shard_rows=16"])
-    artifact, rules = run.artifact(CURATED_EXAMPLES), curate.rules(recipe)
-    plan = curate.plan(run.artifact(EXAMPLES), rules)
+    artifact, prepared = run.artifact(CURATED_EXAMPLES), curate.prepare_curation(run, recipe)
 
     def cut():
-        for number, passed in enumerate(curate.curate_rows(run.artifact(EXAMPLES), rules)):
+        for number, passed in enumerate(curate.curate_rows(run, prepared)):
             if number == 40:
                 raise Stopped
             yield passed
 
     with pytest.raises(Stopped):
-        driver_stage.publish_rows(artifact, plan, CURATED, cut())
+        driver_stage.publish_rows(artifact, prepared.plan, CURATED, cut())
     before = {commit.shard: commit.attempt for commit in artifact.commits()}
     assert set(before) == {0, 1}
     curate.publish_curated(run, curate.prepare_curation(run, recipe))
