@@ -23,6 +23,12 @@ SHARD = "5GB"  # of a safetensors file at most
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # below tokenizer.ggml
 # Ends of turns that files name only by their text: llama.cpp stops at these too, whatever the file's own keys say.
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<turn|>")
+BOS_PRE = (
+    "llama-bpe",
+    "llama3",
+    "llama-v3",
+    "tekken",
+)  # tokenizers whose BOS llama.cpp adds where no key speaks of it
 
 
 def gguf_digest(file: Path) -> str:
@@ -50,16 +56,7 @@ def ensure_converted(file: Path, key: str) -> Path:
 
 def _convert(file: Path, key: str, folder: Path) -> None:
     reader = _read_header(file, key)
-    architecture = reader.get_field("general.architecture").contents()
-    try:
-        model, tokenizer, missing = _load(file)
-    except MemoryError:
-        raise
-    except Exception as error:  # of transformers, gguf or numpy, without a common class
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise _refusal(file, key, f"transformers cannot load its architecture, {architecture}: {said[0]}") from error
-    if missing:
-        raise _refusal(file, key, f"it lacks {len(missing)} of the weights of {architecture}, {missing[0]} among them")
+    model, tokenizer = _load(file, reader, key)
     model.generation_config.eos_token_id = _end_tokens(reader)
     model.save_pretrained(folder, max_shard_size=SHARD)
     tokenizer.save_pretrained(folder)
@@ -73,29 +70,55 @@ def _read_header(file: Path, key: str) -> "GGUFReader":
         reader = GGUFReader(file)
     except Exception as error:  # of the library, or of numpy where the file ends early
         raise UserError(f"{key}: {file} is no whole GGUF file: {error}\nDownload or copy it again.") from error
-    if reader.get_field("general.architecture") is None:
+    architecture = _value(reader, "general.architecture", None)
+    if architecture is None:
         raise _refusal(file, key, "it names no architecture")
     if (kind := _value(reader, "general.type", "model")) != "model":
         raise _refusal(file, key, f"it holds no model but something of type {kind}")
     if (parts := _value(reader, "split.count", 1)) > 1:
         raise UserError(f"{key}: {file} is one of {parts} parts.\nJoin them with `llama-gguf-split --merge` first.")
+    scaled = any(tensor.name.startswith("rope_") for tensor in reader.tensors)
+    if scaled or _value(reader, f"{architecture}.rope.scaling.type", "none") != "none":
+        raise _refusal(file, key, "it scales its rotary positions, which transformers leaves out when it reads GGUF")
     return reader
 
 
-def _load(file: Path) -> tuple[Any, Any, list[str]]:
-    """Load a file's model in float32 and its tokenizer; return also the names of weights that the file lacks."""
+def _load(file: Path, reader: "GGUFReader", key: str) -> tuple[Any, Any]:
+    """Load a file's model in float32 and its tokenizer. Raises UserError where transformers cannot, or not wholly."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    architecture = _value(reader, "general.architecture", None)
     dense = GgufConfig(dequantize=True)  # else what is loaded cannot be saved
     with tempfile.TemporaryDirectory() as alone:  # no file beside it is to be read
         Path(alone, file.name).symlink_to(file.absolute())
         source: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": file.name}
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=torch.float32, quantization_config=dense, output_loading_info=True
-        )
-    return model, tokenizer, sorted(loading["missing_keys"])
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(**source, add_bos_token=_adds_bos(reader))
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                **source, dtype=torch.float32, quantization_config=dense, output_loading_info=True
+            )
+        except MemoryError:
+            raise
+        except Exception as error:  # of transformers, gguf or numpy, without a common class
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise _refusal(
+                file, key, f"transformers cannot load its architecture, {architecture}: {said[0]}"
+            ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise _refusal(file, key, f"it lacks {len(missing)} of {architecture}'s weights, {missing[0]} among them")
+    return model, tokenizer
+
+
+def _adds_bos(reader: "GGUFReader") -> bool:
+    """Tell whether a text begins with the BOS token; transformers leaves that out when it reads GGUF.
+
+    Gemma 3 270M without it continued "The capital of France is" with "France. The The The The".
+    """
+    default = (
+        _value(reader, "tokenizer.ggml.model", "") == "llama" or _value(reader, "tokenizer.ggml.pre", "") in BOS_PRE
+    )
+    return bool(_value(reader, "tokenizer.ggml.add_bos_token", default))
 
 
 def _end_tokens(reader: "GGUFReader") -> list[int]:

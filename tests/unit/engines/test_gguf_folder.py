@@ -58,6 +58,7 @@ def write_gguf(
     writer.add_token_list(TOKENS)
     writer.add_token_types([1] * 257 + [3, 3, 3])
     writer.add_token_merges(["Ġ t"])
+    writer.add_bos_token_id(TOKENS.index("<|im_start|>"))
     writer.add_eos_token_id(TOKENS.index("<eos>"))
     writer.add_chat_template(template)
     for name, value in more.items():
@@ -99,6 +100,13 @@ def test_template_tokens_and_ends_of_turns_come_along(tmp_path: Path) -> None:
     assert tokenizer.convert_ids_to_tokens(ends) == ["<|im_end|>", "<eos>"]
 
 
+@pytest.mark.parametrize("pre", ["default", "llama-bpe"])
+def test_a_text_begins_as_llama_cpp_begins_it(pre: str, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", tokenizer_ggml_pre=pre)
+    ids = AutoTokenizer.from_pretrained(ensure_converted(file, "k"))("a").input_ids
+    assert [TOKENS[index] for index in ids] == [*(["<|im_start|>"] if pre == "llama-bpe" else []), "a"]
+
+
 def test_a_file_is_known_by_its_content_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = write_gguf(tmp_path / "a.gguf"), write_gguf(tmp_path / "b.gguf", template="{{ messages }}")
     assert gguf_digest(first) != gguf_digest(other)
@@ -120,9 +128,10 @@ def test_a_file_beside_it_is_not_read(tmp_path: Path) -> None:
     ("given", "told"),
     [
         ({"architecture": "unheard-of"}, "cannot load its architecture, unheard-of"),
-        ({"lacking": "blk.0.ffn_up"}, "lacks 1 of the weights of llama, model.layers.0.mlp.up_proj.weight"),
+        ({"lacking": "blk.0.ffn_up"}, "lacks 1 of llama's weights, model.layers.0.mlp.up_proj.weight"),
         ({"general_type": "adapter"}, "no model but something of type adapter"),
         ({"split_count": 3}, "one of 3 parts"),
+        ({"llama_rope_scaling_type": "yarn"}, "scales its rotary positions"),
     ],
 )
 def test_what_is_no_whole_model_is_refused(given: dict[str, Any], told: str, tmp_path: Path, cache: Path) -> None:
