@@ -45,6 +45,8 @@ from speed_ray.training.train_model import train_model
 def read_documents(run: Run, recipe: Recipe) -> None:
     """Read the documents, turn away what repeats or cannot be read, hold some out, and split them into passages."""
     split = prepare_split(recipe)
+    if recipe.is_grounded:
+        check_recipe(recipe, Synthesize(recipe).shortest_requests())
     with prepare_documents(run, recipe) as prepared:
         refuse_changed_documents(run, prepared, split)
         run.freeze(recipe)

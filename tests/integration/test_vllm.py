@@ -115,6 +115,21 @@ async def test_a_lone_engine_on_a_cpu_is_one_process(engine) -> None:
     assert [psutil.Process(pid).name() for pid in engine_processes(os.getpid())] == ["VLLM::EngineCore"]
 
 
+async def test_a_completion_is_a_line_after_the_plain_text(engine, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "_config", engine._config.model_copy(update={"completion": True}))
+    plain = engine._tokenizer.encode(ASK.messages[0]["content"])
+    replies = [await engine.generate(replace(ASK, seed=seed, max_tokens=100)) for seed in range(8)]
+    assert {reply.prompt_tokens for reply in replies} == {len(plain)}
+    assert not any("\n" in reply.samples[0].text for reply in replies)
+
+
+async def test_a_shared_beginning_is_counted(engine) -> None:
+    long = replace(ASK, messages=[{"role": "user", "content": "the same beginning " * 8}], seed=1)
+    await engine.generate(long)
+    reply = await engine.generate(replace(long, seed=2))
+    assert reply.prompt_tokens / 2 < reply.cached_tokens < reply.prompt_tokens
+
+
 async def test_every_one_of_n_samples_is_kept(engine) -> None:
     reply = await engine.generate(replace(ASK, n=3))
     assert len({sample.text for sample in reply.samples}) == 3

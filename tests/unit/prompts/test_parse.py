@@ -56,6 +56,8 @@ def outcome(text: str, said: dict[str, Any]) -> dict[str, Any]:
     try:
         if said["kind"] == "tasks":
             return {"tasks": parse.parse_tasks(text, 5, BRAINSTORM)}
+        if "passage" in said:
+            return {"fields": written_about(text, said)}
         kind = kinds.load_kind(said["kind"])
         slots = kind.slots(random.Random(0)) | said.get("slots", {})
         return {"fields": parse.parse_example(text, kind, slots, said.get("language", "English"))}
@@ -63,11 +65,17 @@ def outcome(text: str, said: dict[str, Any]) -> dict[str, Any]:
         return {"reason": rejected.reason, "detail": rejected.detail}
 
 
+def written_about(text: str, said: dict[str, Any]) -> dict[str, str]:
+    kind = kinds.load_grounded(said["kind"])
+    slots = kind.slots(random.Random(0)) | said["slots"]
+    return parse.parse_grounded(text, kind, slots, "English", said["passage"], said["one_line"])
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in REPLIES_FOLDER.glob("*.txt")))
 def test_golden(name: str) -> None:
     text = (REPLIES_FOLDER / f"{name}.txt").read_bytes().decode()
     expected = json.loads((REPLIES_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    asked = {key: expected[key] for key in ("kind", "slots", "language") if key in expected}
+    asked = {key: expected[key] for key in ("kind", "slots", "language", "passage", "one_line") if key in expected}
     got = asked | outcome(text, asked)
     if os.environ.get("SPEED_RAY_WRITE_GOLDEN"):
         (REPLIES_FOLDER / f"{name}.json").write_text(

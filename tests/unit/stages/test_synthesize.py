@@ -1,19 +1,24 @@
 """What is written about passages: each is one side of its examples, and is not asked the same twice."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from speed_ray import recipes
+from speed_ray.console import status
 from speed_ray.engines.base import Reply, Request, Sample
 from speed_ray.errors import UserError
+from speed_ray.evaluation import parse_rate
+from speed_ray.executor.shard_worker import Worker
 from speed_ray.kinds import retrieval
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import Rejected
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import Run
+from speed_ray.storage.verify import verify
 from tests.helpers.passages import grounded_recipe, passage, publish_passages
 
 COMPLETION = {"engine": "vllm", "model": "some/model", "completion": True}
@@ -199,3 +204,54 @@ def test_a_recipe_of_documents_has_its_own_defaults():
     assert (recipe.mix, recipe.synthesize.examples, recipe.teacher) == ({"retrieval": 1}, None, recipe.generator)
     assert (recipe.curate.max_overlap, recipe.curate.held_out) == (None, 0.1)
     assert recipes.load_recipe("miniature").synthesize.examples is not None
+
+
+class Writer:
+    """Writes a query that fits about every other passage, and of the rest the passage back."""
+
+    model, in_flight = "writer", 8
+
+    async def generate(self, request: Request) -> Reply:
+        slots, passage = request.context["slots"], request.context["passage"]
+        fit = " ".join(f"word{number}" for number in range(slots["min_words"]))
+        query = fit if request.seed % 2 else passage
+        return Reply([Sample(json.dumps({"query": query}), "stop", 9)], 100, 0.1, cached_tokens=60)
+
+
+@pytest.fixture
+def written(run) -> Run:
+    """A run with examples about ten passages."""
+    publish_passages(run, [passage(number) for number in range(10)])
+    stage = Synthesize(grounded_recipe(synthesize={"max_retries": 0, "shard_rows": 8}))
+    plan, artifact = stage.plan(run), run.artifact("examples")
+    artifact.ensure_plan(plan)
+    worker = Worker(stage, artifact, plan, Inputs(run.artifact("passages"), plan), Writer(), None)
+    for shard, generation in artifact.pending(plan):
+        asyncio.run(worker.work(shard, generation))
+    assert artifact.publish(plan)
+    return run
+
+
+def test_each_prompt_ends_as_an_example_or_a_reject_of_its_kind(written):
+    counts = written.artifact("examples").manifest()["counts"]
+    assert counts["accepted"] + counts["rejected"] == 20 and counts["rejected"] == counts["reasons"]["copied"]
+    assert counts["kinds"] == {"retrieval": counts["accepted"]}
+    rejects = [
+        row
+        for commit in written.artifact("examples").commits()
+        if "rejects" in commit.files
+        for row in written.artifact("examples").read(commit.files["rejects"].path).to_pylist()
+    ]
+    assert {row["kind"] for row in rejects} == {"retrieval"} and all(len(row["parent_id"]) == 32 for row in rejects)
+    assert verify(written)[-1].holds
+
+
+def test_the_share_of_the_prompts_that_was_shared_is_told(written):
+    assert written.artifact("examples").manifest()["counts"]["cached_tokens"] == 20 * 60
+    written.freeze(grounded_recipe())
+    assert any("60% of the prompts' tokens shared" in line for line in status.status_lines(written))
+
+
+def test_replies_about_passages_are_parsed_as_such(written):
+    [rate] = parse_rate.measure_parse_rate(written.artifact("examples"))
+    assert (rate.replies, rate.parsed) == (20, 20)
