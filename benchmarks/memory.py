@@ -26,7 +26,8 @@ def step(rows: int) -> dict[str, Any]:
     from speed_ray.miniature import base_model
     from speed_ray.recipes.training_settings import Embedder
     from speed_ray.training.contrastive import encoder, loop, train_step
-    from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
+    from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
+    from speed_ray.training.contrastive.train_step import TokenizedExample
 
     model = encoder.load_encoder(base_model.ensure_base_model("base"), "mean", 64)
     network = encoder.Encoder(model.train())

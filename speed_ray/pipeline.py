@@ -29,6 +29,7 @@ from speed_ray.stages.synthesize import Synthesize
 from speed_ray.stages.topics import collect_topics, topics_of
 from speed_ray.storage.run import PROPOSED_TASKS, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
+from speed_ray.training.contrastive.judge_scores import read_scale
 from speed_ray.training.plan import (
     JUNIOR,
     REVISOR,
@@ -131,6 +132,7 @@ def train_embedder(run: Run, recipe: Recipe) -> None:
     """Train the embedder: each query against its positive, its hard negatives and those of the whole batch."""
     training = plan_embedder(run, recipe)
     data_identity(training)  # fails where there is nothing to train on yet
+    read_scale(training)  # fails where scores that are to teach are missing or cannot
     run.freeze(recipe)
     train_on_ray(training, train_model)
 

@@ -112,6 +112,20 @@ class CuratedRow(ExampleRow):
     split: str  # "train" or "held_out", by task
 
 
+class JudgeScores(TypedDict):
+    """What one judge says of a row's texts as answers to its query, on a scale of its own: higher is better."""
+
+    judge: str
+    positive: float
+    negatives: list[float]  # in the order of the row's
+
+
+class ScoredRow(CuratedRow):
+    """A curated example with the scores that judges gave it."""
+
+    scores: list[JudgeScores]  # one of each judge
+
+
 class PromptRow(IdColumns):
     """The columns with which rows for the training of a generator or revisor begin.
 
@@ -221,7 +235,7 @@ def _arrow_field(name: str, hint: Any) -> pa.Field:
 
 TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
 DOCUMENT, PASSAGE, PASSAGE_EMBEDDING = map(arrow_schema, (DocumentRow, PassageRow, PassageEmbeddingRow))
-EXAMPLE, REVISED, CURATED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow))
+EXAMPLE, REVISED, CURATED, SCORED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow, ScoredRow))
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))
 

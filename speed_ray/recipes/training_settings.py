@@ -15,6 +15,8 @@ from pydantic import field_validator as validates
 
 from speed_ray.recipes.setting import KindNames, LocalPath, RuntimeOnly, Share, Strict
 
+Loss = Literal["infonce", "kl", "margin_mse"]
+
 
 class Lora(Strict):
     """Low-rank adapters on the named modules; all others stay as they are."""
@@ -121,8 +123,19 @@ class Revisor(Strict):
     dpo: Dpo | Literal[False] = Dpo()
 
 
+class Guide(Strict):
+    """A frozen embedder that tells which documents of a batch are no negatives of a query (arXiv 2402.16829).
+
+    The names of the margins, and their sign, are those of sentence-transformers' mine_hard_negatives.
+    """
+
+    model: LocalPath | None = None  # a folder or hub name of sentence-transformers; null: embedder.model, untrained
+    absolute_margin: float = 0.0  # masked is what has more than the positive's similarity less this,
+    relative_margin: float = 0.0  # and less this share of it
+
+
 class Embedder(TrainingConfig):
-    """The embedder: InfoNCE over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
+    """The embedder: a loss over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
 
     model: LocalPath  # a folder or hub name: one of sentence-transformers, or a language model
     revision: str | None = None
@@ -132,9 +145,29 @@ class Embedder(TrainingConfig):
     micro_batch_size: RuntimeOnly[PositiveInt] = 32  # texts a worker embeds at once: with GradCache any batch fits
     weight_decay: NonNegativeFloat = 0.1
     max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
-    temperature: PositiveFloat = 0.02
+    temperature: PositiveFloat = 0.02  # an embedder's logit is a cosine over this
+    loss: Loss = "infonce"
+    infonce_weight: NonNegativeFloat = 0.1  # of InfoNCE beside kl or margin_mse (CADET, arXiv 2505.19274)
+    judge: str | None = None  # of those that scored the rows, the one to learn from; null: there is only one
+    teacher_temperature: PositiveFloat = 1.0  # of its scores, in their standard deviations within a row
+    weight_by_score: bool = False  # a row weighs as much as the judge is sure of its positive
+    guide: Guide | None = None  # null: masked are copies of the positive and of the query alone
     matryoshka_dims: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
     no_in_batch_negatives: KindNames[list[str]] = [
         "classification"
     ]  # kinds whose positives answer other rows' queries too
     stream: bool = False  # begin while examples are still being written, and take each shard once, uncurated
+
+    @property
+    def learns_from_scores(self) -> bool:
+        """Return whether the rows must have scores."""
+        return self.loss != "infonce" or self.weight_by_score
+
+    @model_validator(mode="after")
+    def scores_are_there_and_used(self) -> "Embedder":
+        """Refuse a judge that nothing listens to, and scores of rows that are not curated yet."""
+        if self.judge is not None and not self.learns_from_scores:
+            raise ValueError("judge names whose scores are learnt from, which takes loss kl or margin_mse, or weights")
+        if self.stream and self.learns_from_scores:
+            raise ValueError("rows that are being written have no scores: set stream to false or loss to infonce")
+        return self

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from speed_ray import __version__
-from speed_ray.engines.embedder_folder import check_embedder_model
+from speed_ray.engines.embedder_folder import check_embedder_folder, check_embedder_model
 from speed_ray.engines.model_folder import (
     MINIATURE,
     check_architecture,
     ensure_checked_folder,
+    find_folder,
     identify_model,
     read_chat_template,
 )
@@ -41,6 +45,7 @@ Report = Callable[[dict[str, Any]], None]  # takes the metrics of a step
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
 EMBEDDER = "embedder"
+GUIDE_KEY = "embedder.guide.model"  # of the recipe, for messages
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,8 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
             "embedder.workers."
         )
     check_embedder_model(settings.model, settings.pooling)
+    if settings.guide and settings.guide.model and (folder := find_folder(settings.guide.model, GUIDE_KEY)):
+        check_embedder_folder(folder, GUIDE_KEY)
     return TrainingPlan(
         name=EMBEDDER,
         key="embedder",
@@ -173,7 +180,13 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
         "settings": identity_fields(training.settings),
         "chat_template": training.chat_template,
         "seed": training.seed,
+        **_guide_identity(training.settings),
     }
+
+
+def _guide_identity(settings: Sft | Dpo | Embedder) -> dict[str, str]:
+    guide = settings.guide.model if isinstance(settings, Embedder) and settings.guide else None
+    return {"guide": identify_model(guide, GUIDE_KEY) or guide} if guide else {}
 
 
 def is_streaming(training: TrainingPlan) -> bool:
@@ -231,6 +244,12 @@ def data_identity(training: TrainingPlan) -> dict[str, Any]:
     if is_streaming(training):
         return {"artifact": training.data, "plan": streamed_plan(training).digest}
     return artifact_identity(finished_training_data(training))
+
+
+def read_training_rows(artifact: Artifact, path: str) -> pa.Table:
+    """Read the rows of one of an artifact's files, without held-out ones."""
+    table = artifact.read(path)
+    return table.filter(pc.equal(table["split"], "train")) if "split" in table.column_names else table
 
 
 def training_data(training: TrainingPlan) -> Artifact:

@@ -9,17 +9,23 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from speed_ray.recipes.training_settings import Loss
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, train_step
+from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
 from speed_ray.training.contrastive.encoder import Encoder
-from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
+from speed_ray.training.contrastive.judge_scores import NO_TARGET, Target
+from speed_ray.training.contrastive.train_step import TokenizedExample
 
 ROWS, NEGATIVES = 8, 2
 CONFIG = ContrastiveConfig(temperature=0.05, micro_batch_size=5)
 
 
-def rows(tokenizer) -> list[TokenizedExample]:
-    """Make rows of unequal lengths; the last two have the same positive, and one query is another's negative."""
+def rows(tokenizer, judged: bool = False) -> list[TokenizedExample]:
+    """Make rows of unequal lengths; the last two have the same positive, and one query is another's negative.
+
+    With `judged` each has a judge's scores, and a weight of its own.
+    """
     made = []
     for number in range(ROWS):
         answer = f"it is {number * number}" if number < ROWS - 1 else f"it is {(ROWS - 2) ** 2}"
@@ -27,11 +33,14 @@ def rows(tokenizer) -> list[TokenizedExample]:
         texts = [query, answer, "so " * number + "it is not", "what is 0 times 0" if number == 3 else f"{number}"]
         read = [encoder.format_query("Answer it", query), *texts[1:]]
         ids = tuple(tokenizer(text).input_ids for text in read)
-        made.append(TokenizedExample(str(number), ids, tuple(map(train_step.text_hash, texts))))
+        target = Target((3.0 - number, 0.5 * number, -1.0), 0.5 + number / 10) if judged else NO_TARGET
+        made.append(TokenizedExample(str(number), ids, tuple(map(train_step.text_hash, texts)), target))
     return made
 
 
-def gradient(base: Path, micro_batch_size: int, batch_rows: int = ROWS, padding: int = 0) -> dict[str, Tensor]:
+def gradient(
+    base: Path, micro_batch_size: int, batch_rows: int = ROWS, padding: int = 0, loss: Loss = "infonce"
+) -> dict[str, Tensor]:
     """Return the gradient of a global batch of the first rows, as this worker has it after the step.
 
     Each worker has equally many rows, and `padding` more: what is missing are copies of the last row.
@@ -42,10 +51,10 @@ def gradient(base: Path, micro_batch_size: int, batch_rows: int = ROWS, padding:
     rank, world = distributed.rank(), distributed.world_size()
     shared = DistributedDataParallel(network) if world > 1 else network
     each = -(-batch_rows // world) + padding
-    made = rows(tokenizer)
+    made = rows(tokenizer, judged=loss != "infonce")
     mine = [made[min(place, batch_rows - 1)] for place in range(rank * each, (rank + 1) * each)]
     no_sync = shared.no_sync if world > 1 else contextlib.nullcontext
-    config = ContrastiveConfig(CONFIG.temperature, micro_batch_size)
+    config = ContrastiveConfig(CONFIG.temperature, micro_batch_size, loss=loss)
     train_step.train_step(
         shared,
         mine,
@@ -61,6 +70,6 @@ def gradient(base: Path, micro_batch_size: int, batch_rows: int = ROWS, padding:
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
-    made = gradient(Path(sys.argv[1]), CONFIG.micro_batch_size, int(sys.argv[3]))
+    made = gradient(Path(sys.argv[1]), CONFIG.micro_batch_size, int(sys.argv[3]), loss=sys.argv[4])
     torch.save(made, f"{sys.argv[2]}/{dist.get_rank()}.pt")
     dist.destroy_process_group()

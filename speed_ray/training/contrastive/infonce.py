@@ -3,8 +3,9 @@
     loss of a query = -log( exp(s(q, d+) / t) / sum over d of exp(s(q, d) / t) )
 
 s is the cosine similarity, t the temperature, d+ the query's positive, and d goes over the documents that are not
-masked (SPEED, section 3.4). Logits are this worker's queries x all workers' documents, computed in chunks of at most
-`MAX_LOGITS`: at 16,384 queries on one worker 4 MB instead of 1 GB, and several times that in masks and gradients.
+masked (SPEED, section 3.4; guide.py masks more). Logits are this worker's queries x all workers' documents, computed
+in chunks of at most `MAX_LOGITS`: at 16,384 queries on one worker 4 MB instead of 1 GB, and several times that in
+masks and gradients.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from speed_ray.training.contrastive.guide import GuideVectors
 
 MAX_LOGITS = 1 << 20  # in memory at once
 
@@ -36,15 +39,22 @@ class TextHashes:
 
 
 def infonce_loss(
-    queries: Tensor, documents: Tensor, hashes: TextHashes, temperature: float, no_in_batch_negatives: bool
+    queries: Tensor,
+    documents: Tensor,
+    hashes: TextHashes,
+    temperature: float,
+    no_in_batch_negatives: bool,
+    weights: Tensor | None = None,
+    guide: GuideVectors | None = None,
 ) -> Tensor:
     """Return the sum of this worker's queries' losses, an fp32 scalar: the caller divides by all workers' queries.
 
     `queries` (n, width) are this worker's embeddings, `documents` (m, width) all workers', of any length and float
     type. With `no_in_batch_negatives` a query is compared with its own positive and negatives alone: the labels of
-    classification answer many other queries too.
+    classification answer many other queries too. `weights` (n,) are of the queries, all 1 where there are none.
     """
-    total: Tensor = _InfoNCE.apply(queries, documents, hashes, temperature, no_in_batch_negatives)
+    weights = queries.new_ones(len(queries), dtype=torch.float32) if weights is None else weights
+    total: Tensor = _InfoNCE.apply(queries, documents, hashes, temperature, no_in_batch_negatives, weights, guide)
     return total
 
 
@@ -63,6 +73,8 @@ class _InfoNCE(torch.autograd.Function):
         hashes: TextHashes,
         temperature: float,
         no_in_batch_negatives: bool,
+        weights: Tensor,
+        guide: GuideVectors | None,
     ) -> Tensor:
         unit_queries, unit_documents = normalize(queries.float(), dim=-1), normalize(documents.float(), dim=-1)
         total = unit_queries.new_zeros(())
@@ -72,12 +84,15 @@ class _InfoNCE(torch.autograd.Function):
             chunk = slice(first, first + rows)
             chunk_hashes = hashes.slice_queries(chunk)
             logits = (unit_queries[chunk] @ unit_documents.T).div_(temperature)
-            logits.masked_fill_(false_negative_mask(chunk_hashes, no_in_batch_negatives), float("-inf"))
-            positives = chunk_hashes.own_documents[:, :1]
+            positives, chunk_weights = chunk_hashes.own_documents[:, :1], weights[chunk, None]
+            mask = false_negative_mask(chunk_hashes, no_in_batch_negatives)
+            if guide is not None:
+                mask.logical_or_(guide.mask(chunk)).scatter_(1, positives, False)
+            logits.masked_fill_(mask, float("-inf"))
             log_sums = logits.logsumexp(1, keepdim=True)
-            total += (log_sums - logits.gather(1, positives)).sum()
+            total += ((log_sums - logits.gather(1, positives)) * chunk_weights).sum()
             slope = logits.sub_(log_sums).exp_()  # softmax, less one at the positive, is the gradient by the logits
-            slope.scatter_add_(1, positives, slope.new_full(positives.shape, -1.0)).div_(temperature)
+            slope.scatter_add_(1, positives, slope.new_full(positives.shape, -1.0)).mul_(chunk_weights / temperature)
             query_gradient[chunk] = slope @ unit_documents
             document_gradient.addmm_(slope.T, unit_queries[chunk])
         context.save_for_backward(
@@ -89,7 +104,7 @@ class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query_gradient, document_gradient = context.saved_tensors
-        return gradients[0] * query_gradient, gradients[0] * document_gradient, None, None, None
+        return gradients[0] * query_gradient, gradients[0] * document_gradient, *(None,) * 5
 
 
 def _normalize_backward(gradient: Tensor, unit: Tensor, vectors: Tensor) -> Tensor:

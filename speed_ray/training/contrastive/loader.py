@@ -20,9 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from speed_ray.errors import Interrupted
 from speed_ray.records import EXAMPLE
 from speed_ray.storage.shards import RECORDS, Artifact
-from speed_ray.training import distributed
+from speed_ray.training import distributed, plan
 from speed_ray.training.contrastive.batches import ROW_BITS, Batch, BatchGroup, RowsByGroup, WindowBatches
 from speed_ray.training.contrastive.encoder import TextPrompts, format_query
+from speed_ray.training.contrastive.judge_scores import NO_TARGET, SCORES, JudgeScale
 from speed_ray.training.contrastive.train_step import TokenizedExample, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")
@@ -53,6 +54,7 @@ class Corpus:
     artifact: Artifact
     no_in_batch_negatives: Sequence[str]  # kinds
     files: Sequence[str] | None  # of a published artifact, those with rows; None while shards are being committed
+    columns: Sequence[str] = COLUMNS
     excluded: Counter[str] = field(default_factory=Counter)  # rows by kind with nothing to contrast with
     _committed: dict[int, str | None] = field(default_factory=dict)  # file of each shard that was read, None without
 
@@ -74,11 +76,8 @@ class Corpus:
         """Read the rows of a shard, without held-out ones."""
         path = self._path(shard)
         if path is None:  # every row was rejected
-            return EXAMPLE.empty_table().select(COLUMNS)
-        table = self.artifact.read(path)
-        if "split" in table.column_names:
-            table = table.filter(pc.equal(table["split"], "train"))
-        return table.select(COLUMNS)
+            return EXAMPLE.empty_table().select(self.columns)
+        return plan.read_training_rows(self.artifact, path).select(self.columns)
 
     def groups(self, shard: int) -> RowsByGroup:
         """Group the rows of a shard by kind and number of negatives: their numbers in `table`, int32 (rows,).
@@ -108,6 +107,8 @@ class BatchReader:
     tokenizer: PreTrainedTokenizerBase
     max_length: int  # tokens
     prompts: TextPrompts
+    judge: JudgeScale | None = None  # whose scores the rows have
+    with_texts: bool = False  # for a guide
     _queue: "queue.Queue[LocalBatch | BaseException | None]" = field(
         default_factory=lambda: queue.Queue(PREFETCH_BATCHES)
     )
@@ -156,7 +157,7 @@ class BatchReader:
         size = math.ceil(len(batch.rows) / distributed.world_size())
         first = distributed.rank() * size
         places = np.minimum(np.arange(first, first + size), len(batch.rows) - 1)
-        table = cache.take(batch.rows[places]).to_pydict()
+        table = cache.take(batch.rows[places], self.corpus.columns).to_pydict()
         rows, cut = self._tokenize(table, max(0, min(size, len(batch.rows) - first)))
         names = cache.take(batch.rows, ["id", "kind"]).to_pydict()
         return LocalBatch(
@@ -173,11 +174,15 @@ class BatchReader:
         columns = [queries, *([self.prompts.document + text for text in texts] for texts in plain[1:])]
         encoded = [self.tokenizer(column, truncation=True, max_length=self.max_length) for column in columns]
         cut = sum(bool(encoding.overflowing) for column in encoded for encoding in column.encodings[:counted])
+        judge = self.judge
+        targets = [judge.target(scores) for scores in table[SCORES]] if judge else [NO_TARGET] * len(queries)
         rows = [
             TokenizedExample(
                 row_id,
                 tuple(np.array(column.input_ids[index], dtype=np.int32) for column in encoded),
                 tuple(text_hash(texts[index]) for texts in plain),
+                targets[index],
+                tuple(texts[index] for texts in plain) if self.with_texts else (),
             )
             for index, row_id in enumerate(table["id"])
         ]
@@ -205,7 +210,7 @@ class RowCache:
         unique, first = np.unique(np.concatenate(indices), return_index=True)
         return RowCache(self.corpus, unique, pa.concat_tables(tables).combine_chunks().take(first))
 
-    def take(self, indices: np.ndarray, columns: Sequence[str] = COLUMNS) -> pa.Table:
+    def take(self, indices: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Return the rows with indices (rows,), in their order. Raises Interrupted where a shard lacks one of them."""
         assert self.table is not None
         places = np.searchsorted(self.indices, indices)

@@ -24,13 +24,15 @@ from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed, model_card, plan
 from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
-from speed_ray.training.contrastive import batches, encoder, loader
+from speed_ray.training.contrastive import batches, encoder, judge_scores, loader
+from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
 from speed_ray.training.contrastive.batches import WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
 from speed_ray.training.contrastive.gradcache import RandomState
+from speed_ray.training.contrastive.guide import GuideModel
 from speed_ray.training.contrastive.loader import BatchReader, Corpus, LocalBatch
 from speed_ray.training.contrastive.parallel import DdpStrategy, DeepSpeedStrategy
-from speed_ray.training.contrastive.train_step import ContrastiveConfig, train_step
+from speed_ray.training.contrastive.train_step import train_step
 from speed_ray.training.plan import Report, TrainingPlan
 
 WINDOW_BATCHES = 32  # batches that are shuffled together, at least; the texts of a window are in memory
@@ -64,6 +66,7 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
         return
     distributed.init_process_group(settings.workers.num_gpus)
     model = _load_embedder(training)
+    guide = _load_guide(training)
     reader, windows, steps = make_reader(training, model)
     strategy = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero_stage), settings, steps)
     with (
@@ -72,12 +75,15 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     ):
         state = _load_state(Path(checkpoint), strategy) if checkpoint else LoopState()
         report({"step": state.step, "steps": steps, **_left_out(reader.corpus)})
-        loop = TrainingLoop(training, strategy, reader, metrics, checkpoints, report, state, steps, Path(scratch))
+        scratch_folder = Path(scratch)
+        loop = TrainingLoop(
+            training, strategy, reader, guide, metrics, checkpoints, report, state, steps, scratch_folder
+        )
         loop.run(windows)
         if not state.step:
             raise UserError(f"{training.run}/{training.data} has no row to train on.")
         checkpoints.wait()
-        _publish(loop, model, Path(scratch, "model"))
+        _publish(loop, model, scratch_folder / "model")
         distributed.barrier()
 
 
@@ -111,6 +117,21 @@ def _load_embedder(training: TrainingPlan) -> SentenceTransformer:
     return model
 
 
+def _load_guide(training: TrainingPlan) -> GuideModel | None:
+    """Load the frozen embedder that masks false negatives, on this worker's device."""
+    settings = _settings(training)
+    if settings.guide is None:
+        return None
+    model, pooling, key = training.base, settings.pooling, training.base_key
+    revision, dtype = training.revision, torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    if settings.guide.model is not None:
+        model, revision, pooling, key = settings.guide.model, None, None, plan.GUIDE_KEY
+    folder = fetch_model_folder(model, revision, key)
+    loaded = encoder.load_encoder(folder, pooling, settings.max_length, dtype, key)
+    device = distributed.device(settings.workers.num_gpus)
+    return GuideModel(loaded.to(device).eval(), settings.guide, settings.micro_batch_size)
+
+
 def make_strategy(network: Encoder, settings: Embedder, steps: int) -> DdpStrategy | DeepSpeedStrategy:
     """Make optimizer and schedule for an encoder: DistributedDataParallel at ZeRO stage 0, else DeepSpeed."""
     return (DeepSpeedStrategy if settings.zero_stage else DdpStrategy)(network, settings, steps)
@@ -122,6 +143,7 @@ def make_reader(
     """Return a reader of the training's rows, the windows of batches to read, and the number of steps, at most."""
     settings = _settings(training)
     size, seed = settings.global_batch_size, training.seed
+    judge = judge_scores.read_scale(training)
     if settings.stream:
         artifact, streamed = plan.training_data(training), plan.streamed_plan(training)
         corpus = Corpus(artifact, settings.no_in_batch_negatives, files=None)
@@ -133,7 +155,8 @@ def make_reader(
     else:
         artifact = plan.finished_training_data(training)
         files = [file.path for file in artifact.record_files().values()]
-        corpus = Corpus(artifact, settings.no_in_batch_negatives, files)
+        columns = [*loader.COLUMNS, judge_scores.SCORES] if judge else loader.COLUMNS
+        corpus = Corpus(artifact, settings.no_in_batch_negatives, files, columns)
         groups = [corpus.groups(shard) for shard in range(len(files))] if distributed.rank() == 0 else []
         groups = distributed.broadcast(groups)
         counts = [sum(map(len, rows.values())) for rows in groups]
@@ -144,7 +167,8 @@ def make_reader(
         windows = batches.shuffle_windows(counts, WINDOW_BATCHES * size, seed)
         drawn = batches.draw_window_batches(windows, groups.__getitem__, size, seed)
     length = model.get_max_seq_length() or settings.max_length
-    reader = BatchReader(corpus, model.tokenizer, length, encoder.folder_prompts(model))
+    has_guide = settings.guide is not None
+    reader = BatchReader(corpus, model.tokenizer, length, encoder.folder_prompts(model), judge, has_guide)
     return reader, drawn, steps
 
 
@@ -155,6 +179,7 @@ class TrainingLoop:
     training: TrainingPlan
     strategy: DdpStrategy | DeepSpeedStrategy
     reader: BatchReader
+    guide: GuideModel | None
     metrics: MetricsLog
     checkpoints: Checkpoints
     report: Report
@@ -185,11 +210,14 @@ class TrainingLoop:
                 settings.micro_batch_size,
                 settings.global_batch_size,
                 tuple(settings.matryoshka_dims),
+                settings.loss,
+                settings.infonce_weight,
             ),
             self.reader.tokenizer.pad_token_id,
             self.strategy.backward,
             self.strategy.no_sync,
             len(batch.row_ids),
+            self.guide,
         )
         rate = self.strategy.schedule.get_last_lr()[0]
         self._check_finite("loss", loss, batch)

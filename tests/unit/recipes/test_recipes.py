@@ -162,6 +162,14 @@ def test_all_mistakes_are_named_at_once():
             "embedder={model: m, no_in_batch_negatives: [clasification]}",
             "embedder.no_in_batch_negatives: there is no kind 'clasification' (did you mean 'classification'?)",
         ),
+        (
+            "embedder={model: m, judge: minilm}",
+            "embedder: judge names whose scores are learnt from, which",
+        ),
+        (
+            "embedder={model: m, loss: kl, stream: true}",
+            "embedder: rows that are being written have no scores: set stream to false",
+        ),
         ("curate.duplicate_similarity=0", "curate.duplicate_similarity: every two texts reach 0: give it more"),
         ("curate.max_overlap=0", "curate.max_overlap: every two texts reach 0"),
         ("curate.semantic_similarity=0", "curate.semantic_similarity: every two texts reach 0"),

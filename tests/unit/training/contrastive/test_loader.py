@@ -48,7 +48,7 @@ def test_a_row_that_is_gone_is_not_replaced_by_its_neighbour(artifact):
     cache = RowCache(Corpus(artifact, [], files=None)).advance(wanted)
     assert cache.take(wanted[:2], ["id"])["id"].to_pylist() == [example(1)["id"], example(2)["id"]]
     with pytest.raises(Interrupted, match="no row 2 in shard 0 any more"):
-        cache.take(wanted)
+        cache.take(wanted, ["id"])
 
 
 def test_rows_are_read_from_the_file_that_they_were_drawn_from(artifact):

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
-from speed_ray.records import CURATED, EXAMPLE, content_id
+from speed_ray.records import CURATED, EXAMPLE, SCORED, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
@@ -42,10 +42,18 @@ def examples(count=100):
     return [example(number * 37 % 10_000) for number in range(count)]
 
 
+def scored(rows):
+    """A judge's scores: sure of some rows, unsure of others."""
+    return [
+        {**row, "scores": [{"judge": "a", "positive": index % 5, "negatives": [-1.0] * len(row["negatives"])}]}
+        for index, row in enumerate(rows)
+    ]
+
+
 def a_run(folder, rows, shard_rows=16):
-    run = Run(str(folder))
+    run, schema = Run(str(folder)), SCORED if "scores" in rows[0] else CURATED
     passed = (RowResult(row["id"], row, None) for row in rows)
-    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, len(rows), shard_rows), CURATED, passed)
+    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, len(rows), shard_rows), schema, passed)
     return run
 
 
@@ -153,8 +161,33 @@ def test_ways_to_train(base, tmp_path, settings):
     assert not list(model.fetch().rglob("adapter*")), "a plain model is published"
 
 
-def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path):
-    rows, recipe = examples(100), a_recipe(base, save_steps=5)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "kl", "weight_by_score": True, "temperature": 0.1},
+        {"loss": "margin_mse", "temperature": 0.1, "matryoshka_dims": [64, 16]},
+        {"guide": {}, "no_in_batch_negatives": ["retrieval"]},
+    ],
+)
+def test_other_losses_go_down_too(base, tmp_path, settings):
+    model = trained(a_run(tmp_path / "run", scored(examples(96))), a_recipe(base, num_train_epochs=6, **settings))
+    losses = [logged["loss"] for logged in history(model)]
+    assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
+
+
+def test_a_loss_by_scores_of_rows_without_any(base, tmp_path):
+    with pytest.raises(UserError, match=r"embedder\.loss: kl learns from a judge's scores"):
+        trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, loss="kl"))
+
+
+def test_a_guide_that_is_no_embedder(base, tmp_path):
+    with pytest.raises(UserError, match=r"embedder\.guide\.model: .* holds no modules\.json"):
+        plan.plan_embedder(a_run(tmp_path / "run", examples(32)), a_recipe(base, guide={"model": str(base)}))
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss": "kl", "weight_by_score": True, "guide": {}}])
+def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path, settings):
+    rows, recipe = scored(examples(100)), a_recipe(base, save_steps=5, **settings)
     unbroken = trained(a_run(tmp_path / "unbroken", rows), recipe)
 
     class Cut(Exception):

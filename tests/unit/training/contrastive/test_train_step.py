@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, kl_div, mse_loss
 
 from speed_ray.training.contrastive import encoder, train_step
+from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
 from speed_ray.training.contrastive.encoder import Encoder, pad_batch
-from speed_ray.training.contrastive.train_step import ContrastiveConfig
 from tests.helpers.embedding_worker import CONFIG, NEGATIVES, gradient, rows
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_training import tiny_model
@@ -98,14 +98,44 @@ def test_a_smaller_batch_weighs_as_many_rows_as_it_has(base):
     assert seen[1] == pytest.approx([part / 4 for part in seen[0]], rel=1e-4)
 
 
+def plain_gradient(base, loss):
+    """One graph over all texts, by PyTorch's own losses: a judge's loss and a tenth of InfoNCE, rows weighted."""
+    network = Encoder(encoder.load_encoder(base, "last", max_length=64))
+    made = rows(network.model.tokenizer, judged=True)
+    texts = [list(column) for column in zip(*(row.token_ids for row in made), strict=True)]
+    queries, *documents = (network(**pad_batch(column, 2)) for column in texts)
+    all_logits = cosine_similarity(queries[:, None], torch.cat(documents)[None], dim=-1) / CONFIG.temperature
+    own = torch.stack([torch.arange(len(made)) + len(made) * column for column in range(1 + NEGATIVES)], dim=1)
+    logits, scores = all_logits.gather(1, own), torch.tensor([row.target.scores for row in made])
+    if loss == "kl":
+        judged = kl_div(logits.log_softmax(1), scores.softmax(1), reduction="none").sum(1)
+    else:
+        judged = mse_loss(logits[:, :1] - logits[:, 1:], scores[:, :1] - scores[:, 1:], reduction="none").mean(1)
+    hashes = torch.tensor([row.hashes for row in made])
+    others = hashes[:, 1:].T.flatten()
+    masked = (others == hashes[:, 1:2]) | (others == hashes[:, :1])
+    masked[torch.arange(len(made)), own[:, 0]] = False
+    infonce = all_logits.masked_fill(masked, float("-inf")).logsumexp(1) - logits[:, 0]
+    ((judged + 0.1 * infonce) * torch.tensor([row.target.weight for row in made])).mean().backward()
+    return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("loss", ["kl", "margin_mse"])
+def test_the_gradient_by_a_judges_scores_is_that_of_one_graph(base, loss):
+    assert furthest(plain_gradient(base, loss), gradient(base, 3, loss=loss)) < 1e-5
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "batch_rows"), [(2, 8), (4, 8), (4, 5)])
-def test_workers_together_have_the_gradient_of_one(base, workers, batch_rows, tmp_path):
+@pytest.mark.parametrize(
+    ("workers", "batch_rows", "loss"),
+    [(2, 8, "infonce"), (4, 8, "infonce"), (4, 5, "infonce"), (4, 5, "kl"), (2, 8, "margin_mse")],
+)
+def test_workers_together_have_the_gradient_of_one(base, workers, batch_rows, loss, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
     ended = subprocess.run(
-        [*command, str(WORKER), str(base), str(tmp_path), str(batch_rows)], capture_output=True, text=True
+        [*command, str(WORKER), str(base), str(tmp_path), str(batch_rows), loss], capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
-    alone = gradient(base, CONFIG.micro_batch_size, batch_rows)
+    alone = gradient(base, CONFIG.micro_batch_size, batch_rows, loss=loss)
     for rank in range(workers):
         assert furthest(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True)) < 1e-5
