@@ -14,14 +14,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 from speed_ray.miniature import base_model, retrieval_set
 from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed
 from speed_ray.training.contrastive import encoder, infonce, loop, train_step
+from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
 from speed_ray.training.contrastive.encoder import Encoder, pad_batch
 from speed_ray.training.contrastive.infonce import TextHashes
-from speed_ray.training.contrastive.train_step import ContrastiveConfig, TokenizedExample
+from speed_ray.training.contrastive.judge_scores import Target
+from speed_ray.training.contrastive.train_step import TokenizedExample
 
 DROPOUT = 0.1
 
@@ -34,15 +37,16 @@ class Descent(torch.optim.SGD):
 
 
 def rows(tokenizer: Any, count: int) -> list[TokenizedExample]:
-    """Questions of the miniature world, each with its answer and another document."""
+    """Questions of the miniature world, each with its answer, two other documents, a judge's scores and a weight."""
     documents, queries, relevant = retrieval_set.draw_queries()
     names, rng = list(documents), random.Random(0)
     made = []
     for query in rng.sample(list(queries), count):
         positive = next(iter(relevant[query]))
-        texts = [queries[query], documents[positive], documents[rng.choice(names)]]
+        texts = [queries[query], documents[positive], *(documents[rng.choice(names)] for _ in range(2))]
         ids = tuple(tokenizer(text, truncation=True, max_length=128).input_ids for text in texts)
-        made.append(TokenizedExample(query, ids, tuple(map(train_step.text_hash, texts))))
+        target = Target(tuple(rng.gauss(0, 3) for _ in texts[1:]), rng.uniform(0.5, 1.5))
+        made.append(TokenizedExample(query, ids, tuple(map(train_step.text_hash, texts)), target))
     return made
 
 
@@ -76,7 +80,7 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         strategy.network,
         mine,
         False,
-        ContrastiveConfig(settings.temperature, settings.micro_batch_size),
+        ContrastiveConfig(settings.temperature, settings.micro_batch_size, loss=settings.loss),
         tokenizer.pad_token_id,
         strategy.backward,
         strategy.no_sync,
@@ -108,9 +112,24 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         first = rank * (len(documents) // world)
         own = torch.arange(first, first + len(documents) // world).view(-1, each).T
         text_hashes = TextHashes(mine[:, 0], mine[:, 1], hashes, own)
-        total = total + infonce.infonce_loss(vector[:each], documents, text_hashes, settings.temperature, False)
+        weights = torch.tensor([row.target.weight for row in batch[rank * each : (rank + 1) * each]])
+        in_batch = infonce.infonce_loss(vector[:each], documents, text_hashes, settings.temperature, False, weights)
+        judged = _judged(vector, documents[own], batch[rank * each : (rank + 1) * each], settings)
+        total = total + (in_batch if judged is None else 0.1 * in_batch + (judged * weights).sum())
     (total / case["rows"]).backward()
     return {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
+
+
+def _judged(vectors: Tensor, own: Tensor, share: list[TokenizedExample], settings: Embedder) -> Tensor | None:
+    """Each query's loss by its judge's scores, by PyTorch's own functions; None where there is none."""
+    queries, scores = vectors[: len(share), None], torch.tensor([row.target.scores for row in share])
+    logits = functional.cosine_similarity(queries, own, dim=-1) / settings.temperature
+    if settings.loss == "kl":
+        return functional.kl_div(logits.log_softmax(1), scores.softmax(1), reduction="none").sum(1)
+    if settings.loss == "margin_mse":
+        margins = (each[:, :1] - each[:, 1:] for each in (logits, scores))
+        return functional.mse_loss(*margins, reduction="none").mean(1)
+    return None
 
 
 def _embedded(net: Encoder, share: list[TokenizedExample], settings: Embedder, tokenizer: Any, rank: int) -> Tensor:

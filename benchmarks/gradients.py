@@ -2,8 +2,9 @@
 
     python -m benchmarks.gradients --rows 16
 
-DDP, ZeRO-2, ZeRO-3, LoRA and gradient checkpointing, with dropout and without, all in fp32: the largest error of any
-weight's gradient, over the largest. With dropout the graph draws for each worker's texts what that worker draws.
+DDP, ZeRO-2, ZeRO-3, LoRA, gradient checkpointing and the losses by a judge's scores, with dropout and without, all in
+fp32: the largest error of any weight's gradient, over the largest. With dropout the graph draws for each worker's
+texts what that worker draws.
 """
 
 import json
@@ -28,6 +29,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "ZeRO-2": {"zero_stage": 2},
     "ZeRO-3": {"zero_stage": 3},
     "ZeRO-3, LoRA": {"zero_stage": 3, "lora": {"r": 8}},
+    "DDP, KL": {"loss": "kl"},
+    "DDP, MarginMSE": {"loss": "margin_mse"},
+    "ZeRO-3, KL": {"zero_stage": 3, "loss": "kl"},
 }
 GOAL = 1e-5
 
