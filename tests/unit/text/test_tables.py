@@ -36,7 +36,6 @@ def test_rows_come_with_the_number_of_their_line(suffix, content, expected):
     ("suffix", "content", "message"),
     [
         (".txt", b"caf\xe9\n", r"^t, after line 0: this is not UTF-8 text .* Save it as UTF-8\.$"),
-        (".csv", b"a,b\n" + b"a" * 200_000, "^t, line 2: this is not a CSV file: field larger"),
         (".csv", b"caf\xe9\n", "^t, after line 0: this is not UTF-8 text"),
         (".csv", b'a,"b\nc,d\n', "^t, line 2: this is not a CSV file: unexpected end of data"),
         (".csv", b'"a"b,c\n', "^t, line 1: this is not a CSV file: ',' expected after"),
@@ -51,6 +50,14 @@ def test_rows_come_with_the_number_of_their_line(suffix, content, expected):
 def test_a_fault_is_named_by_file_and_line(suffix, content, message):
     with pytest.raises(UserError, match=message):
         list(tables.READERS[suffix](BytesIO(content), "t"))
+
+
+def test_a_line_that_no_table_has_is_named_and_one_of_a_document_is_read(monkeypatch):
+    long = b"a,b\n" + b"a" * 200_000
+    assert list(tables.read_csv(BytesIO(long), "t"))[1] == (2, ["a" * 200_000])
+    monkeypatch.setattr(tables, "MAX_LINE", 100_000)
+    with pytest.raises(UserError, match=r"^t, line .*: this is not a CSV file: a line is longer than"):
+        list(tables.read_csv(BytesIO(long), "t"))
 
 
 def test_half_of_a_character_in_json_lines_is_named_by_its_line():
