@@ -6,6 +6,7 @@ English translation. Texts are compared in one form of Unicode (`unify`), withou
 hyphen, a joiner) and variation selectors. 60 words take 3 microseconds in English, 20 in German, 35 in Chinese.
 """
 
+import functools
 import hashlib
 import re
 import unicodedata
@@ -65,7 +66,12 @@ def words_digest(text: str) -> str:
 
 def fold(text: str) -> str:
     """Fold case and Unicode's forms of a character, so that texts that differ in no more are equal."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFC", unify(text).casefold())
+    return text.lower() if text.isascii() else _folded(text)
+
+
+@functools.lru_cache(maxsize=16)  # the checks of one example fold each of its texts up to five times
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", unify(text).casefold())
 
 
 def unify(text: str) -> str:
