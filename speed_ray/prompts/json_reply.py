@@ -24,7 +24,8 @@ _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 # What is said before an object that is no later try: "Alternatively:", "Option 2:", "A weaker example would be".
 _ONE_MORE = re.compile(
     r"""\balternativ | \b(?:another|option|variant)\b | \b(?:answer|example|object|version)\W{0,3}\d
-    | ^\W*(?:or|oder|ou|または|或者)\b | \b(?:avoid\w*|instead[ ]of|not|than|unlike|e\.g\.)\W*$
+    | ^\W*(?:or|oder|ou|または|或者)\b | ^\W*(?:and|und|et)\W*$
+    | \b(?:avoid\w*|instead[ ]of|not|than|unlike|e\.g\.)\W*$
     | \b(?:bad|poor|weak|worse|wrong)\w*\W+(?:\w+\W+){0,3}$""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -42,8 +43,8 @@ def find_object(text: str, names: tuple[str, ...], is_placeholder: Callable[[str
     """Decode the object of a reply that is its answer, with all of `names` where one has them. Raises Rejected.
 
     Of several the last counts, those left out of which every text is a placeholder. Two that follow each other without
-    a word between them, or of which the last is offered beside the other ("Alternatively:"), are no drafts of one
-    answer: which of them is meant, nobody can tell.
+    a word between them, or of which the last is offered beside the other ("Alternatively:") or spoken of in a sentence
+    ("{...} would be vague"), are no drafts of one answer: which of them is meant, nobody can tell.
     """
     text = _END_OF_TURN.split(text, maxsplit=1)[0].lstrip("\ufeff \t\r\n")
     try:
@@ -219,7 +220,9 @@ def _refuse_alternatives(text: str, written: list[_Decoded]) -> None:
         return
     between = text[written[-2].end : written[-1].start]
     said = _SENTENCE_END.split(_FENCE.sub("", between[-200:]).strip())[-1]
-    if not _has_words(between) or _ONE_MORE.search(said):
+    behind = text[written[-1].end : written[-1].end + 200].partition("\n")[0]
+    is_mentioned = _has_words(said) and not said.endswith(":") and _has_words(behind)  # within a sentence
+    if not _has_words(between) or is_mentioned or _ONE_MORE.search(said):
         raise Rejected("several_objects", f"the reply lists {len(written)} objects: which is the answer?")
 
 

@@ -170,6 +170,10 @@ SHAPES = [  # (reply, what is read of it)
     ("Option 1:\n@draft\n\nOption 2:\n@good", "several_objects"),
     ("@good\nA weaker example would be: @draft", "several_objects"),
     ("@good\nThat is better than @draft.", "several_objects"),
+    ("@good\n\nExplanation: in contrast to @draft this is concrete.", "several_objects"),
+    ("@good\nand\n@draft", "several_objects"),
+    ("@draft\nAnd finally:\n@good", GOOD),
+    ("First I had @draft, then @good", GOOD),
     ("@draft\nThat is not specific. Better:\n@good", GOOD),
 ]
 
