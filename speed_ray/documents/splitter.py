@@ -76,7 +76,8 @@ class Splitter:
 
     def _pieces(self, sentence: str, start: int, tokens: int) -> Iterator[Span]:
         if tokens <= self._tokens:
-            yield Span(start, start + len(sentence), tokens)
+            if tokens:  # of line breaks alone nothing is made
+                yield Span(start, start + len(sentence), tokens)
             return
         encoding = self._tokenizer.encode(sentence, add_special_tokens=False)
         words = encoding.word_ids
@@ -115,7 +116,8 @@ class Splitter:
         enough = (total + (passages - 1) * self._overlap) / passages
         first = last = 0
         while last < len(pieces):
-            tokens = sum(piece.tokens for piece in pieces[first:last])
+            tokens = sum(piece.tokens for piece in pieces[first : last + 1])  # one that is new, whatever it repeats
+            last += 1
             while last < len(pieces) and tokens < enough and tokens + pieces[last].tokens <= self._tokens:
                 tokens += pieces[last].tokens
                 last += 1

@@ -46,6 +46,14 @@ def test_passages_of_one_text_are_about_equally_long() -> None:
     assert [span.tokens for span in split("A b. " * 11, 30)] == [18, 15]
 
 
+@pytest.mark.parametrize("overlap", [0, 3, 4])
+def test_a_heading_without_a_text_of_its_own_is_passed_by(overlap: int) -> None:
+    text = "# One\n\n\n## Two\n\n" + "A b. " * 9 + "\n\n\n# Three\n"
+    found = texts(text, 5, overlap)
+    assert {each.replace(" ", "") for each in found} == {"Ab."} if overlap < 3 else len(found) > 4
+    assert all("A b." in each for each in found)
+
+
 def test_an_overlap_repeats_whole_sentences() -> None:
     assert texts("A b. C d. E f. G h.", 6, 3) == ["A b. C d.", "C d. E f.", "E f. G h."]
 
