@@ -10,10 +10,12 @@ BUILD := docker build
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' speed_ray/__init__.py)
 BIN := .venv/bin
 
-.PHONY: help venv demo test check fmt lint typecheck census bench rivals soak chaos-endpoint image
+.PHONY: help venv demo demo-speed test check fmt lint typecheck census bench rivals soak chaos-endpoint image
 
 help:
-	@echo "make demo    aligns a tiny model and writes a small training set with it, without a GPU, into runs/demo"
+	@echo "make demo    trains MiniLM to search numpy's and scipy's documentation, without a GPU, into runs/demo"
+	@echo "make demo-speed"
+	@echo "             runs the whole of SPEED in a miniature world, without a GPU, into runs/demo-speed"
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
 	@echo "make check   lint, types and the tests that start no other process: what to run before a commit"
 	@echo "make fmt     formats the code and mends what ruff can mend"
@@ -32,11 +34,20 @@ help:
 venv: .venv/.installed
 
 demo: venv
-	$(BIN)/speed-ray run --recipe miniature --run runs/demo
+	$(BIN)/python jobs/write_docstrings.py runs/docstrings
+	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docstrings
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
-	$(BIN)/speed-ray show runs/demo revised_examples
-	$(BIN)/python jobs/compare_writers.py runs/demo
+	$(BIN)/speed-ray show runs/demo curated_examples
+	$(BIN)/python jobs/ask.py runs/demo "How do I find where a function is zero?" \
+	  "Which test tells whether two samples have the same mean?" "How can I smooth a noisy signal?"
+
+demo-speed: venv
+	$(BIN)/speed-ray run --recipe miniature --run runs/demo-speed
+	$(BIN)/speed-ray status runs/demo-speed
+	$(BIN)/speed-ray verify runs/demo-speed
+	$(BIN)/speed-ray show runs/demo-speed revised_examples
+	$(BIN)/python jobs/compare_writers.py runs/demo-speed
 
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults tests/integration tests/cluster tests/unit

@@ -113,7 +113,7 @@ class CuratedRow(ExampleRow):
 
 
 class JudgeScores(TypedDict):
-    """What one judge says of a row's texts as answers to its query, on a scale of its own: higher is better."""
+    """The scores that one judge gave to a row's texts as answers to its query: the higher, the better."""
 
     judge: str
     positive: float
