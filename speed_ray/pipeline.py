@@ -15,7 +15,7 @@ from speed_ray.recipes.schema import Evaluate, Recipe
 from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.changed_documents import refuse_changed_documents
 from speed_ray.stages.critique import Critique
-from speed_ray.stages.curate import prepare_curation, publish_curated
+from speed_ray.stages.curate import prepare_curation, publish_curated, refuse_few_passages
 from speed_ray.stages.documents import prepare_documents, publish_documents
 from speed_ray.stages.draft import Draft
 from speed_ray.stages.judge import Judge
@@ -52,7 +52,7 @@ def read_documents(run: Run, recipe: Recipe) -> None:
         refuse_changed_documents(run, prepared, split)
         run.freeze(recipe)
         publish_documents(run, prepared)
-    split_passages(run, split)
+    refuse_few_passages(split_passages(run, split), recipe.curate)  # before a model is asked about them
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:

@@ -51,7 +51,7 @@ class Prepared:
 
 def prepare_curation(run: Run, recipe: Recipe) -> Prepared:
     """Plan the curation. Raises UserError where the input is unfinished or empty, or a rule's file is missing."""
-    source, decided, passages = run.artifact(finished_examples(recipe)), rules(recipe), passages_of(run, recipe)
+    source, decided, passages = run.artifact(finished_examples(recipe)), rules(recipe), searched_passages(run, recipe)
     embeddings = None
     if passages and recipe.curate.reference and corpus_search.retrievers(recipe.curate):
         embeddings = plan_embeddings(run, recipe.curate)
@@ -65,16 +65,21 @@ def publish_curated(run: Run, prepared: Prepared) -> Artifact:
     return artifact
 
 
-def passages_of(run: Run, recipe: Recipe) -> Artifact | None:
+def searched_passages(run: Run, recipe: Recipe) -> Artifact | None:
     """Return the published passages, or None where no rule asks for them.
 
     Raises UserError where they are unfinished, or fewer than the negatives that an example is to get.
     """
-    settings = recipe.curate
-    if not recipe.is_grounded and (recipe.corpus is None or not corpus_search.retrievers(settings)):
+    if not recipe.is_grounded and (recipe.corpus is None or not corpus_search.retrievers(recipe.curate)):
         return None
     passages = run.artifact(PASSAGES)
     artifact_identity(passages)
+    refuse_few_passages(passages, recipe.curate)
+    return passages
+
+
+def refuse_few_passages(passages: Artifact, settings: Curate) -> None:
+    """Raise UserError where published passages are fewer than the negatives that an example is to get."""
     each, there = settings.mine_negatives.count, count_records(passages)
     asked = each * len(settings.miners)
     if asked >= there:
@@ -83,7 +88,6 @@ def passages_of(run: Run, recipe: Recipe) -> Artifact | None:
             f"{' and '.join(settings.miners)}, and beside its own passage the corpus has {there - 1:,}.\n"
             "Lower curate.mine_negatives, or give corpus.source more documents."
         )
-    return passages
 
 
 def rules(recipe: Recipe) -> Rules:

@@ -20,6 +20,7 @@ from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import DOCUMENTS, PASSAGES, Run
 from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.text.words import words_digest
 
 
@@ -62,13 +63,13 @@ def _tokenizer_folder(recipe: Recipe, corpus: Corpus) -> tuple[Path, str]:
     )
 
 
-def split_passages(run: Run, split: Split) -> None:
+def split_passages(run: Run, split: Split) -> Artifact:
     """Split all documents and publish their passages, unless that is done."""
     artifact, source = run.artifact(PASSAGES), run.artifact(DOCUMENTS)
     identity = {**split.identity, "input": artifact_identity(source)}
     existing = artifact.plan() if artifact.manifest() is not None else None
     if existing is not None and existing.identity == identity:
-        return
+        return artifact
     corpus = split.recipe.corpus
     assert corpus is not None
     with tempfile.TemporaryDirectory(prefix="speed_ray-passages-") as folder:
@@ -79,6 +80,7 @@ def split_passages(run: Run, split: Split) -> None:
         rows = (driver_stage.RowResult(row["id"], row, None) for row in spool)
         driver_stage.publish_rows(artifact, plan, PASSAGE, rows)
         spool.close()
+    return artifact
 
 
 def _split(run: Run, split: Split, workers: Workers, folder: Path) -> Iterator[list[PassageRow]]:

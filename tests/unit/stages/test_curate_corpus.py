@@ -1,15 +1,16 @@
 """Curating examples about passages: found again in the whole corpus, given negatives from it, all accounted for."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from jobs.write_docstrings import sections
 from speed_ray.console import status
 from speed_ray.errors import UserError
+from speed_ray.pipeline import read_documents
 from speed_ray.records import PassageRow, Row
 from speed_ray.stages import curate
-from speed_ray.storage.run import CURATED_EXAMPLES, Run
+from speed_ray.storage.run import CURATED_EXAMPLES, PASSAGE_EMBEDDINGS, Run
 from speed_ray.storage.verify import verify
 from tests.helpers.grounded_run import MINILM, curated, example, grounded, passage, publish
 from tests.helpers.paths import ROOT
@@ -20,23 +21,18 @@ REFERENCE = f"curate.reference={MINILM}"
 WORDS = "curate.mine_negatives={count: 2, by: [bm25], skip_nearest: 0}"
 
 
-@pytest.fixture(scope="module")
-def real() -> list[tuple[str, PassageRow]]:
-    """First lines of docstrings, each with what stands below it: 400 queries that people wrote, with their answers."""
-    return [(each.title, passage(each.body, each.name)) for each in sections(("numpy",))[:400]]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("every", ["false", "true"])
-def test_wrong_pairs_are_not_found_again_and_right_ones_are(run, real, every: str) -> None:
-    rows = [example(query, own) for query, own in real]
-    for number in range(0, len(rows), 5):  # one in five is about another passage
-        rows[number] = example(real[number][0], real[(number + 203) % len(real)][1])
-    publish(run, [own for _, own in real], rows)
-    _, rejects = curated(run, REFERENCE, f"curate.found_again={{all: {every}}}", "curate.duplicate_similarity=null")
-    wrong = {row["id"] for row in rows[::5]}
+def test_wrong_pairs_are_not_found_again_and_right_ones_are(run) -> None:
+    texts = [each[side] for side in ("passage", "paraphrase") for each in PLANTED]
+    passages = [passage(text, text) for text in texts]
+    questions = [each["question"] for each in PLANTED * 2]
+    right = [example(question, about) for question, about in zip(questions, passages, strict=True)]
+    wrong = [example(questions[number], passages[number - 19]) for number in range(0, 48, 4)]  # of another subject
+    publish(run, passages, right + wrong)
+    _, rejects = curated(run, REFERENCE, "curate.found_again={top: 6}", "curate.duplicate_similarity=null")
+    planted = {row["id"] for row in wrong}
     lost = {row["row_id"] for row in rejects if row["reason"] == "not_found_again"}
-    assert len(wrong & lost) / len(wrong) >= 0.9 and len(wrong & lost) / len(lost) >= 0.9
+    assert len(planted & lost) / len(planted) >= 0.9 and len(planted & lost) / len(lost) >= 0.9
 
 
 @pytest.mark.slow
@@ -164,6 +160,13 @@ def test_more_negatives_than_passages_are_refused_before_anything_is_made(run) -
     assert run.artifact(CURATED_EXAMPLES).plan() is None
 
 
+def test_more_negatives_than_passages_are_refused_before_a_query_is_written(run, tmp_path: Path) -> None:
+    (tmp_path / "lamp.txt").write_text(LAMPS[0]["text"])
+    recipe = grounded(f"corpus={{source: {tmp_path}, tokenizer: {MINILM}, held_out: 0}}", "curate.mine_negatives=1")
+    with pytest.raises(UserError, match=r"asks for 1 negatives .* the corpus has 0\."):
+        read_documents(run, recipe)
+
+
 def test_vectors_of_another_width_are_refused(run, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(run, LAMPS, [example("which red lamp", LAMPS[0])])
     opened = curate.open_corpus
@@ -216,3 +219,15 @@ def test_a_rule_that_needs_a_reference_asks_for_one(rule: str) -> None:
 def test_found_again_is_refused_where_no_passage_is_written_about() -> None:
     with pytest.raises(UserError, match=r"curate\.found_again .* name a corpus, and no topics"):
         grounded("topics={source: topics.txt}", "curate.found_again={by: [bm25]}")
+
+
+@pytest.mark.slow
+def test_on_ray_rows_and_account_are_those_of_one_process(tmp_path) -> None:
+    rules = [REFERENCE, "curate.found_again={top: 6}", "curate.mine_negatives={count: 2, skip_nearest: 1}"]
+    found = []
+    for name, *more in (["here"], ["on Ray", "curate.workers={num_workers: 2, num_cpus: 1}"]):
+        run = Run(str(tmp_path / name))
+        passages = [passage(each["passage"], each["question"]) for each in PLANTED]
+        publish(run, passages, [example(each["question"], own) for each, own in zip(PLANTED, passages, strict=True)])
+        found.append((curated(run, *rules, *more), account(run), list(run.artifact(PASSAGE_EMBEDDINGS).records())))
+    assert found[0] == found[1] and found[0][1]["reference: filled"]
