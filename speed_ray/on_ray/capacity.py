@@ -18,8 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from speed_ray import __version__
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.session import uses_shared_cluster
-from speed_ray.recipes.schema import Pool
-from speed_ray.recipes.training_settings import Workers
+from speed_ray.recipes.actor_resources import Resources
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import LocalFolder, delete_if_allowed, read_if_exists
 
@@ -35,7 +34,7 @@ class ResourceNeed:
     """The resources of one engine or training worker, which the cluster must hold `count` times."""
 
     key: str  # the recipe's, for messages: "synthesize.pool"
-    takes: Pool | Workers
+    takes: Resources
     count: int = 1
 
     @property
@@ -97,13 +96,17 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _request_place(need: ResourceNeed) -> "ray.ObjectRef[None]":
-    task = ray.remote(lambda: None).options(
-        num_cpus=need.takes.num_cpus,
-        num_gpus=need.takes.num_gpus,
-        accelerator_type=need.takes.accelerator_type,
-        label_selector=need.takes.label_selector or None,
-    )
-    return task.remote()
+    return ray.remote(lambda: None).options(**actor_options(need.takes)).remote()
+
+
+def actor_options(takes: Resources) -> dict[str, Any]:
+    """Return resources as Ray takes them for a task or an actor."""
+    return {
+        "num_cpus": takes.num_cpus,
+        "num_gpus": takes.num_gpus,
+        "accelerator_type": takes.accelerator_type,
+        "label_selector": takes.label_selector or None,
+    }
 
 
 def _is_growing() -> bool:

@@ -6,7 +6,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationInfo,
     model_validator,
@@ -14,6 +13,7 @@ from pydantic import (
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
+from speed_ray.recipes.actor_resources import Resources
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.curate_settings import Curate
 from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
@@ -36,16 +36,11 @@ class Topics(Strict):
     limit: PositiveInt | None = None
 
 
-class Pool(Strict):
-    """The actors of one stage: how many engines, and what each takes. Never part of a row's identity."""
+class Pool(Resources):
+    """The actors of one stage: how many engines, and what each takes."""
 
     min_size: PositiveInt = 1
     max_size: PositiveInt = 1
-    num_cpus: NonNegativeFloat = 1.0
-    num_gpus: NonNegativeFloat = 0.0
-    accelerator_type: str | None = None  # a GPU type as Ray names it: "H100"
-    label_selector: dict[str, str] = {}  # of the nodes that engines may run on, as Ray knows them
-    watchdog_minutes: PositiveFloat = 30.0  # without a commit the job ends with a diagnosis
     grace_seconds: NonNegativeFloat = 20.0  # for shards at work to be committed when the job is told to end
 
     @model_validator(mode="after")

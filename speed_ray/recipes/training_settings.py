@@ -13,6 +13,7 @@ from pydantic import (
 )
 from pydantic import field_validator as validates
 
+from speed_ray.recipes.actor_resources import Resources
 from speed_ray.recipes.setting import KindNames, LocalPath, RuntimeOnly, Share, Strict
 
 Loss = Literal["infonce", "kl", "margin_mse"]
@@ -27,16 +28,11 @@ class Lora(Strict):
     target_modules: str | list[str] = "all-linear"
 
 
-class Workers(Strict):
-    """Sets the workers of one training and their resources. Never part of a model's identity."""
+class Workers(Resources):
+    """Sets the workers of one training, and what each takes."""
 
     num_workers: PositiveInt = 1
-    num_cpus: NonNegativeFloat = 1.0  # each
-    num_gpus: NonNegativeFloat = 0.0  # each
-    accelerator_type: str | None = None  # a GPU type as Ray names it: "H100"
-    label_selector: dict[str, str] = {}  # of the nodes that they may run on, as Ray knows them
     max_failures: NonNegativeInt = 3  # lost workers that are made up for before the job ends
-    watchdog_minutes: PositiveFloat = 30.0  # without a worker at work a training ends with a diagnosis
 
 
 class TrainingWorkers(Workers):
