@@ -1,6 +1,7 @@
 """Run independent tasks on a pool of Ray actors, each of which loads what it needs once."""
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -9,10 +10,13 @@ from ray.exceptions import RayError
 from ray.util import ActorPool
 
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.on_ray.capacity import ResourceNeed, check_capacity
+from speed_ray.on_ray.capacity import ResourceNeed, actor_options, check_capacity
 from speed_ray.on_ray.progress import LineProgress
 from speed_ray.on_ray.session import session
+from speed_ray.on_ray.worker_errors import lost_worker_error, unforeseen_error
 from speed_ray.recipes.training_settings import Workers
+
+log = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -52,10 +56,7 @@ def map_tasks(
                     else:
                         yield index, result
             except RayError as error:
-                raise Interrupted(
-                    f"{name}: a worker was lost {workers.max_failures + 1} times, or failed: {error}\n"
-                    "What is done is kept: run the same command again."
-                ) from error
+                raise lost_worker_error(f"{name}, {workers.max_failures} restarts included", error) from error
     if failures:
         is_user_error = any(kind == UserError.__name__ for kind, _ in failures)
         raise (UserError if is_user_error else Interrupted)("\n".join(dict.fromkeys(text for _, text in failures)))
@@ -63,12 +64,7 @@ def map_tasks(
 
 def _actor_pool(make: Callable[[], Callable[[Task], Result]], workers: Workers, tasks: int) -> ActorPool:
     actor = ray.remote(_TaskActor).options(
-        num_cpus=workers.num_cpus,
-        num_gpus=workers.num_gpus,
-        accelerator_type=workers.accelerator_type,
-        label_selector=workers.label_selector or None,
-        max_restarts=workers.max_failures,
-        max_task_retries=workers.max_failures,
+        **actor_options(workers), max_restarts=workers.max_failures, max_task_retries=workers.max_failures
     )
     return ActorPool([actor.remote(make) for _ in range(min(workers.num_workers, tasks))])
 
@@ -88,3 +84,6 @@ class _TaskActor(Generic[Task, Result]):
             return index, self._function(task)
         except (UserError, Interrupted) as error:
             return index, None, type(error).__name__, str(error)
+        except Exception as error:
+            log.exception("%s failed", task)
+            return index, None, Interrupted.__name__, str(unforeseen_error(str(task), error))

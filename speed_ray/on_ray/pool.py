@@ -38,6 +38,7 @@ from speed_ray.on_ray.drain import DrainGate, DriverLogHandler, is_drained, star
 from speed_ray.on_ray.progress import StagesProgress
 from speed_ray.on_ray.prometheus_metrics import EngineMetrics
 from speed_ray.on_ray.session import resources, session, uses_shared_cluster
+from speed_ray.on_ray.worker_errors import ACTOR_LOGS, lost_worker_error, unforeseen_error
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.storage.fingerprint import without_adapter
 from speed_ray.storage.holder import HolderWatch
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between two checks of the watchdog, and two updates of the progress
 ALREADY_COMMITTED = -1  # in place of a shard's generation
-ACTOR_LOGS = "worker-*.err; by Ray's default in /tmp/ray/session_latest/logs of their node"
 
 Batch = dict[str, Any]
 
@@ -179,10 +179,7 @@ def _through_a_pool(dataset: Dataset, run: Run, group: tuple[Step, ...], gate: D
             max_tasks_in_flight_per_actor=2 * at_once,
             max_concurrent_calls_per_actor=at_once,
         ),
-        num_cpus=pool.num_cpus,
-        num_gpus=pool.num_gpus,
-        accelerator_type=pool.accelerator_type,
-        label_selector=pool.label_selector or None,
+        **capacity.actor_options(pool),
     )
 
 
@@ -197,7 +194,8 @@ def _results(
     watchdog_seconds = max(stage.settings.pool.watchdog_minutes for stage in stages) * 60
     grace_seconds = max(stage.settings.pool.grace_seconds for stage in stages)
     results: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_consume, args=(dataset, results), daemon=True).start()
+    names = " and ".join(stage.name for stage in stages)
+    threading.Thread(target=_consume, args=(dataset, names, results), daemon=True).start()
     last, deadline = time.monotonic(), math.inf
     while True:
         if stopping.is_set() and deadline == math.inf:
@@ -237,7 +235,7 @@ def _stalled(stages: Sequence[Stage], seconds: float) -> Stalled:
     )
 
 
-def _consume(dataset: Dataset, results: "queue.Queue[Any]") -> None:
+def _consume(dataset: Dataset, stages: str, results: "queue.Queue[Any]") -> None:
     """Put each row's counts or error into a queue, None at the end."""
     try:
         for row in dataset.iter_rows():
@@ -247,19 +245,9 @@ def _consume(dataset: Dataset, results: "queue.Queue[Any]") -> None:
                 results.put({name: Counts(**counts) for name, counts in json.loads(row["counts"]).items()})
         results.put(None)
     except RayError as error:
-        results.put(_lost_worker(error))
+        results.put(lost_worker_error(stages, error))
     except BaseException as error:
         results.put(error)
-
-
-def _lost_worker(error: RayError) -> Interrupted:
-    """Turn Ray's error, which ends with what the worker raised below many lines of its own, into one sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return Interrupted(
-        f"a worker ended: {lines[-1] if lines else type(error).__name__}\n"
-        "Everything committed is kept: run the same command again. If it ends so each time, its whole error is in the "
-        f"actors' logs ({ACTOR_LOGS})."
-    )
 
 
 class EngineActor:
@@ -330,14 +318,8 @@ class EngineActor:
             return _row_result(error=UserError.__name__, message=str(error))
         except Exception as error:
             log.exception("shard %d failed", row["shard"])
-            message = f"{self.name}, shard {row['shard']}: {type(error).__name__}: {error}"
-            return _row_result(error=Interrupted.__name__, message=f"{message}\n{_UNEXPECTED}")
-
-
-_UNEXPECTED = (
-    "This was not foreseen. Everything committed is kept: run the same command again. If it ends so each time, please "
-    f"report it with the actors' logs ({ACTOR_LOGS})."
-)
+            ended = unforeseen_error(f"{self.name}, shard {row['shard']}", error)
+            return _row_result(error=Interrupted.__name__, message=str(ended))
 
 
 def _row_result(counts: str = "{}", error: str = "", message: str = "") -> dict[str, str]:

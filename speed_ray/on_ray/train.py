@@ -5,6 +5,7 @@ every rank copy a whole checkpoint (see training/checkpoints.py). Ray starts wor
 """
 
 import logging
+import re
 import shutil
 import tempfile
 import threading
@@ -14,17 +15,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import ray
+from ray.exceptions import RayError
 
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.on_ray import capacity
 from speed_ray.on_ray.progress import LineProgress
 from speed_ray.on_ray.prometheus_metrics import TrainingMetrics
 from speed_ray.on_ray.session import resources, session
+from speed_ray.on_ray.worker_errors import lost_worker_error, unforeseen_error
 from speed_ray.recipes.training_settings import TrainingWorkers
 from speed_ray.storage.run import Run
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5  # between two reads of the workers' reports
 HEARTBEAT_SECONDS = 2.0
@@ -104,10 +109,7 @@ def train_on_ray(training: Job, train_model: Callable[[Job, Report], None]) -> N
     if kind:
         raise (UserError if kind == UserError.__name__ else Interrupted)(message)
     if ended[0]:
-        raise Interrupted(
-            f"{training.name}: training ended, {workers.max_failures} restarts included: {ended[0]}\n"
-            "Run the same command again: it goes on from the last complete checkpoint."
-        )
+        raise lost_worker_error(f"{training.name}, {workers.max_failures} restarts included", ended[0])
 
 
 def _describe(metrics: dict[str, Any]) -> str:
@@ -185,10 +187,10 @@ def _trainer(
 
 
 def _train_worker(config: dict[str, Any]) -> None:
-    """Train on one worker. A user's mistake comes back at every restart, so the next one ends at once."""
+    """Train on one worker. What would come back at every restart is noted, so that the next one ends at once."""
     import ray.train
 
-    metrics_actor = config["metrics_actor"]
+    metrics_actor, training = config["metrics_actor"], config["training"]
     if ray.get(metrics_actor.error.remote())[0]:
         return
     is_first = ray.train.get_context().get_world_rank() == 0
@@ -200,12 +202,29 @@ def _train_worker(config: dict[str, Any]) -> None:
     ended = threading.Event()
     threading.Thread(target=_send_heartbeats, args=(metrics_actor, ended), daemon=True).start()
     try:
-        config["train_model"](config["training"], report)
+        config["train_model"](training, report)
     except (UserError, Interrupted) as error:
         ray.get(metrics_actor.fail.remote(type(error).__name__, str(error)))
         raise
+    except Exception as error:
+        if not _is_of_a_loss(error):
+            log.exception("%s failed", training.name)
+            ray.get(metrics_actor.fail.remote(Interrupted.__name__, str(unforeseen_error(training.name, error))))
+        raise
     finally:
         ended.set()
+
+
+def _is_of_a_loss(error: Exception) -> bool:
+    """Tell whether an exception may come of a worker, a link or a GPU that was lost, and not come back."""
+    import torch
+
+    if isinstance(
+        error, ConnectionError | TimeoutError | RayError | torch.AcceleratorError | torch.distributed.DistError
+    ):
+        return True
+    # Gloo raises RuntimeError alone: "[.../gloo/transport/tcp/pair.cc:534] Connection closed by peer".
+    return isinstance(error, RuntimeError) and bool(re.search("gloo|nccl|connection|timed out", str(error), re.I))
 
 
 def _send_heartbeats(metrics_actor: Any, ended: threading.Event) -> None:

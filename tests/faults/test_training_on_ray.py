@@ -43,6 +43,13 @@ train._train_worker = noted
 main()
 """
 
+RAISES_WHAT_NOBODY_FORESAW = """
+from speed_ray import pipeline
+def train_model(training, report):
+    raise KeyError("weights of no layer")
+pipeline.train_model = train_model
+"""
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
@@ -217,4 +224,18 @@ def test_a_users_mistake_is_not_tried_again(make_drafted, drive, nothing_left, t
     assert "Traceback" not in driver.said(), driver.said()
     began = notes.read_text().split(";")[:-1]
     assert began.count("") == WORKERS, "it was trained again, to diverge again"
+    nothing_left(driver)
+
+
+def test_an_error_that_would_come_back_is_not_tried_again(make_drafted, drive, nothing_left, tmp_path):
+    job, notes = make_drafted(), tmp_path / "starts"
+    program = [sys.executable, "-c", RAISES_WHAT_NOBODY_FORESAW + NOTES_ITS_STARTS, str(notes)]
+
+    driver = drive(job, "align-junior", program=program)
+
+    assert driver.ended() == 3, driver.said()
+    assert "junior: KeyError: 'weights of no layer'" in driver.said()
+    assert "Traceback" not in driver.said(), driver.said()
+    began = notes.read_text().split(";")[:-1]
+    assert began.count("") == WORKERS, "it was tried again, to fail again"
     nothing_left(driver)

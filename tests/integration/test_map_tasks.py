@@ -26,6 +26,8 @@ def touch(tmp_path):
             raise UserError("there is no wrong")
         if name == "away":
             raise Interrupted("the network is away")
+        if name == "odd":
+            raise KeyError("no such column")
         if name == "always deadly" or (name == "deadly" and not (tmp_path / "died").exists()):
             (tmp_path / "died").touch()
             os._exit(1)
@@ -55,6 +57,13 @@ def test_a_task_that_fails_ends_no_other(touch, tmp_path, bad, error):
 
 
 @pytest.mark.slow
+def test_an_unforeseen_error_ends_no_other_task(touch, tmp_path):
+    with pytest.raises(Interrupted, match=r"^odd: KeyError: 'no such column'\nThis was not foreseen"):
+        list(map_tasks("test", ["odd", "a"], lambda: touch, Workers()))
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced(touch, tmp_path):
     list(map_tasks("test", ["a", "deadly", "b"], lambda: touch, Workers(max_failures=1)))
     assert names(tmp_path) == ["a", "b", "deadly", "died"]
@@ -62,7 +71,7 @@ def test_a_lost_worker_is_replaced(touch, tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_is_always_lost_ends_the_job(touch):
-    with pytest.raises(Interrupted, match="a worker was lost"):
+    with pytest.raises(Interrupted, match="test, 1 restarts included: a worker ended"):
         list(map_tasks("test", ["always deadly"], lambda: touch, Workers(max_failures=1)))
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from speed_ray.errors import Interrupted
 from speed_ray.on_ray import pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.recipes.engine_settings import SimulatedEngine
@@ -20,6 +21,7 @@ from speed_ray.storage.shards import RECORDS, REPLIES
 from speed_ray.storage.verify import verify
 
 LOG = ".shards-of-actors"  # a file in the run's folder where each shard's begin and end are noted, by process id
+BROKEN = ".what-is-broken"  # another: "engine" or "actor", which then raises what nobody foresaw
 CREW = ".actors-to-wait-for"  # another: how many processes must have begun a shard before one may end
 
 
@@ -44,7 +46,19 @@ def note_shards():
 
         from speed_ray.executor.shard_worker import Worker
 
-        work = Worker.work
+        work, make = Worker.work, Worker.__init__
+
+        def is_broken(worker: Worker, what: str) -> bool:
+            file = Path(worker.artifact.store.uri, BROKEN)
+            return file.exists() and file.read_text() == what
+
+        def made(worker: Worker, *arguments) -> None:
+            make(worker, *arguments)
+            if is_broken(worker, "actor"):
+                raise ZeroDivisionError("an actor that cannot be made")
+
+        async def broken(request):
+            raise ZeroDivisionError("tokens of no second")
 
         async def noted(worker: Worker, shard: int, generation: int):
             log, crew = (Path(worker.artifact.store.uri, name) for name in (LOG, CREW))
@@ -52,13 +66,15 @@ def note_shards():
                 lines.write(f'[{os.getpid()}, 1, "{worker.artifact.name}"]\n')
             while crew.exists() and len({json.loads(line)[0] for line in log.open()}) < int(crew.read_text()):
                 await asyncio.sleep(0.1)
+            if is_broken(worker, "engine"):
+                worker.engine.generate = broken
             try:
                 return await work(worker, shard, generation)
             finally:
                 with log.open("a") as lines:
                     lines.write(f'[{os.getpid()}, -1, "{worker.artifact.name}"]\n')
 
-        Worker.work = noted
+        Worker.work, Worker.__init__ = noted, made
 
     return hook
 
@@ -196,3 +212,23 @@ def test_a_driver_that_ended_between_two_steps_goes_on_with_the_second(make_job)
 
     assert job.attempts() == attempts + 16
     assert all(verdict.holds for verdict in verify(job.run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("engine", r"^examples, shard \d+: ZeroDivisionError: tokens of no second\nThis was not foreseen"),
+        ("actor", r"^examples: a worker ended: ZeroDivisionError: an actor that cannot be made\n"),
+    ],
+)
+def test_what_nobody_foresaw_ends_a_job_with_its_reason_and_costs_no_row(make_job, prove, what, said):
+    job = make_job().begin().half_done(shards=30)
+    Path(job.uri, BROKEN).write_text(what)
+    with pytest.raises(Interrupted, match=said) as caught:
+        job.synthesize()
+    assert "Traceback" not in str(caught.value)
+
+    Path(job.uri, BROKEN).unlink()
+    job.synthesize()
+    prove(job)
