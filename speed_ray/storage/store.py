@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,60 +81,50 @@ class ObjectStore:
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whose name nobody else uses."""
-        self.requests["put"] += 1
-        try:
+        with self._request("put", path, FileNotFoundError):
             obstore.put(self.backend, path, data)
-        except (exceptions.BaseError, FileNotFoundError) as error:
-            raise _explain(error, self.uri, path) from error
 
     def upload(self, path: str, file: Path) -> None:
         """Write an object whose name nobody else uses from a file of any size, a few parts at a time in memory."""
-        self.requests["put"] += 1
-        try:
+        with self._request("put", path, FileNotFoundError):
             obstore.put(self.backend, path, file)
-        except exceptions.BaseError as error:
-            raise _explain(error, self.uri, path) from error
 
     def download(self, path: str, file: Path) -> None:
         """Write an object of any size to a local file. Raises FileNotFoundError."""
-        self.requests["get"] += 1
         try:
-            with file.open("wb") as sink:
+            with self._request("get", path), file.open("wb") as sink:
                 for chunk in obstore.get(self.backend, path).stream(min_chunk_size=8 << 20):
                     sink.write(chunk)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise _unwritable(file, error) from error
-        except exceptions.BaseError as error:
-            raise _explain(error, self.uri, path) from error
 
     def get(self, path: str) -> bytes:
         """Read an object. Raises FileNotFoundError."""
-        self.requests["get"] += 1
-        try:
+        with self._request("get", path):
             return bytes(obstore.get(self.backend, path).bytes())
-        except exceptions.BaseError as error:
-            raise _explain(error, self.uri, path) from error
 
     def names(self, folder: str) -> list[str]:
         """List the names of the objects in a folder and below it, sorted, relative to the folder."""
-        self.requests["list"] += 1
         prefix = folder.rstrip("/") + "/"
-        try:
+        with self._request("list", folder):
             found = [item["path"] for chunk in obstore.list(self.backend, prefix) for item in chunk]
-        except exceptions.BaseError as error:
-            raise _explain(error, self.uri, folder) from error
         return sorted(path.removeprefix(prefix) for path in found)
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is already gone is fine."""
-        self.requests["delete"] += 1
-        try:
+        with contextlib.suppress(FileNotFoundError), self._request("delete", path):
             obstore.delete(self.backend, path)
-        except FileNotFoundError:
-            pass
-        except exceptions.BaseError as error:
+
+    @contextlib.contextmanager
+    def _request(self, verb: str, path: str, *more: type[Exception]) -> Iterator[None]:
+        """Count a request, and say of obstore's errors, and of some more, what is to be done."""
+        self.requests[verb] += 1
+        faults: tuple[type[Exception], ...] = (exceptions.BaseError, *more)
+        try:
+            yield
+        except faults as error:
             raise _explain(error, self.uri, path) from error
 
 
@@ -153,7 +144,7 @@ class LocalFolder:
         """
         self.requests["create"] += 1
         final = self.root / path
-        temporary = self._write(final, data)
+        temporary = self._write(final, lambda temporary: temporary.write_bytes(data))
         try:
             os.link(temporary, final)
             _sync_folder(final.parent)
@@ -169,30 +160,11 @@ class LocalFolder:
 
     def put(self, path: str, data: bytes) -> None:
         """Write and sync a file, then give it its name."""
-        self.requests["put"] += 1
-        final = self.root / path
-        temporary = self._write(final, data)
-        try:
-            os.replace(temporary, final)
-            _sync_folder(final.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise _unwritable(final, error) from error
+        self._replace(path, lambda temporary: temporary.write_bytes(data))
 
     def upload(self, path: str, file: Path) -> None:
         """Copy a file of any size and sync it, then give it its name."""
-        self.requests["put"] += 1
-        final = self.root / path
-        temporary = final.parent / f".{final.name}-{uuid.uuid4().hex}"
-        try:
-            _make_folder(final.parent)
-            shutil.copyfile(file, temporary)
-            _sync(temporary)
-            os.replace(temporary, final)
-            _sync_folder(final.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise _unwritable(final, error) from error
+        self._replace(path, lambda temporary: shutil.copyfile(file, temporary))
 
     def download(self, path: str, file: Path) -> None:
         """Copy a file of any size out. Raises FileNotFoundError."""
@@ -230,14 +202,24 @@ class LocalFolder:
         except OSError as error:
             raise _unwritable(self.root / path, error, "delete") from error
 
-    def _write(self, final: Path, data: bytes) -> Path:
+    def _replace(self, path: str, write: Callable[[Path], object]) -> None:
+        self.requests["put"] += 1
+        final = self.root / path
+        temporary = self._write(final, write)
+        try:
+            os.replace(temporary, final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _unwritable(final, error) from error
+
+    def _write(self, final: Path, write: Callable[[Path], object]) -> Path:
+        """Write and sync a file beside its place, under a name that is not listed."""
         temporary = final.parent / f".{final.name}-{uuid.uuid4().hex}"
         try:
             _make_folder(final.parent)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write(temporary)
+            _sync(temporary)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
