@@ -83,27 +83,14 @@ class OpenAI:
         self.model = config.model
         self.in_flight = config.max_concurrency
         self.throttle = Throttle(config.max_concurrency)
-        self.retries = 0
         self._config = config
         self._key = key
-        self._ledger = ledger
+        self.ledger = ledger
         self._dialect = Dialect()
         self._secrets: list[str] = []
         self._open = self._answers = self._faults = 0  # the last two since the last report
         self._completions = self._non_completions = 0  # answers that are a completion, and that are none
         self._warned_of_usage = False
-
-    @property
-    def counters(self) -> dict[str, float]:
-        """Return the totals of this client: calls, retries, prompt_tokens, output_tokens, dollars."""
-        spent = self._ledger.spent
-        return {
-            "calls": spent.calls,
-            "retries": self.retries,
-            "prompt_tokens": spent.prompt_tokens,
-            "output_tokens": spent.output_tokens,
-            "dollars": spent.dollars(self._config.price),
-        }
 
     async def start(self) -> None:
         """Read the API key and open a session without sending a prompt. Raises UserError for a recipe's mistake."""
@@ -145,7 +132,7 @@ class OpenAI:
     async def close(self) -> None:
         """Close every connection, and give back what is reserved for no call."""
         self._watching.cancel()
-        await self._ledger.give_back()
+        await self.ledger.give_back()
         await self._session.close()
 
     async def generate(self, request: Request) -> Reply:
@@ -168,7 +155,7 @@ class OpenAI:
         most = _upper_bound(request, n, self._config)
         row_faults, began, completions = 0, time.monotonic(), self._completions
         for trial in itertools.count():
-            await self._ledger.reserve(most)
+            await self.ledger.reserve(most)
             spent = Usage()
             try:
                 async with self.throttle:
@@ -186,7 +173,7 @@ class OpenAI:
                 delay = _delay(trial, fault.retry_after)
                 self._report(fault, request.row_id, trial)
             finally:
-                self._ledger.settle(most, spent)
+                self.ledger.settle(most, spent)
             await asyncio.wait([self._refusal], timeout=delay)
             self._stop_if_refused()
         raise AssertionError("itertools.count() ended")
@@ -267,7 +254,7 @@ class OpenAI:
 
     def _unknown(self, most: Usage) -> Usage:
         """Return what a call is charged that does not say: a budget in tokens or dollars has to hold all the same."""
-        return most if self._ledger.counts_tokens else Usage(1)
+        return most if self.ledger.counts_tokens else Usage(1)
 
     def _no_completion(self, raw: bytes, spent: Usage) -> Exception:
         """Classify a 200 that is no completion: a proxy's transient page, or an address that is no endpoint."""
@@ -345,7 +332,6 @@ class OpenAI:
 
     def _report(self, fault: _Fault, row_id: str, trial: int) -> None:
         """Log the first fault of each minute and count the others."""
-        self.retries += 1
         self._faults += 1
         if self._faults == 1:
             log.warning("%s: %s (row %s, try %d; trying again)", self._url, fault, row_id, trial + 1)

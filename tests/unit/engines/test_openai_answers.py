@@ -159,7 +159,7 @@ async def test_a_completion_is_read_in_what_proxies_make_of_it(endpoint, connect
     endpoint.answer = answer
     client = await connect()
     assert texts(await all_of(client, 1)) == ["text"]
-    assert client.counters["output_tokens"] == 20
+    assert client.ledger.spent.output_tokens == 20
 
 
 async def test_a_refusal_by_the_model_says_so(endpoint, connect) -> None:
@@ -181,7 +181,7 @@ async def test_thoughts_are_charged(endpoint, connect, usage, output) -> None:
     endpoint.answer = sending({"choices": [{"message": {"content": "x"}}], "usage": usage})
     client = await connect()
     await all_of(client, 1)
-    assert client.counters["output_tokens"] == output
+    assert client.ledger.spent.output_tokens == output
 
 
 async def test_a_text_of_no_tokens_is_charged_at_its_bound(endpoint, connect) -> None:
@@ -189,7 +189,7 @@ async def test_a_text_of_no_tokens_is_charged_at_its_bound(endpoint, connect) ->
     endpoint.answer = sending({"choices": [{"message": {"content": "x"}}], "usage": zero})
     client = await connect(budget={"tokens": 1000})
     await all_of(client, 1, max_tokens=100)
-    assert client.counters["output_tokens"] == 100
+    assert client.ledger.spent.output_tokens == 100
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ async def test_a_failed_answer_is_asked_again_and_charged_where_it_may_be_billed
     endpoint.first(1, fault)
     client = await connect(max_concurrency=1)
     assert texts(await all_of(client, 1)) == answers(1)
-    assert client.counters["calls"] == 1 + charged
+    assert client.ledger.spent.calls == 1 + charged
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ async def test_completions_with_and_without_choices_are_told_apart(endpoint, con
     endpoint.first(3, sending({"choices": [{"finish_reason": "stop"}], "usage": USAGE}))
     client = await connect(max_concurrency=1)
     assert texts(await all_of(client, 1)) == answers(1)
-    assert client.counters["output_tokens"] == 80
+    assert client.ledger.spent.output_tokens == 80
 
 
 @pytest.mark.parametrize(("open_rows", "rejected"), [(3, True), (8, False)])

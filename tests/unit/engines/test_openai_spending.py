@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestServer
 from speed_ray.engines.base import FatalEngineError
 from speed_ray.errors import UserError
 from speed_ray.recipes.engine_settings import Budget, Price
+from speed_ray.storage.spending import Usage
 from tests.helpers.tiny_endpoint import KEY, Endpoint, all_of, answers, completion, cut, refusing, saying, texts
 
 
@@ -78,8 +79,8 @@ async def test_an_answer_that_broke_off_is_charged_at_its_bound(endpoint, connec
     endpoint.first(1, saying(body))
     client = await connect(budget=Budget(tokens=10_000), max_concurrency=1)
     assert texts(await all_of(client, 1, max_tokens=100)) == answers(1)
-    assert client.counters["calls"] == 2
-    assert client.counters["output_tokens"] == 20 + charged
+    assert client.ledger.spent.calls == 2
+    assert client.ledger.spent.output_tokens == 20 + charged
 
 
 @pytest.mark.parametrize(
@@ -90,14 +91,14 @@ async def test_the_bound_of_a_call_knows_the_limits_of_the_recipe(endpoint, conn
     endpoint.answer = saying(b'{"choices": [{"message": {"content": "text"}}]}')
     client = await connect(budget=Budget(tokens=10_000), extra_body=extra_body)
     await all_of(client, 1, max_tokens=100)
-    assert client.counters["output_tokens"] == bound
+    assert client.ledger.spent.output_tokens == bound
 
 
 async def test_a_filtered_prompt_is_charged_as_read(endpoint, connect) -> None:
     endpoint.answer = refusing(400, "The response was filtered", "content_filter")
     client = await connect(budget=Budget(tokens=10_000))
     await all_of(client, 1, max_tokens=100)
-    assert (client.counters["prompt_tokens"], client.counters["output_tokens"]) == (17, 0)
+    assert (client.ledger.spent.prompt_tokens, client.ledger.spent.output_tokens) == (17, 0)
 
 
 @pytest.mark.parametrize("count", ["1e400", "1e30", "-1", '"7"', "true"])
@@ -106,7 +107,7 @@ async def test_a_count_that_is_none_is_charged_at_its_bound(endpoint, connect, c
     endpoint.answer = saying(f'{{"choices": [{{"message": {{"content": "text"}}}}], "usage": {usage}}}'.encode())
     client = await connect(budget=Budget(tokens=10_000))
     assert texts(await all_of(client, 1, max_tokens=100)) == ["text"]
-    assert client.counters["output_tokens"] == 100
+    assert client.ledger.spent.output_tokens == 100
 
 
 async def test_dollars_need_a_price(connect) -> None:
@@ -114,17 +115,11 @@ async def test_dollars_need_a_price(connect) -> None:
         await connect(budget=Budget(dollars=1.0), key="generator")
 
 
-async def test_counters_add_up(endpoint, connect) -> None:
-    client = await connect(price=Price(input=1.0, output=10.0))
+async def test_what_was_spent_adds_up(endpoint, connect) -> None:
+    client = await connect()
     endpoint.first(2, refusing(500))
     await all_of(client, 4)
-    assert client.counters == {
-        "calls": 4,
-        "retries": 2,
-        "prompt_tokens": 40,
-        "output_tokens": 80,
-        "dollars": pytest.approx((40 * 1 + 80 * 10) / 1e6),
-    }
+    assert client.ledger.spent == Usage(calls=4, prompt_tokens=40, output_tokens=80)
 
 
 @pytest.mark.parametrize("status", [401, 404, 400, 500])
