@@ -5,8 +5,6 @@ nothing else, in a run that was repaired, withdraws what it made of the former r
 `Model.ensure_plan`). Where the rows come out as they were, all that follows stays.
 """
 
-import json
-import time
 from typing import Any
 
 from speed_ray.storage.run import (
@@ -18,7 +16,7 @@ from speed_ray.storage.run import (
     REVISED_EXAMPLES,
     Run,
 )
-from speed_ray.storage.shards import REPAIRED
+from speed_ray.storage.shards import mark_repaired
 from speed_ray.storage.trained_models import Model
 from speed_ray.storage.verify import VerifyResult
 
@@ -39,7 +37,7 @@ def repair_run(run: Run, verdicts: list[VerifyResult]) -> int:
     """
     broken = [verdict for verdict in verdicts if not verdict.holds]
     if broken:
-        run.store.create(REPAIRED, json.dumps({"repaired": time.time()}).encode())
+        mark_repaired(run.store)
     damaged = {(verdict.artifact, commit.shard) for verdict in broken for commit in verdict.damaged}
     damaged |= {(REVISED_EXAMPLES, shard) for name, shard in damaged if name == EXAMPLES}
     for verdict in broken:

@@ -106,8 +106,8 @@ class Run:
         for name in DECIDED_BY[key]:
             if name in MODELS and read_if_exists(self.store, f"models/{name}/_MANIFEST.json"):
                 return f"models/{name}, which is trained"
-            if name in ARTIFACTS and (first := next(self.artifact(name).commits(), None)):
-                return f"{name}, of which {first.counts.accepted + first.counts.rejected} rows or more are answered"
+            if name in ARTIFACTS and (rows := self.artifact(name).accepted_at_least()):
+                return f"{name}, of which {rows} rows or more are accepted"
         return None
 
     def _begin(self, recipe: Recipe) -> bool:

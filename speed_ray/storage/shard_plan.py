@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from speed_ray.errors import UserError
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,26 +57,14 @@ class Plan:
         return Plan(**{**tree, "variants": tuple(tree["variants"])})
 
 
-def differs_by_repair(old: Plan, new: Plan) -> bool:
-    """Tell if two plans differ in nothing but the rows of their inputs, or the weights that were trained on such.
-
-    A damaged shard that a model or an endpoint makes anew has other rows, and all that was made of it follows.
-    """
-    return _without_inputs(asdict(old)) == _without_inputs(asdict(new))
-
-
-def _without_inputs(tree: dict[str, Any]) -> dict[str, Any]:
-    identity = {key: _without_digests(value) for key, value in tree["identity"].items()}
-    stored: dict[str, Any] = json.loads(json.dumps({**tree, "rows": None, "identity": identity}))
-    return stored
-
-
-def _without_digests(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "artifact" in value:
-        return value["artifact"]
-    return {key: below for key, below in value.items() if key not in ("weights", "adapter_weights")}
+def without_inputs(tree: Any) -> Any:
+    """Leave out of a plan, read from JSON, what a repair may change: rows of inputs, and weights trained on such."""
+    if not isinstance(tree, dict):
+        return tree
+    if "artifact" in tree:
+        return tree["artifact"]
+    changing = ("rows", "digest", "weights", "adapter_weights")
+    return {key: without_inputs(below) for key, below in tree.items() if key not in changing}
 
 
 def identity_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
@@ -87,3 +77,12 @@ def identity_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = 
         elif was != now:
             lines.append(f"  {prefix}{key}: was {was!r}, now {now!r}")
     return "\n".join(line for line in lines if line)
+
+
+def other_plan_error(what: str, old: dict[str, Any], new: dict[str, Any]) -> UserError:
+    """Return the refusal of a plan where another one is held to."""
+    return UserError(
+        f"{what}:\n{identity_difference(old, new)}\n"
+        "Use another --run folder, or go back to the recipe, the inputs and the version of speed_ray that this one "
+        "was begun with."
+    )

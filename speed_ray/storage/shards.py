@@ -27,15 +27,13 @@ import pyarrow as pa
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.storage import parquet
-from speed_ray.storage.shard_plan import Plan, differs_by_repair, identity_difference
+from speed_ray.storage.shard_plan import Plan, other_plan_error, without_inputs
 from speed_ray.storage.store import Store, read_if_exists
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-REPAIRED = (
-    "_REPAIRED"  # at the run's root: `verify --repair` withdrew something, so that rows may come out differently
-)
+REPAIRED = "_REPAIRED"  # at the run's root: something was withdrawn, so that rows may come out differently
 REPLIES, RECORDS, REJECTS = "replies", "records", "rejects"
 ROLES = (REPLIES, RECORDS, REJECTS)
 COMMIT = re.compile(r"([0-9]{8,})\.([0-9]+)\.(json|void)")  # anything else in the folder is a stray
@@ -126,18 +124,15 @@ class Artifact:
     def ensure_plan(self, plan: Plan) -> None:
         """Write the plan unless an equal one exists. Raises UserError with the difference to another one.
 
-        A plan takes the place of one of which nothing is committed, and of one from which it differs in nothing but
-        what a repair made anew, whose commits are withdrawn.
+        A plan takes the place of one of which no row is accepted, and of one from which it differs in nothing but
+        what a repair made anew. Its commits are withdrawn.
         """
         existing = self._first_plan(plan)
         if existing.digest == plan.digest:
             return
-        if not self.has_commits():
-            self.put("plan.json", plan.to_json())
-            return
-        if read_if_exists(self.store, REPAIRED) is None or not differs_by_repair(existing, plan):
+        if self.accepted_at_least() and not is_made_anew(self.store, *map(_json, (existing, plan))):
             raise self._planned_differently(existing, plan)
-        self.replace_plan(plan, "was made of rows that are others since the run was repaired")
+        self.replace_plan(plan, "was made of rows that are others now, or none of its rows was accepted")
 
     def _first_plan(self, plan: Plan) -> Plan:
         """Return the plan that is there; where there is none, write this one and return it."""
@@ -149,12 +144,8 @@ class Artifact:
         return existing
 
     def _planned_differently(self, existing: Plan, plan: Plan) -> UserError:
-        return UserError(
-            f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now:\n"
-            + identity_difference(asdict(existing), asdict(plan))
-            + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
-            "that this one was begun with."
-        )
+        what = f"{self.where} was planned differently; its rows cannot be mixed with what is asked for now"
+        return other_plan_error(what, _json(existing), _json(plan))
 
     def _refuse_other_commits(self, plan: Plan) -> None:
         """Raise UserError where a plan.json is missing and was not this plan's."""
@@ -174,10 +165,8 @@ class Artifact:
         others = [commit for commit in self.commits() if commit.plan != plan.digest]
         for commit in others:
             self._void(commit)
-        log.warning(
-            "%s %s: %d shards are made anew",
-            *(self.where, why, len(others)),
-        )
+        if others:
+            log.warning("%s %s: %d shards are made anew", self.where, why, len(others))
         self.put("plan.json", plan.to_json())
 
     def plan(self) -> Plan | None:
@@ -189,6 +178,14 @@ class Artifact:
         """Tell if any shard has a commit, withdrawn ones included."""
         done, _ = self._commit_names()
         return bool(done)
+
+    def accepted_at_least(self) -> int:
+        """Count the accepted rows of the first shard that has any; 0 where nothing would be lost with the plan."""
+        return next((commit.counts.accepted for commit in self.commits() if commit.counts.accepted), 0)
+
+    def withdrawals(self) -> dict[str, int]:
+        """Count how often the commits of each shard were withdrawn; nothing of shards that never were."""
+        return {str(shard): len(of) for shard, of in sorted(self._commit_names()[1].items())}
 
     def pending(self, plan: Plan) -> list[tuple[int, int]]:
         """List the shards without a commit, each with the generation of its next commit."""
@@ -256,6 +253,7 @@ class Artifact:
 
     def withdraw(self, commit: Commit) -> None:
         """Void a commit whose files are damaged; its shard is made again in the next generation."""
+        mark_repaired(self.store)
         self.unpublish()
         self._void(commit)
 
@@ -371,6 +369,21 @@ class Artifact:
         for shard, generation, suffix in (m.groups() for m in map(COMMIT.fullmatch, self.names("commits")) if m):
             (done if suffix == "json" else void).setdefault(int(shard), []).append(int(generation))
         return done, void
+
+
+def mark_repaired(store: Store) -> None:
+    """Note in a run that something of it was withdrawn."""
+    store.create(REPAIRED, uuid.uuid4().bytes)
+
+
+def is_made_anew(store: Store, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Tell if two plans, as JSON has them, differ in nothing but what was made anew in a run that was repaired."""
+    return without_inputs(old) == without_inputs(new) and read_if_exists(store, REPAIRED) is not None
+
+
+def _json(plan: Plan) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(plan.to_json())
+    return tree
 
 
 def manifest_of(plan: Plan, commits: list[Commit]) -> bytes:

@@ -22,9 +22,9 @@ from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.cached_folder import ensure_cached_folder
 from speed_ray.storage.run import PRODUCED_BY, Run
-from speed_ray.storage.shard_plan import identity_difference
-from speed_ray.storage.shards import REPAIRED
-from speed_ray.storage.store import LocalFolder, cache_folder, read_if_exists, read_json
+from speed_ray.storage.shard_plan import other_plan_error
+from speed_ray.storage.shards import is_made_anew
+from speed_ray.storage.store import LocalFolder, cache_folder, read_json
 
 log = logging.getLogger(__name__)
 
@@ -44,34 +44,27 @@ class Model:
         """Write the plan unless an equal one exists; return its digest.
 
         Raises UserError with the difference where another plan is there, or weights that were published by another.
-        Settings of a training that has not ended may change; it then begins anew.
-        One that differs in nothing but the rows or the weights to begin with, in a run that was repaired, gives way.
+        It takes the place of one that differs in the settings of a training that has not ended, and of one that
+        differs in nothing but what a repair made anew. The model is then trained from its beginning.
         """
         data = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False).encode()
-        wanted = json.loads(data)
+        digest, wanted, manifest = hashlib.sha256(data).hexdigest(), json.loads(data), self.manifest()
         if self.store.create(f"{self.path}/plan.json", data):
-            facts = (self.manifest() or {"facts": {}})["facts"]
+            facts = manifest["facts"] if manifest else {}
             there = {**wanted, **{key: facts[key] for key in wanted if key in facts}}
         else:
             there = self.plan() or {}
         if there == wanted:
-            return hashlib.sha256(data).hexdigest()
-        if self.manifest() is None and {**there, "settings": None} == {**wanted, "settings": None}:
-            log.warning("%s is trained anew from its beginning: its settings have changed", self.where)
-            self.store.put(f"{self.path}/plan.json", data)
-            return hashlib.sha256(data).hexdigest()
-        if _without_inputs(there) != _without_inputs(wanted) or read_if_exists(self.store, REPAIRED) is None:
-            raise UserError(
-                f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now:\n"
-                + identity_difference(there, wanted)
-                + "\nUse another --run folder, or go back to the recipe, the inputs and the version of speed_ray "
-                "that this one was begun with."
-            )
-        log.warning("%s was trained on rows or weights that are others since a repair: it is trained anew", self.where)
-        if self.manifest() is not None:
+            return digest
+        has_other_settings = {**there, "settings": None} == {**wanted, "settings": None}
+        if not (has_other_settings and manifest is None) and not is_made_anew(self.store, there, wanted):
+            what = f"{self.where} was begun differently; its checkpoints and weights are not what is asked for now"
+            raise other_plan_error(what, there, wanted)
+        log.warning("%s is trained anew: its settings, its rows or the weights it begins with are others", self.where)
+        if manifest is not None:
             self.store.delete(f"{self.path}/_MANIFEST.json")
         self.store.put(f"{self.path}/plan.json", data)
-        return hashlib.sha256(data).hexdigest()
+        return digest
 
     def plan(self) -> dict[str, Any] | None:
         """Return all that determines the weights, or None before a training is planned."""
@@ -142,12 +135,6 @@ class Model:
                     f"{self.where}/{manifest['weights']}/{entry['path']} is missing or damaged (sha256 differs).\n"
                     f"Delete {self.where}/_MANIFEST.json and train the model again: it goes on from its checkpoint."
                 )
-
-
-def _without_inputs(identity: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a plan which rows, and which weights of this run, a training begins with."""
-    data, start = identity.get("data") or {}, identity.get("start") or {}
-    return {**identity, "data": data.get("artifact"), "start": start.get("model")}
 
 
 @functools.cache  # a large model takes a minute to check, and is asked for by plan, preflight and engine

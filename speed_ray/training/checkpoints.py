@@ -226,7 +226,7 @@ def divergence_error(training: TrainingPlan, checkpoints: Checkpoints, problem: 
         f"The last good checkpoint: {f'{checkpoints.where}/{good.name}' if good else 'none yet'}\n"
         f"Look at these rows with: speed-ray show {training.run} {training.data}\n"
         f"Things to try: a lower {training.key}.learning_rate, a longer {training.key}.warmup_ratio, "
-        f"{training.key}.precision: fp32; a changed recipe wants another --run folder."
+        f"{training.key}.precision: fp32. In this run it is then trained from its beginning."
     )
 
 

@@ -21,11 +21,13 @@ def publish_with_card(
 ) -> None:
     """Write a model card into a folder of weights, and publish it with the card's facts in its manifest.
 
-    The facts are the training's identity, its row counts, and the last value of each metric in `history`.
+    The facts are the identity that the training began with, its row counts, and the last value of each metric in
+    `history`.
     """
     last = {name: value for logged in history for name, value in logged.items()}
     timeless = {name: value for name, value in sorted(last.items()) if not re.search("runtime|per_second", name)}
-    facts = {**plan.training_identity(training), "base_model": training.base, "rows": rows, "metrics": timeless}
+    begun = training.model.plan() or plan.training_identity(training)
+    facts = {**begun, "base_model": training.base, "rows": rows, "metrics": timeless}
     (folder / "README.md").write_text(_render(training, facts), encoding="utf-8")
     training.model.publish(folder, facts)
 

@@ -240,9 +240,14 @@ def check_enough_rows(training: TrainingPlan, rows: int, details: str = "") -> N
 
 
 def data_identity(training: TrainingPlan) -> dict[str, Any]:
-    """Identify the training data: the artifact, its plan, and a hash over the files of its manifest."""
+    """Identify the training data: the artifact, its plan, and a hash over the files of its manifest.
+
+    Of rows that are still being written there is no hash yet, but how often a shard was made anew.
+    """
     if is_streaming(training):
-        return {"artifact": training.data, "plan": streamed_plan(training).digest}
+        identity = {"artifact": training.data, "plan": streamed_plan(training).digest}
+        withdrawals = training_data(training).withdrawals()
+        return {**identity, "withdrawals": withdrawals} if withdrawals else identity
     return artifact_identity(finished_training_data(training))
 
 

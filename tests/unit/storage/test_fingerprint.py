@@ -16,7 +16,9 @@ from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.judge import Judge
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage import fingerprint
+from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import PROPOSED_TASKS, Run
+from speed_ray.storage.shards import Counts
 from speed_ray.storage.verify import verify
 
 RULES = {"curation.semantic", "curation.negatives", "curation.reference_model", "curation.contamination"}
@@ -47,8 +49,9 @@ def brainstormed(make_job) -> tuple[Brainstorm, Run]:
     run, stage = job.run, Brainstorm(job.recipe)
     run.freeze(job.recipe)
     topics.collect_topics(run, topics.topics_of(job.recipe))
-    run.artifact(PROPOSED_TASKS).ensure_plan(stage.plan(run))
-    run.artifact(PROPOSED_TASKS).create("commits/00000000.0.json", b"{}")
+    artifact, plan = run.artifact(PROPOSED_TASKS), stage.plan(run)
+    artifact.ensure_plan(plan)
+    assert Attempt(artifact, plan, 0, 0).commit([], Counts(accepted=1))
     return stage, run
 
 

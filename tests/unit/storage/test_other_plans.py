@@ -5,19 +5,24 @@ from dataclasses import replace
 import pytest
 
 from speed_ray.errors import UserError
-from speed_ray.records import TOPIC
+from speed_ray.records import REJECT, TOPIC
+from speed_ray.stages import driver_stage
 from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.run import TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
-from speed_ray.storage.shards import RECORDS, REPAIRED, Counts
+from speed_ray.storage.shards import RECORDS, REJECTS, REPAIRED, Counts
 from speed_ray.storage.verify import verify
 
 OURS = Plan(TOPICS, rows=2, shard_rows=1, identity={"prompts": "ours"})
 THEIRS = Plan(TOPICS, rows=2, shard_rows=1, identity={"prompts": "theirs"})
 
 
-def commit(run: Run, plan: Plan, shard: int) -> None:
+def commit(run: Run, plan: Plan, shard: int, accepted: bool = True) -> None:
     attempt = Attempt(run.artifact(TOPICS), plan, shard, dict(run.artifact(TOPICS).pending(plan))[shard])
+    if not accepted:
+        attempt.write(REJECTS, [driver_stage.reject(str(shard), "", TOPICS, "bad", "", "").reject], REJECT)
+        attempt.commit([str(shard)], Counts(rejected=1))
+        return
     attempt.write(RECORDS, [{"id": str(shard), "topic": plan.identity.get("prompts", ""), "source": ""}], TOPIC)
     attempt.commit([str(shard)], Counts(accepted=1, records=1))
 
@@ -49,6 +54,24 @@ def test_a_commit_that_another_plan_made_meanwhile_is_withdrawn_and_made_anew(ru
     commit(run, OURS, 1)
     assert artifact.publish(OURS)
     assert [row["topic"] for row in artifact.records()] == ["ours", "ours"]
+    assert all(verdict.holds for verdict in verify(run))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_plan_of_which_no_row_is_accepted_gives_way(run, published):
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(OURS)
+    commit(run, OURS, 0, accepted=False)
+    if published:
+        commit(run, OURS, 1, accepted=False)
+    assert artifact.publish(OURS) == published
+    artifact.ensure_plan(THEIRS)
+    assert [shard for shard, _ in artifact.pending(THEIRS)] == [0, 1]
+    commit(run, THEIRS, 0)
+    with pytest.raises(UserError, match=r"prompts: was 'theirs', now 'ours'"):
+        artifact.ensure_plan(OURS)
+    commit(run, THEIRS, 1, accepted=False)
+    assert artifact.publish(THEIRS)
     assert all(verdict.holds for verdict in verify(run))
 
 

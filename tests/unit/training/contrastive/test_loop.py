@@ -305,6 +305,24 @@ def test_a_stream_ends_with_the_kinds_that_fill_no_batch(base, tmp_path, max_ste
     assert max_steps or facts["trained"] == {"classification": 5, "retrieval": 40}
 
 
+def test_a_stream_of_which_a_shard_is_made_anew_is_trained_on_anew(base, tmp_path, caplog):
+    run, recipe = a_stream(tmp_path / "run", examples(40)), a_recipe(base, stream=True)
+    artifact, training = run.artifact(EXAMPLES), plan.plan_embedder(run, recipe)
+    first = trained(run, recipe).published()["digest"]
+    assert not training.begin()
+    artifact.withdraw(artifact.commit_of(1))
+    attempt = Attempt(artifact, artifact.plan(), 1, 1)
+    others = [example(number, "retrieval") for number in range(100, 116)]
+    attempt.write(RECORDS, [{name: row[name] for name in EXAMPLE.names} for row in others], EXAMPLE)
+    attempt.commit([row["row_id"] for row in others], Counts(accepted=16, records=16))
+
+    assert training.begin(), "a model of rows that are no more is taken for one of those that are"
+    assert "is trained anew" in caplog.text
+    model = trained(run, recipe)
+    assert model.published()["digest"] != first and not training.begin()
+    assert model.published()["facts"]["data"]["withdrawals"] == {"1": 1}
+
+
 def test_dimensions_wider_than_the_model(base, tmp_path):
     with pytest.raises(UserError, match=r"embedder\.matryoshka_dims: 128 is more than the 64"):
         trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, matryoshka_dims=[128, 32]))
