@@ -30,10 +30,10 @@ class Ledger:
     def __init__(self, budget: Budget, price: Price | None, spending: Spending, holder: Holder, key: str) -> None:
         """Open a ledger. `key` is the engine's key in the recipe ("teacher")."""
         self.holder = holder
+        self.spending = spending
         self.spent = Usage()  # by this process
         self._budget = budget
         self._price = price
-        self._spending = spending
         self._watch = HolderWatch(spending.store)
         self._key = key
         self._granted = Usage()  # what storage has reserved for this process
@@ -94,7 +94,7 @@ class Ledger:
                 await self._changed.wait()
                 continue
             await self._return_free()
-            balance = await asyncio.to_thread(self._spending.balance)
+            balance = await asyncio.to_thread(self.spending.balance)
             if await asyncio.to_thread(self._others_call, balance):
                 await asyncio.sleep(POLL_SECONDS)
             elif short := self._short_of(balance.charged, balance.charged + most):
@@ -126,7 +126,7 @@ class Ledger:
             more = self._affordable(now_charged.charged, most)
             return balance.after(self.holder.id, settled, held + more)
 
-        await asyncio.to_thread(self._spending.change, changed)
+        await asyncio.to_thread(self.spending.change, changed)
         self._granted += more - settled
         self._unsettled -= settled
         return more != Usage()
@@ -139,7 +139,7 @@ class Ledger:
         try:
             settled = self._unsettled
             await asyncio.to_thread(
-                self._spending.change, lambda balance: balance.after(self.holder.id, settled, Usage())
+                self.spending.change, lambda balance: balance.after(self.holder.id, settled, Usage())
             )
             self._granted, self._unsettled = Usage(), self._unsettled - settled
         finally:

@@ -9,6 +9,7 @@ prompts twice after a kill at half.)
 import asyncio
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -50,8 +51,7 @@ class Journal:
             await asyncio.to_thread(self._store, f"{self.prefix}-{self.files}.jsonl", batch)
 
     def _store(self, path: str, batch: list[dict[str, Any]]) -> None:
-        body = b"\n".join(map(_line, batch))
-        self.artifact.put(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        self.artifact.put(path, _journal([_line(entry) for entry in batch]))
 
 
 def _line(entry: dict[str, Any]) -> bytes:
@@ -67,10 +67,7 @@ def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answ
     """
     found: dict[Answer, Reply] = {}
     for path in _journals(artifact, shard):
-        digest, _, body = artifact.get(path).partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            continue
-        for line in map(json.loads, body.split(b"\n")):
+        for line in map(json.loads, _lines(artifact.get(path))):
             if plan is not None and line.get("plan") != plan:
                 continue
             reply = line["reply"]
@@ -79,10 +76,26 @@ def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answ
     return found
 
 
-def forget_replies(artifact: Artifact, shard: int) -> None:
-    """Delete the replies that attempts at a shard stored, so that its rows are asked anew."""
+def forget_replies(artifact: Artifact, shard: int, rows: Collection[str]) -> None:
+    """Delete the replies to some rows that attempts at a shard stored, so that these rows are asked anew."""
     for path in _journals(artifact, shard):
-        delete_if_allowed(artifact.store, f"{artifact.name}/{path}")
+        lines = _lines(artifact.get(path))
+        kept = [line for line in lines if json.loads(line)["row_id"] not in rows]
+        if not kept:
+            delete_if_allowed(artifact.store, f"{artifact.name}/{path}")
+        elif len(kept) < len(lines):
+            artifact.put(path, _journal(kept))
+
+
+def _journal(lines: list[bytes]) -> bytes:
+    body = b"\n".join(lines)
+    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def _lines(journal: bytes) -> list[bytes]:
+    """Return a journal's lines, none where it is damaged."""
+    digest, _, body = journal.partition(b"\n")
+    return body.split(b"\n") if hashlib.sha256(body).hexdigest().encode() == digest else []
 
 
 def _journals(artifact: Artifact, shard: int) -> list[str]:

@@ -33,7 +33,7 @@ class Outcome:
     cached_tokens: int = 0
     records: list[Row] = field(default_factory=list)
     reject: RejectRow | None = None
-    asked: bool = True  # False for a row that needs no model
+    asked: bool = False  # an engine was, now; an earlier attempt's replies were counted then
     taken_over: set[int] = field(default_factory=set)  # trials whose reply an earlier run has paid for
 
     @property
@@ -72,7 +72,7 @@ class Worker:
         self.ledger = ledger
         self._leases = ShardLeases(artifact, ledger.holder) if ledger else None
         self._former = former_replies.open_former(stage)
-        self._early = EarlyStop(stage, artifact, plan) if ledger else None
+        self._early = EarlyStop(stage, artifact, plan, ledger.spending) if ledger else None
         self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
         # At most twice the rows that the engine answers at once: rendering a whole shard's prompts in one go blocks
@@ -85,9 +85,7 @@ class Worker:
             return None
         try:
             return await self._work(shard, generation)
-        except BaseException as error:
-            if isinstance(error, GetsNowhere):  # what is put right may lie outside of the plan: in a server, say
-                await asyncio.to_thread(forget_replies, self.artifact, shard)
+        except BaseException:
             if self._leases:
                 await asyncio.to_thread(self._leases.give_back, shard, generation)
             raise
@@ -116,11 +114,21 @@ class Worker:
         if self.ledger:
             await self.ledger.give_back()
         outcomes = [end for end in ends if isinstance(end, Outcome)]
-        if len(outcomes) < len(rows):
+        if failed := self._failed(ends):
             if journal:
                 await journal.flush()
-            raise next(end for end in ends if isinstance(end, BaseException))
+            if isinstance(failed, GetsNowhere):  # what is put right may lie outside of the plan: in a server, say
+                rejected = {outcome.reject["row_id"] for outcome in outcomes if outcome.reject}
+                await asyncio.to_thread(forget_replies, self.artifact, shard, rejected)
+            raise failed
         return await asyncio.to_thread(self._commit, attempt, rows, outcomes)
+
+    def _failed(self, ends: list[Outcome | BaseException]) -> BaseException | None:
+        """Return what must be raised in place of a commit: of rows that were rejected one and all, the early end."""
+        if failed := next((end for end in ends if isinstance(end, BaseException)), None):
+            return failed
+        all_rejected = all(isinstance(end, Outcome) and end.reject for end in ends)
+        return self._early.error if self._early and all_rejected else None
 
     async def _in_turn(self, row: PlannedRow[Any], stored: StoredReplies) -> Outcome:
         async with self._row_slots:
@@ -129,7 +137,7 @@ class Worker:
             self._early.check()
             outcome = await self._answer(row, stored)
             if outcome.asked:
-                self._early.count(outcome.reject)
+                await self._early.count(outcome.reject)
             return outcome
 
     async def _answer(self, row: PlannedRow[Any], stored: StoredReplies) -> Outcome:
@@ -145,7 +153,7 @@ class Worker:
             try:
                 reply = former_replies.same_prompt(stored.former.get((row.row_id, trial)), request)
                 if reply is None:
-                    reply = await self._ask(request, trial, stored)
+                    reply = await self._ask(outcome, request, trial, stored)
                 else:
                     outcome.taken_over.add(trial)
             except RequestRefused as error:
@@ -163,10 +171,11 @@ class Worker:
                 self._finish_without_reply(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
         return outcome
 
-    async def _ask(self, request: Request, trial: int, stored: StoredReplies) -> Reply:
+    async def _ask(self, outcome: Outcome, request: Request, trial: int, stored: StoredReplies) -> Reply:
         """Return the model's reply, which an attempt that ended early may have journalled."""
         reply = stored.paid.get((request.row_id, trial))
         if reply is None:
+            outcome.asked = True
             reply = await self.engine.generate(request)
             if stored.journal:
                 await stored.journal.add(request.row_id, trial, reply)
@@ -174,9 +183,9 @@ class Worker:
 
     def _finish_without_model(self, row: PlannedRow[Any]) -> Outcome:
         try:
-            return Outcome(records=self.stage.without_model(row), asked=False)
+            return Outcome(records=self.stage.without_model(row))
         except Rejected as rejected:
-            return Outcome(reject=self._reject(row, rejected, ""), asked=False)
+            return Outcome(reject=self._reject(row, rejected, ""))
 
     def _finish_without_reply(self, outcome: Outcome, row: PlannedRow[Any], rejected: Rejected, text: str) -> None:
         """Set the outcome of a row whose replies so far are unfit: the stage's fallback records, or a reject."""

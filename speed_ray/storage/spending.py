@@ -7,9 +7,10 @@ nobody can know which of its calls were answered.
 """
 
 import json
+import operator
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from speed_ray.errors import Interrupted
 from speed_ray.recipes.engine_settings import Price
@@ -25,34 +26,29 @@ class Usage:
     output_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.output_tokens + other.output_tokens,
-        )
+        return self._each(operator.add, other)
 
     def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.calls - other.calls,
-            self.prompt_tokens - other.prompt_tokens,
-            self.output_tokens - other.output_tokens,
-        )
+        return self._each(operator.sub, other)
 
     def times(self, number: int) -> "Usage":
         """Return the usage of so many such calls."""
-        return Usage(self.calls * number, self.prompt_tokens * number, self.output_tokens * number)
+        return self._each(operator.mul, Usage(number, number, number))
 
     def at_least_zero(self) -> "Usage":
         """Return this usage with negative counts as zero."""
-        return Usage(max(0, self.calls), max(0, self.prompt_tokens), max(0, self.output_tokens))
+        return self._each(max, Usage())
+
+    def _each(self, function: Callable[[int, int], int], other: "Usage") -> "Usage":
+        return Usage(
+            function(self.calls, other.calls),
+            function(self.prompt_tokens, other.prompt_tokens),
+            function(self.output_tokens, other.output_tokens),
+        )
 
     def covers(self, other: "Usage") -> bool:
         """Tell whether no count of another usage is larger."""
-        return (
-            self.calls >= other.calls
-            and self.prompt_tokens >= other.prompt_tokens
-            and self.output_tokens >= other.output_tokens
-        )
+        return (other - self).at_least_zero() == Usage()
 
     def dollars(self, price: Price | None) -> float:
         """Return the cost in dollars, 0.0 where the recipe names no price."""
@@ -63,11 +59,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class Balance:
-    """Holds what was `spent`, and what each holder has `reserved` and not settled."""
+    """Holds what was `spent`, and what each holder has `reserved` and not settled.
+
+    `rejects` holds by a plan's digest how much its latest rows were rejected (executor/early_stop.py).
+    """
 
     version: int
     spent: Usage
     reserved: dict[str, Usage] = field(default_factory=dict)
+    rejects: dict[str, int] = field(default_factory=dict)
 
     @property
     def charged(self) -> Usage:
@@ -78,7 +78,7 @@ class Balance:
         """Return the next balance, with more spent and another reservation of one holder."""
         others = {name: usage for name, usage in self.reserved.items() if name != holder}
         mine = {holder: reserved} if reserved != Usage() else {}
-        return Balance(self.version + 1, self.spent + spent, others | mine)
+        return replace(self, version=self.version + 1, spent=self.spent + spent, reserved=others | mine)
 
 
 class Spending:
@@ -121,7 +121,7 @@ class Spending:
         try:
             tree = json.loads(data)
             reserved = {holder: Usage(**usage) for holder, usage in tree["reserved"].items()}
-            return Balance(version, Usage(**tree["spent"]), reserved)
+            return Balance(version, Usage(**tree["spent"]), reserved, tree.get("rejects", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise Interrupted(
                 f"{self.store.uri}/{path} is damaged ({error}), so nobody knows what was spent.\n"

@@ -132,7 +132,7 @@ async def test_a_killed_process_leaves_little_charged_that_it_never_called(tmp_p
 async def test_what_a_run_of_an_earlier_version_spent_counts(tmp_path):
     store = LocalFolder(tmp_path)
     ledger = ledger_of(store, Budget(calls=10))
-    ledger._spending = Spending(store, "teacher", before=lambda: Usage(8, 80, 80))
+    ledger.spending = Spending(store, "teacher", before=lambda: Usage(8, 80, 80))
     billed: list[Usage] = []
     await call_often(ledger, 5, billed)
     assert len(billed) == 2 and charged(store).calls == 10

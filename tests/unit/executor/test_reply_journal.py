@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from speed_ray.engines.base import Reply, Sample
-from speed_ray.executor.reply_journal import EVERY, Journal, replay
+from speed_ray.executor.reply_journal import EVERY, Journal, forget_replies, replay
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import ObjectStore
 
@@ -101,3 +101,12 @@ def test_a_reply_answers_no_other_plans_prompt(artifact):
     journal(artifact, "b", 0, {("y", 0): reply("new prompts")}, plan="new")
     assert set(replay(artifact, 0, "new")) == {("y", 0)}
     assert set(replay(artifact, 0)) == {("x", 0), ("y", 0)}
+
+
+def test_replies_to_some_rows_are_forgotten_and_no_others(artifact):
+    journal(artifact, "a", 0, {("x", 0): reply("one"), ("x", 1): reply("two"), ("y", 0): reply("three")})
+    journal(artifact, "b", 0, {("x", 2): reply("four")})
+    journal(artifact, "c", 0, {("z", 0): reply("five")})
+    forget_replies(artifact, 0, {"x"})
+    assert set(replay(artifact, 0)) == {("y", 0), ("z", 0)}
+    assert len(artifact.names("attempts")) == 2

@@ -10,6 +10,7 @@ import pytest
 from speed_ray import recipes
 from speed_ray.engines.base import EngineDead, PromptTooLong, Reply, Request, Sample
 from speed_ray.errors import UserError
+from speed_ray.executor import early_stop
 from speed_ray.executor.reply_journal import EVERY, replay
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
@@ -268,15 +269,28 @@ def run_elsewhere(job: Callable[[], Counts | None]) -> Counts | None:
         return thread.submit(job).result()
 
 
-def test_a_paid_stage_of_which_nothing_is_accepted_ends_early(work, artifact):
+def test_a_paid_stage_of_which_nothing_is_accepted_ends_early(work, artifact, monkeypatch):
+    monkeypatch.setattr(early_stop, "FIRST_ROWS", 32)
     engine = Scripted(lambda number, trial: [Sample("", "length", 800)], paid=True)
-    with pytest.raises(UserError, match=r"none of the first \d+ rows was accepted \(no_content \d+\)") as caught:
+    with pytest.raises(UserError, match=r"0 of the latest \d+ rows of a worker were accepted \(no_content ") as caught:
         work(engine)
     assert "brainstorm.sampling.max_tokens (now " in str(caught.value)
+    assert "this stage's settings may still change in this run" in str(caught.value)
     assert 32 <= engine.asked.total() <= 32 + 2 * engine.in_flight, "rows were asked again, or on to the end"
     assert not artifact.has_commits()
     put_right = Scripted(lambda number, trial: "good", paid=True)
     assert work(put_right).accepted == ROWS, "what was put right outside of the plan is not asked again"
+
+
+def test_a_paid_stage_that_stops_working_keeps_what_was_accepted(work, artifact, monkeypatch):
+    monkeypatch.setattr(early_stop, "LIMIT", 32)
+    engine = Scripted(lambda number, trial: "bad" if number > 30 else "first", paid=True)
+    with pytest.raises(UserError, match="rows of a worker were accepted"):
+        work(engine)
+    put_right = Scripted(lambda number, trial: "second", paid=True)
+    assert work(put_right).accepted == ROWS
+    assert put_right.asked == {(number, 0): 1 for number in range(31, ROWS)}
+    assert Counter(row["task"] for row in rows(artifact, RECORDS))["first"] == 30
 
 
 def test_one_accepted_row_lets_a_paid_stage_go_on(work):
