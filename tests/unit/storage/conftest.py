@@ -1,10 +1,12 @@
-"""An S3 server for the tests of stores."""
+"""An S3 server, and a finished run, for the tests of storage."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from speed_ray.storage.run import Run
 from tests.helpers.s3_proxy import serve_s3
+from tests.helpers.small_worlds import SMALL, drive
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +15,10 @@ def s3() -> Iterator[int]:
     server, port = serve_s3()
     yield port
     server.stop()
+
+
+@pytest.fixture
+def finished(run) -> Run:
+    """A run whose two artifacts are published."""
+    drive(run, SMALL)
+    return run

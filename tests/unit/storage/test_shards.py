@@ -1,11 +1,7 @@
 """Exactly-once, however the work is killed: every operation on the store is a place where a driver can die."""
 
-import asyncio
 import contextlib
-import functools
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,159 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from speed_ray import recipes
-from speed_ray.engines.base import Reply, Request, Sample
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.executor.early_stop import EarlyStop
-from speed_ray.executor.shard_worker import Worker
-from speed_ray.executor.stage import Stage
-from speed_ray.records import REJECT, TASK, TOPIC, Rejected, Row, content_id, seed_of
+from speed_ray.records import REJECT, TOPIC, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.attempt import Attempt
-from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.repair import repair_run
 from speed_ray.storage.run import PROPOSED_TASKS, TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, REJECTS, Counts
 from speed_ray.storage.store import AccessRefused, ObjectStore
-from speed_ray.storage.sweep import sweep_artifact
 from speed_ray.storage.verify import verify
 from tests.helpers.crashing_drivers import AFTER, BEFORE, LOST, Crash, Troubled, Turn, interleave
-from tests.helpers.ledgers import ledger_of
+from tests.helpers.small_worlds import SMALL, WORLDS, check, drive
 
-
-@dataclass(frozen=True)
-class World:
-    """A plan at random: topics that are passed on or rejected, then a worker's 0 (rejected) to n records for each.
-
-    `fates` of a prompt are drawn by its place: how many records it gets, and how many malformed replies come first.
-    """
-
-    topics: tuple[bool, ...]
-    fates: tuple[tuple[int, int], ...]
-    topic_shard: int
-    task_shard: int
-    variants: tuple[str, ...]
-    retries: int = 1
-
-    def fate(self, row_id: str) -> tuple[int, int]:
-        return self.fates[int(row_id[:8], 16) % len(self.fates)]
-
-
-SMALL = World((True, False, True, True), ((2, 0), (0, 0), (1, 1)), 3, 2, ("sts", "retrieval"))
-WORLDS = st.builds(
-    World,
-    topics=st.lists(st.booleans(), min_size=1, max_size=6).filter(any).map(tuple),
-    fates=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4).map(tuple),
-    topic_shard=st.integers(1, 7),
-    task_shard=st.integers(1, 7),
-    variants=st.sampled_from([("sts",), ("retrieval", "sts"), ("a", "b", "c")]),
-)
 TROUBLES = st.dictionaries(st.integers(0, 80), st.sampled_from([BEFORE, AFTER, LOST]), max_size=3)
 
 
 @pytest.fixture(autouse=True)
 def no_early_stop(monkeypatch):
     """A world may reject all of its rows."""
-    monkeypatch.setattr(EarlyStop, "check", lambda self: None)
-
-
-class Scripted:
-    """An engine that answers as the world's fates say."""
-
-    model, in_flight = "scripted", 8
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    async def generate(self, request: Request) -> Reply:
-        records, malformed = self.world.fate(request.row_id)
-        seeds = [seed_of(0, request.row_id, f"trial {trial}") for trial in range(malformed)]
-        text = "" if request.seed in seeds else str(records)
-        return Reply([Sample(text, "stop", 3)], prompt_tokens=5, seconds=0.1)
-
-
-class Fates(Stage):
-    """Makes as many records of a topic as the reply says."""
-
-    name, key, record_schema = PROPOSED_TASKS, "brainstorm", TASK
-
-    def plan(self, run: Run) -> Plan:
-        raise NotImplementedError("a world has plans of its own")
-
-    def request(self, row: PlannedRow) -> Request:
-        return Request(row.row_id, [{"role": "user", "content": row.parent["topic"]}])
-
-    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
-        if reply.samples[0].text in ("", "0"):
-            raise Rejected("nothing")
-        parent = {"parent_id": row.parent["id"], "topic": row.parent["topic"], "kind": row.variant}
-        return [
-            {"id": f"{row.row_id}-{i}", "row_id": row.row_id, "task": "t", "model": "m", **parent}
-            for i in range(int(reply.samples[0].text))
-        ]
-
-
-@functools.cache
-def stage_of(retries: int) -> Fates:
-    return Fates(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.max_retries={retries}"]))
-
-
-def topics_of(world: World) -> Iterator[driver_stage.RowResult]:
-    for number, good in enumerate(world.topics):
-        row_id = content_id(str(number))
-        record = {"id": row_id, "topic": f"topic {number}", "source": ""}
-        yield (
-            driver_stage.RowResult(row_id, record, None)
-            if good
-            else driver_stage.reject(row_id, "", TOPICS, "bad", "", "")
-        )
-
-
-def plans_of(world: World) -> tuple[Plan, Plan]:
-    tasks = sum(world.topics) * len(world.variants)
-    return (
-        Plan(TOPICS, rows=len(world.topics), shard_rows=world.topic_shard),
-        Plan(PROPOSED_TASKS, rows=tasks, shard_rows=world.task_shard, input=TOPICS, variants=world.variants),
-    )
-
-
-def drive(run: Run, world: World) -> None:
-    """What a job does: topics, then the work on every pending shard, then publication."""
-    topics, tasks = plans_of(world)
-    driver_stage.publish_rows(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
-    artifact = run.artifact(PROPOSED_TASKS)
-    artifact.ensure_plan(tasks)
-    if artifact.manifest() is not None:
-        return
-    inputs = Inputs(run.artifact(TOPICS), tasks)
-    worker = Worker(stage_of(world.retries), artifact, tasks, inputs, Scripted(world), ledger_of(run.store))
-    while (pending := artifact.pending(tasks)) or not artifact.publish(tasks):
-        for shard, generation in pending:
-            asyncio.run(worker.work(shard, generation))
-
-
-def check(run: Run, world: World) -> None:
-    """The promise: all planned rows once, by `verify` and by what a reader of the manifest sees."""
-    for verdict in verify(run):
-        assert verdict.holds, verdict.problems
-    _, plan = plans_of(world)
-    planned = [
-        content_id(topic.row_id, variant) for topic in topics_of(world) if topic.record for variant in plan.variants
-    ]
-    tasks = run.artifact(PROPOSED_TASKS)
-    expected = Counter(f"{row}-{i}" for row in planned for i in range(expected_records(world, row)))
-    reader = Inputs(tasks, Plan("readers", rows=expected.total(), shard_rows=5, input=PROPOSED_TASKS, variants=("",)))
-    read = [row.parent["id"] for shard in range(reader.plan.shards) for row in reader.of_shard(shard)]
-    assert Counter(read) == expected
-    counts = tasks.manifest()["counts"]
-    assert counts["rejected"] == sum(expected_records(world, row) == 0 for row in planned)
-    assert counts["accepted"] + counts["rejected"] == len(planned) == tasks.manifest()["planned"]
-
-
-def expected_records(world: World, row_id: str) -> int:
-    records, malformed = world.fate(row_id)
-    return 0 if malformed > world.retries else records
+    monkeypatch.setattr(EarlyStop, "_add", lambda self, change: None)
 
 
 def check_commits_are_whole(run: Run) -> None:
@@ -261,13 +125,6 @@ def test_damage_at_any_moment_heals(run_on, world, troubles, choices, damages):
             break
         repair_run(clean, verdicts)
     check(clean, world)
-
-
-@pytest.fixture
-def finished(run) -> Run:
-    """A run whose two artifacts are published."""
-    drive(run, SMALL)
-    return run
 
 
 @pytest.mark.parametrize("how", ["torn", "flipped", "deleted"])
@@ -387,37 +244,6 @@ def test_strays_are_ignored(finished):
     check(finished, SMALL)
 
 
-def test_a_sweep_deletes_orphans_only_and_only_after_the_grace(finished):
-    artifact = finished.artifact(PROPOSED_TASKS)
-    named, leases = artifact.names("attempts"), artifact.names("leases")
-    artifact.put("attempts/00000000/orphan-records.parquet", b"x")
-    assert sweep_artifact(artifact) == 0
-    assert sweep_artifact(artifact, grace=0.0) == 1 + len(leases) > 1
-    assert artifact.names("attempts") == named and artifact.names("leases") == []
-    check(finished, SMALL)
-    artifact.unpublish()
-    artifact.put("attempts/00000000/orphan-records.parquet", b"x")
-    assert sweep_artifact(artifact, grace=0.0) == 0
-
-
-def test_a_sweep_keeps_all_attempts_that_lost_until_publication_is_sure(run):
-    """Another driver's attempt that lost its race is an orphan, the winner's never."""
-    topics, _ = plans_of(SMALL)
-    artifact = run.artifact(TOPICS)
-    artifact.ensure_plan(topics)
-    rows = list(topics_of(SMALL))
-    won = []
-    for _ in range(2):
-        attempt = Attempt(artifact, topics, 0, 0)
-        attempt.write(RECORDS, [row.record for row in rows[:3] if row.record], TOPIC)
-        attempt.write(REJECTS, [row.reject for row in rows[:3] if row.reject], REJECT)
-        won.append(attempt.commit([row.row_id for row in rows[:3]], Counts(accepted=2, rejected=1, records=2)))
-    assert won == [True, False]
-    drive(run, SMALL)
-    assert sweep_artifact(artifact, grace=0.0) == 2
-    check(run, SMALL)
-
-
 def test_an_attempt_that_lost_or_doubled_a_row_cannot_commit(run):
     plan = Plan("topics", rows=2, shard_rows=2)
     artifact = run.artifact(TOPICS)
@@ -436,10 +262,10 @@ def test_another_plan_is_refused_and_the_difference_names_the_key(run):
     def planned(identity: dict[str, Any]) -> Plan:
         return Plan("tasks", rows=3, shard_rows=2, mix={"sts": 1, "a": 2}, identity=identity)
 
-    artifact = run.artifact("tasks")
-    artifact.ensure_plan(planned({"sampling": {"top_p": 1.0, "n": (1, 2)}}))
+    artifact, first = run.artifact("tasks"), planned({"sampling": {"top_p": 1.0, "n": (1, 2)}})
+    artifact.ensure_plan(first)
     artifact.ensure_plan(planned({"sampling": {"n": (1, 2), "top_p": 1.0}}))
-    artifact.create("commits/00000000.0.json", b"{}")
+    assert Attempt(artifact, first, 0, 0).commit([], Counts(accepted=1))
     with pytest.raises(UserError, match=r"\n  identity\.sampling\.top_p: was 1\.0, now 0\.9\nUse another --run"):
         artifact.ensure_plan(planned({"sampling": {"top_p": 0.9, "n": [1, 2]}}))
 

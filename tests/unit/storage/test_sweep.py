@@ -1,12 +1,17 @@
-"""A sweep deletes what killed writes left, once it is old, and nothing that somebody may still be writing."""
+"""A sweep deletes what does not count and what killed writes left, and nothing that may still be written or read."""
 
 import os
 import time
 
 from obstore.store import MemoryStore
 
+from speed_ray.records import REJECT, TOPIC
+from speed_ray.storage.attempt import Attempt
+from speed_ray.storage.run import PROPOSED_TASKS, TOPICS
+from speed_ray.storage.shards import RECORDS, REJECTS, Counts
 from speed_ray.storage.store import ObjectStore, open_store
-from speed_ray.storage.sweep import sweep_unfinished_writes
+from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
+from tests.helpers.small_worlds import SMALL, check, drive, plans_of, topics_of
 
 
 def test_old_unfinished_writes_are_deleted(tmp_path):
@@ -37,3 +42,34 @@ def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path, monkeypatch):
 
 def test_a_bucket_has_none():
     assert sweep_unfinished_writes(ObjectStore(MemoryStore(), "memory://"), grace=0.0) == 0
+
+
+def test_a_sweep_deletes_orphans_only_and_only_after_the_grace(finished):
+    artifact = finished.artifact(PROPOSED_TASKS)
+    named, leases = artifact.names("attempts"), artifact.names("leases")
+    artifact.put("attempts/00000000/orphan-records.parquet", b"x")
+    assert sweep_artifact(artifact) == 0
+    assert sweep_artifact(artifact, grace=0.0) == 1 + len(leases) > 1
+    assert artifact.names("attempts") == named and artifact.names("leases") == []
+    check(finished, SMALL)
+    artifact.unpublish()
+    artifact.put("attempts/00000000/orphan-records.parquet", b"x")
+    assert sweep_artifact(artifact, grace=0.0) == 0
+
+
+def test_a_sweep_keeps_all_attempts_that_lost_until_publication_is_sure(run):
+    """Another driver's attempt that lost its race is an orphan, the winner's never."""
+    topics, _ = plans_of(SMALL)
+    artifact = run.artifact(TOPICS)
+    artifact.ensure_plan(topics)
+    rows = list(topics_of(SMALL))
+    won = []
+    for _ in range(2):
+        attempt = Attempt(artifact, topics, 0, 0)
+        attempt.write(RECORDS, [row.record for row in rows[:3] if row.record], TOPIC)
+        attempt.write(REJECTS, [row.reject for row in rows[:3] if row.reject], REJECT)
+        won.append(attempt.commit([row.row_id for row in rows[:3]], Counts(accepted=2, rejected=1, records=2)))
+    assert won == [True, False]
+    drive(run, SMALL)
+    assert sweep_artifact(artifact, grace=0.0) == 2
+    check(run, SMALL)
