@@ -67,6 +67,7 @@ def _check_grounded(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     return (
         rules.no_schema_words({"query": query})
         or rules.stands_alone("query", query)
+        or rules.not_repeating("query", query)
         or rules.own_words("query", query, fields["passage"])
         or rules.length("query", query, slots["min_words"], slots["max_words"])
     )

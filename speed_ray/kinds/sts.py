@@ -49,6 +49,7 @@ def _check_grounded(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     return (
         rules.no_schema_words({"same_meaning": text})
         or rules.stands_alone("same_meaning", text)
+        or rules.not_repeating("same_meaning", text)
         or rules.own_words("same_meaning", text, fields["passage"])
         or rules.length("same_meaning", text, slots["min_words"], slots["max_words"])
     )

@@ -21,6 +21,7 @@ Broken = tuple[str, str] | None
 ENOUGH = 100
 NEAR_VERBATIM = 0.8  # share of a text's word triples found in another, from which it was copied
 LIFTED = 0.5  # the same of a text that is to have words of its own
+REPEATING = 0.5  # share of a text's words that are not new, from which it goes round in circles
 FEWEST_TO_COPY = 4  # words; a shorter query may well stand in a document that nobody copied
 FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many words of one compound as English has
 
@@ -43,7 +44,7 @@ _WORD = re.compile(r"[a-z0-9]|string|str|text|number|integer|object|array|<\w{1,
 MAX_STAND_IN_CHARS = 100
 # A reader's words for what lies before them. A user who searches has no passage before them.
 _BEFORE_ME = re.compile(
-    r"\b(?:the|this) (?:given |above |following |provided )?(?:passage|excerpt)\b(?! of\b)"
+    r"\b(?:an?|the|this) (?:given |above |following |provided )?(?:passage|excerpt)\b(?! (?:of|to|from)\b)"
     r"|\bthis (?:text|article|document|paragraph|abstract|paper|study|book)\b"
     r"|\b(?:in|to) the (?:text|article|document|paragraph|abstract)\b|\bthe authors?\b"
     r"|\bthe (?:given|above|following|provided) (?:text|article|document|paragraph|abstract)\b"
@@ -143,6 +144,15 @@ def _shared_triples(text: str, other: str) -> float:
     asked, answered = split_words(text), split_words(other)
     wanted = set(zip(asked, asked[1:], asked[2:], strict=False))
     return len(wanted.intersection(zip(answered, answered[1:], answered[2:], strict=False))) / len(wanted)
+
+
+def not_repeating(name: str, text: str) -> Broken:
+    """Check that more than half of a text's words are new in it: small models repeat a phrase until they are cut."""
+    words = split_words(text)
+    repeated = 1 - len(set(words)) / max(1, len(words))
+    if len(words) < fewest_to_copy(text) or repeated < REPEATING:
+        return None
+    return "repeats", f"{repeated:.0%} of {name}'s words stand in it before"
 
 
 def stands_alone(name: str, text: str) -> Broken:

@@ -106,6 +106,7 @@ def test_a_sentence_from_a_passage_is_found_in_a_script_without_spaces() -> None
         ("Sure! I can help with that", "prose"),
         ("What does the passage say about keys?", "names_passage"),
         ("who is cited in this article", "names_passage"),
+        ("A passage that requires a bit of explanation", "names_passage"),
         ("According to the text, what is a key?", "names_passage"),
     ],
 )
@@ -116,7 +117,19 @@ def test_talk_about_itself_is_no_text_of_its_own(text: str, reason: str) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["how does a document retrieval system rank", "where is the text of a law kept", "the passage of time", "claims"],
+    [
+        "how does a document retrieval system rank",
+        "where is the text of a law kept",
+        "the passage of time",
+        "a passage to india",
+    ],
 )
 def test_a_query_may_be_about_texts(text: str) -> None:
     assert rules.stands_alone("query", text) is None
+
+
+def test_a_text_that_goes_round_in_circles_is_found() -> None:
+    broken = rules.not_repeating("query", "ring ring ring index ring")
+    assert broken and broken[0] == "repeats"
+    assert rules.not_repeating("query", "the law of the library of the congress") is None
+    assert rules.not_repeating("query", "bora bora") is None
