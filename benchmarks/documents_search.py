@@ -148,10 +148,11 @@ def ours(folder: Path) -> dict[str, Any]:
     run, settings = Run(str(folder)), grounded().curate
     vectors = np.memmap(folder / "vectors", np.float16, "r").reshape(-1, 2, WIDTH)
     before, started = report.peak(), clocks()
-    corpus = open_corpus(run.artifact(PASSAGES), run.artifact(PASSAGE_EMBEDDINGS), folder)
     searched, source = np.ones(len(vectors), bool), run.artifact(EXAMPLES)
-    found = corpus_search.search_corpus(corpus, source, settings, searched, vectors, folder)
-    mined = mine(CorpusMiner(corpus, found, vectors, settings), run)
+    with tempfile.TemporaryDirectory() as name:
+        corpus = open_corpus(run.artifact(PASSAGES), run.artifact(PASSAGE_EMBEDDINGS), Path(name))
+        found = corpus_search.search_corpus(corpus, source, settings, searched, vectors, Path(name))
+        mined = mine(CorpusMiner(corpus, found, vectors, settings), run)
     return said(started, before, negatives=mined)
 
 
