@@ -20,7 +20,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -72,19 +72,8 @@ class Counts:
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            accepted=self.accepted + other.accepted,
-            rejected=self.rejected + other.rejected,
-            records=self.records + other.records,
-            calls=self.calls + other.calls,
-            retries=self.retries + other.retries,
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            kinds=dict(Counter(self.kinds) + Counter(other.kinds)),
-            reasons=dict(Counter(self.reasons) + Counter(other.reasons)),
-            mined=dict(Counter(self.mined) + Counter(other.mined)),
-        )
+        both = [(each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(self)]
+        return Counts(**{name: dict(Counter(a) + Counter(b)) if isinstance(a, dict) else a + b for name, a, b in both})
 
 
 @dataclass(frozen=True)
