@@ -72,8 +72,11 @@ class Counts:
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     def __add__(self, other: "Counts") -> "Counts":
-        both = [(each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(self)]
-        return Counts(**{name: dict(Counter(a) + Counter(b)) if isinstance(a, dict) else a + b for name, a, b in both})
+        total: dict[str, Any] = {}
+        for name in (each.name for each in fields(self)):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            total[name] = dict(Counter(ours) + Counter(theirs)) if isinstance(ours, dict) else ours + theirs
+        return Counts(**total)
 
 
 @dataclass(frozen=True)
