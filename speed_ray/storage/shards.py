@@ -168,8 +168,7 @@ class Artifact:
 
     def has_commits(self) -> bool:
         """Tell if any shard has a commit, withdrawn ones included."""
-        done, _ = self._commit_names()
-        return bool(done)
+        return bool(self._commit_names()[0])
 
     def accepted_at_least(self) -> int:
         """Count the accepted rows of the first shard that has any; 0 where nothing would be lost with the plan."""
@@ -373,9 +372,8 @@ def is_made_anew(store: Store, old: dict[str, Any], new: dict[str, Any]) -> bool
     return without_inputs(old) == without_inputs(new) and read_if_exists(store, REPAIRED) is not None
 
 
-def _json(plan: Plan) -> dict[str, Any]:
-    tree: dict[str, Any] = json.loads(plan.to_json())
-    return tree
+def _json(plan: Plan) -> Any:
+    return json.loads(plan.to_json())
 
 
 def manifest_of(plan: Plan, commits: list[Commit]) -> bytes:
