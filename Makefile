@@ -35,7 +35,7 @@ venv: .venv/.installed
 
 demo: venv
 	$(BIN)/python jobs/write_docstrings.py runs/docstrings
-	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docstrings
+	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docstrings --set synthesize.examples=600
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
 	$(BIN)/speed-ray show runs/demo curated_examples
