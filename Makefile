@@ -13,7 +13,7 @@ BIN := .venv/bin
 .PHONY: help venv demo demo-speed test check fmt lint typecheck census bench rivals soak chaos-endpoint image
 
 help:
-	@echo "make demo    trains MiniLM to search numpy's and scipy's documentation, without a GPU, into runs/demo"
+	@echo "make demo    trains MiniLM to search scipy's documentation, without a GPU, into runs/demo"
 	@echo "make demo-speed"
 	@echo "             runs the whole of SPEED in a miniature world, without a GPU, into runs/demo-speed"
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
@@ -34,8 +34,8 @@ help:
 venv: .venv/.installed
 
 demo: venv
-	$(BIN)/python jobs/write_docstrings.py runs/docstrings
-	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docstrings --set synthesize.examples=600
+	$(BIN)/python jobs/write_docstrings.py runs/docs
+	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docs --set synthesize.examples=500
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
 	$(BIN)/speed-ray show runs/demo curated_examples

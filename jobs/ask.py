@@ -7,6 +7,7 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import eval_models, metrics
@@ -45,6 +46,7 @@ def answer_table(run: Run, questions: list[str]) -> Table:
 
 
 if __name__ == "__main__":
+    disable_progress_bar()
     try:
         Console().print(answer_table(Run(sys.argv[1]), sys.argv[2:]))
     except (UserError, Interrupted) as error:
