@@ -111,6 +111,16 @@ def set_trained_prompts(model: SentenceTransformer, instructed: bool) -> None:
     model.similarity_fn_name = "cosine"
 
 
+def save_encoder(model: SentenceTransformer, folder: Path) -> None:
+    """Save a model as sentence-transformers loads it, without the truncation and padding of its tokenizer's last call.
+
+    A training that was resumed after its last step has not called it, and is to publish the same files.
+    """
+    model.tokenizer.backend_tokenizer.no_truncation()
+    model.tokenizer.backend_tokenizer.no_padding()
+    model.eval().save(str(folder), create_model_card=False)
+
+
 class Encoder(nn.Module):
     """Embeds padded token ids with a sentence-transformers model; `bf16` computes in it by autocast."""
 

@@ -278,7 +278,7 @@ def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> No
         return
     encoder.merge_lora(model)
     encoder.set_trained_prompts(model, loop.state.instructed)
-    model.eval().save(str(folder), create_model_card=False)
+    encoder.save_encoder(model, folder)
     loop.metrics.upload(loop.state.history)
     state = loop.state
     rows = {

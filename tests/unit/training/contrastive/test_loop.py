@@ -207,6 +207,16 @@ def test_a_training_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path, s
     assert distance(resumed, unbroken) < 1e-6
 
 
+def test_a_training_that_ended_after_its_last_step_publishes_the_same_files(base, tmp_path, monkeypatch):
+    unbroken = trained(a_run(tmp_path / "unbroken", examples(32)), a_recipe(base))
+    run = a_run(tmp_path / "cut", examples(32))
+    with monkeypatch.context() as patched:
+        patched.setattr("speed_ray.training.contrastive.loop.model_card.publish_with_card", None)
+        with pytest.raises(TypeError):
+            trained(run, a_recipe(base))
+    assert trained(run, a_recipe(base)).published()["digest"] == unbroken.published()["digest"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"zero_stage": 2}, {"zero_stage": 3}, {"lora": {"r": 4}}])
 def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
