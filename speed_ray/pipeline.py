@@ -30,6 +30,7 @@ from speed_ray.stages.topics import collect_topics, topics_of
 from speed_ray.storage.run import PROPOSED_TASKS, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
 from speed_ray.training.contrastive.judge_scores import read_scale
+from speed_ray.training.model_card import describe_choice
 from speed_ray.training.plan import (
     JUNIOR,
     REVISOR,
@@ -135,6 +136,8 @@ def train_embedder(run: Run, recipe: Recipe) -> None:
     read_scale(training)  # fails where scores that are to teach are missing or cannot
     run.freeze(recipe)
     train_on_ray(training, train_model)
+    for line in describe_choice(training.model.published()["facts"]):
+        Console().print(line, markup=False)
 
 
 def evaluate(run: Run, recipe: Recipe) -> None:

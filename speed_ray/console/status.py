@@ -21,6 +21,8 @@ from speed_ray.storage.shards import Artifact, Counts
 from speed_ray.storage.spending import Spending, Usage
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
+from speed_ray.training.model_card import describe_choice
+from speed_ray.training.plan import EMBEDDER, TUNED
 
 # What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
 PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
@@ -219,6 +221,7 @@ def _trained(run: Run) -> list[str]:
         if manifest is not None:
             found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
             found += trained_rows(manifest)
+            found += [f"  {line}" for line in describe_choice(manifest["facts"])]
         elif logged is not None or read_if_exists(run.store, f"{model.path}/plan.json") is not None:
             found.append(f"{model.name}: in training{step}, as stored with its last checkpoint")
     return found
@@ -248,7 +251,7 @@ def _scored(run: Run) -> list[str]:
     """Lines that say how the models did on each evaluation set, and what was left out of it."""
     lines: dict[tuple[str, ...], str] = {}
     faults: dict[tuple[str, ...], list[str]] = {}
-    for model in ("base", "embedder", "bm25"):  # as evaluation/results.py names them, which loads scikit-learn
+    for model in ("base", TUNED, EMBEDDER, "bm25"):  # as evaluation/results.py names them, which loads scikit-learn
         for result in _results(run, f"evaluation/{model}.json"):
             task = result["kind"], result["name"], *result["sources"]
             score = result["scores"][datasets.MAIN_SCORES[result["kind"]]]

@@ -1,5 +1,7 @@
 """Find the models of an evaluation: the run's embedder, its base before training, and BM25 beside them for retrieval.
 
+An embedder that was merged with its base stands beside the one that was trained, unless they are one.
+
 Each model gets the prompts that it was trained with. An embedder whose examples had instructions, and a language model
 that it is made of, get one before each query; an embedder of sentence-transformers that training began with gets the
 prompts of its own folder, mostly none. Documents get their folder's prompt.
@@ -22,7 +24,7 @@ from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import FOLDER, Model
 from speed_ray.text import bm25
-from speed_ray.training.plan import EMBEDDER
+from speed_ray.training.plan import EMBEDDER, TUNED
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -46,7 +48,7 @@ class EvalModel:
 
 
 def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
-    """List the base, the embedder and BM25. Raises UserError before the embedder is trained."""
+    """List the base, the embedder, as trained and merged, and BM25. Raises UserError before it is trained."""
     settings = recipe.embedder
     if settings is None:
         raise UserError("embedder: this recipe trains none, so there is nothing to evaluate. Name at least its model.")
@@ -63,15 +65,22 @@ def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
         max_length=length,
         instructed=settings.pooling is not None,
     )
-    embedder = EvalModel(
-        name=EMBEDDER,
-        digest=content_id(EMBEDDER, manifest["digest"], str(length)),
-        location=trained.where,
-        max_length=length,
+    models = [_trained(trained, length)]
+    if 0 < manifest["facts"].get("merge", {}).get("share", 1) < 1:
+        models.insert(0, _trained(Model(run, TUNED), length))
+    words = *code_digests(bm25.__name__).values(), version("icu4py")  # how a text is split into words
+    return [base, *models, EvalModel(BM25, content_id(BM25, version("bm25s"), *words))]
+
+
+def _trained(model: Model, max_length: int) -> EvalModel:
+    manifest = model.published()
+    return EvalModel(
+        name=model.name,
+        digest=content_id(EMBEDDER, manifest["digest"], str(max_length)),
+        location=model.where,
+        max_length=max_length,
         instructed=manifest["facts"]["rows"]["instructed"],
     )
-    words = *code_digests(bm25.__name__).values(), version("icu4py")  # how a text is split into words
-    return [base, embedder, EvalModel(BM25, content_id(BM25, version("bm25s"), *words))]
 
 
 def model_at(location: str) -> EvalModel:

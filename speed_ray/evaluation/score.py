@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from speed_ray import __version__
 from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, eval_models, metrics, results
-from speed_ray.evaluation.datasets import EvaluationTask, RetrievalSet
+from speed_ray.evaluation.datasets import Dataset, EvaluationTask, RetrievalSet
 from speed_ray.evaluation.eval_models import EvalModel
 from speed_ray.evaluation.own_queries import own_tasks
 from speed_ray.evaluation.results import Result
@@ -71,9 +71,14 @@ def _score_local(scoring: Scoring) -> Result:
         return {**_score_ranking(metrics.rank_by_bm25(dataset), dataset), "facts": facts}
     loaded = eval_models.load_model(model, scoring.device)
     embed = eval_models.embed_with(loaded, model.instructed, task.instruction or "")
+    return {**score_embeddings(embed, dataset), "facts": facts}
+
+
+def score_embeddings(embed: metrics.Embed, dataset: Dataset) -> Result:
+    """Compute the `scores` of a set of our own, and of a ranked one those `by_query`."""
     if isinstance(dataset, RetrievalSet):
-        return {**_score_ranking(metrics.rank_by_cosine(embed, dataset), dataset), "facts": facts}
-    return {"scores": metrics.score_dataset(embed, dataset), "facts": facts}
+        return _score_ranking(metrics.rank_by_cosine(embed, dataset), dataset)
+    return {"scores": metrics.score_dataset(embed, dataset)}
 
 
 def _score_ranking(ranking: metrics.Ranking, dataset: RetrievalSet) -> Result:

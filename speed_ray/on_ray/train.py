@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5  # between two reads of the workers' reports
 HEARTBEAT_SECONDS = 2.0
 SHOWN_METRICS = (
-    "loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "learning_rate",
+    "loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies", "eval_ndcg_at_10",
+    "learning_rate",
 )  # fmt: skip
 
 Report = Callable[[dict[str, Any]], None]

@@ -130,6 +130,21 @@ class Guide(Strict):
     relative_margin: float = 0.0  # and less this share of it
 
 
+class Guard(Strict):
+    """A set that a merge may not lose much on: an STS table or a BEIR folder."""
+
+    path: LocalPath
+    max_drop: Share = 0.01  # of its score, below the base's
+
+
+class Merge(Strict):
+    """A mean of the trained weights and the base's: what training costs elsewhere it gives back (arXiv 2311.13534)."""
+
+    shares: Annotated[list[Share], Field(min_length=1)] = [0.0, 0.3, 0.5, 0.7, 1.0]  # of the trained weights, to try
+    fallback_share: Share = 0.5  # where no row is held out to choose by; 1: the trained weights as they are
+    guards: RuntimeOnly[list[Guard]] = []  # their contents and bounds are in the model's plan
+
+
 class Embedder(TrainingConfig):
     """The embedder: a loss over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
 
@@ -148,6 +163,8 @@ class Embedder(TrainingConfig):
     teacher_temperature: PositiveFloat = 1.0  # of its scores, in their standard deviations within a row
     weight_by_score: bool = False  # a row weighs as much as the judge is sure of its positive
     guide: Guide | None = None  # null: masked are copies of the positive and of the query alone
+    load_best_model_at_end: bool = False  # the checkpoint with the best nDCG@10 on held-out queries, not the last one
+    merge: Merge | None = None  # with embedder.model; null: the trained weights as they are
     matryoshka_dims: list[PositiveInt] = []  # Matryoshka: the first so many of a vector are to do alone as well
     no_in_batch_negatives: KindNames[list[str]] = [
         "classification"

@@ -31,7 +31,7 @@ PRODUCED_BY = {  # the command that makes an artifact or a model
     **dict.fromkeys((REVISIONS, "revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"), "align-revisor"),
     **dict.fromkeys((EXAMPLES, REVISED_EXAMPLES), "synthesize"),
     **dict.fromkeys((PASSAGE_EMBEDDINGS, CURATED_EXAMPLES), "curate"),
-    "embedder": "train-embedder",
+    **dict.fromkeys(("tuned_embedder", "embedder"), "train-embedder"),  # the first: as trained, before a merge
 }
 
 MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")

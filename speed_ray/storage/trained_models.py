@@ -90,8 +90,11 @@ class Model:
             raise UserError(f"{self.where} is not trained yet: run `speed-ray {PRODUCED_BY[self.name]}` first.")
         return manifest
 
-    def publish(self, folder: Path, facts: dict[str, Any]) -> bool:
-        """Upload a local folder, then the manifest; return False if another training published first."""
+    def publish(self, folder: Path, facts: dict[str, Any], replaces: bool = False) -> bool:
+        """Upload a local folder, then the manifest; return False if another training published first.
+
+        With `replaces` the manifest gives way: a model whose publication alone says nothing of what counts.
+        """
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         entries = [{"path": name, **file_fingerprint(path)} for name, path in files.items()]
         digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
@@ -99,7 +102,11 @@ class Model:
         for name, path in files.items():
             self.store.upload(f"{self.path}/{weights}/{name}", path)
         manifest = {"model": self.name, "digest": digest, "weights": weights, "files": entries, "facts": facts}
-        return self.store.create(f"{self.path}/_MANIFEST.json", json.dumps(manifest, sort_keys=True).encode())
+        data, published = json.dumps(manifest, sort_keys=True).encode(), f"{self.path}/_MANIFEST.json"
+        if replaces:
+            self.store.put(published, data)
+            return True
+        return self.store.create(published, data)
 
     def fetch(self) -> Path:
         """Return a local folder with the published weights, every file checked by its sha256.

@@ -87,13 +87,19 @@ class Checkpoints:
     def __exit__(self, *error: object) -> None:
         self._uploader.shutdown()  # a checkpoint saved before an error is still uploaded
 
-    def save(self, step: int, folder: Path) -> None:
+    @property
+    def node_folder(self) -> Path:
+        """Return where this node's workers download checkpoints to; two Ray nodes may share a machine's temp dir."""
+        return Path(tempfile.gettempdir()) / f"speed_ray-resumed-{self.attempt}-{distributed.first_of_node()}"
+
+    def save(self, step: int, folder: Path, best_step: int | None = None) -> None:
         """Upload this rank's files in a local folder in the background, then delete the folder.
 
         Waits for the previous upload, so that the local disk never holds more than two, and raises its error.
+        The checkpoint of `best_step` stays, however old it is.
         """
         self.wait()
-        self._upload = self._uploader.submit(self._save, f"{step:08d}-{self.attempt}", step, folder)
+        self._upload = self._uploader.submit(self._save, f"{step:08d}-{self.attempt}", step, folder, best_step)
 
     def wait(self) -> None:
         """Wait for the last upload, and raise its error."""
@@ -125,7 +131,13 @@ class Checkpoints:
                 return False
         return True
 
-    def _save(self, name: str, step: int, folder: Path) -> None:
+    def restore(self, checkpoint: Checkpoint) -> Path | None:
+        """Download a checkpoint once for all workers of each node; None where it is damaged. All workers call this."""
+        folder = self.node_folder / checkpoint.name
+        is_whole = self.download(checkpoint, folder) if distributed.is_first_of_node() else True
+        return folder if distributed.all_agree(is_whole) else None
+
+    def _save(self, name: str, step: int, folder: Path, best_step: int | None) -> None:
         entries = []
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             path = file.relative_to(folder).as_posix()
@@ -135,18 +147,20 @@ class Checkpoints:
         self.model.store.put(f"{self.folder}/{name}/rank-{self.rank}.json", listed)
         shutil.rmtree(folder)
         if self.rank == 0:
-            self._prune()
+            self._prune(best_step)
 
-    def _prune(self) -> None:
-        """Delete checkpoints older than the newest complete ones; a list is deleted before its files.
+    def _prune(self, best_step: int | None) -> None:
+        """Delete checkpoints older than the newest complete ones, but the best; a list is deleted before its files.
 
         Credentials may lack the right: then all checkpoints stay, which costs space alone.
         """
         complete = self.complete()
         if len(complete) < KEEP_CHECKPOINTS:
             return
-        names = self.model.store.names(self.folder)
-        old = [name for name in names if name.partition("-")[0] < f"{complete[KEEP_CHECKPOINTS - 1].step:08d}"]
+        steps = {name: name.partition("-")[0] for name in self.model.store.names(self.folder)}
+        kept = "" if best_step is None else f"{best_step:08d}"
+        last = f"{complete[KEEP_CHECKPOINTS - 1].step:08d}"
+        old = [name for name, step in steps.items() if step < last and step != kept]
         for name in sorted(old, key=lambda name: not RANK_FILE.fullmatch(name)):
             if not delete_if_allowed(self.model.store, f"{self.folder}/{name}"):
                 return
@@ -179,25 +193,23 @@ def resume_training(
     The checkpoint is downloaded once for all workers of a node. Within the context torch.load takes no pickles.
     """
     attempt, zero_stage = distributed.broadcast(uuid.uuid4().hex[:12]), training.settings.zero_stage
-    # Two nodes may share a temp dir, as Ray nodes on one machine do: each has its own copy.
-    node = Path(tempfile.gettempdir()) / f"speed_ray-resumed-{attempt}-{distributed.first_of_node()}"
+    checkpoints = Checkpoints(training.model, plan_digest, zero_stage, attempt)
     try:
         with (
             MetricsLog(training.model, Path(scratch, "logs") if distributed.rank() == 0 else None) as metrics,
-            Checkpoints(training.model, plan_digest, zero_stage, attempt) as checkpoints,
+            checkpoints,
             weights_only_loading(zero_stage),
         ):
-            yield metrics, checkpoints, _download_newest(training, checkpoints, node)
+            yield metrics, checkpoints, _restore_newest(training, checkpoints)
     finally:
         if distributed.is_first_of_node():
-            shutil.rmtree(node, ignore_errors=True)
+            shutil.rmtree(checkpoints.node_folder, ignore_errors=True)
 
 
-def _download_newest(training: TrainingPlan, checkpoints: Checkpoints, node: Path) -> str | None:
+def _restore_newest(training: TrainingPlan, checkpoints: Checkpoints) -> str | None:
     for checkpoint in distributed.broadcast(checkpoints.complete() if distributed.rank() == 0 else []):
         check_same_sharding(training, checkpoints, checkpoint)
-        folder = node / checkpoint.name
-        if distributed.all_agree(checkpoints.download(checkpoint, folder) if distributed.is_first_of_node() else True):
+        if folder := checkpoints.restore(checkpoint):
             return str(folder)
     return None
 

@@ -6,6 +6,7 @@ Needs no torch: the driver makes a plan, and every worker gets it pickled.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,9 +23,10 @@ from speed_ray.engines.model_folder import (
     read_chat_template,
 )
 from speed_ray.errors import UserError
+from speed_ray.evaluation.datasets import EvaluationTask, local_tasks
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.recipes.engine_settings import VllmEngine
-from speed_ray.recipes.schema import Recipe
+from speed_ray.recipes.schema import Evaluate, EvaluationSet, Recipe
 from speed_ray.recipes.training_settings import Dpo, Embedder, Sft, TrainingWorkers
 from speed_ray.storage.fingerprint import identity_fields
 from speed_ray.storage.run import (
@@ -44,7 +46,7 @@ from speed_ray.storage.trained_models import Model, base_weights_of
 Report = Callable[[dict[str, Any]], None]  # takes the metrics of a step
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
-EMBEDDER = "embedder"
+EMBEDDER, TUNED = "embedder", "tuned_embedder"  # the second: as it was trained, where it is merged with its base
 GUIDE_KEY = "embedder.guide.model"  # of the recipe, for messages
 
 
@@ -144,6 +146,7 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
     check_embedder_model(settings.model, settings.pooling)
     if settings.guide and settings.guide.model and (folder := find_folder(settings.guide.model, GUIDE_KEY)):
         check_embedder_folder(folder, GUIDE_KEY)
+    guard_tasks(settings)  # sets that cannot be read are refused here
     return TrainingPlan(
         name=EMBEDDER,
         key="embedder",
@@ -180,13 +183,34 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
         "settings": identity_fields(training.settings),
         "chat_template": training.chat_template,
         "seed": training.seed,
-        **_guide_identity(training.settings),
+        **(_embedder_identity(training.settings) if isinstance(training.settings, Embedder) else {}),
     }
 
 
-def _guide_identity(settings: Sft | Dpo | Embedder) -> dict[str, str]:
-    guide = settings.guide.model if isinstance(settings, Embedder) and settings.guide else None
-    return {"guide": identify_model(guide, GUIDE_KEY) or guide} if guide else {}
+def _embedder_identity(settings: Embedder) -> dict[str, Any]:
+    """Return what determines an embedder's weights beside its settings, each where it does."""
+    found: dict[str, Any] = {}
+    if settings.guide and settings.guide.model:
+        found["guide"] = identify_model(settings.guide.model, GUIDE_KEY) or settings.guide.model
+    if settings.load_best_model_at_end:
+        found["scored_every"] = settings.save_steps
+    if settings.merge and settings.merge.guards:
+        bounds = [guard.max_drop for guard in settings.merge.guards]
+        found["guards"] = [[task.digest, bound] for task, bound in zip(guard_tasks(settings), bounds, strict=True)]
+    return found
+
+
+def guard_tasks(settings: Embedder) -> list[EvaluationTask]:
+    """List the guard sets of a merge as evaluation tasks. Raises UserError for one that cannot be read."""
+    found = []
+    for guard in settings.merge.guards if settings.merge else ():
+        is_folder = "://" in guard.path or Path(guard.path).is_dir()
+        wanted = [EvaluationSet(path=guard.path)]
+        try:
+            found += local_tasks(Evaluate(retrieval=wanted) if is_folder else Evaluate(sts=wanted))
+        except UserError as error:
+            raise UserError(f"embedder.merge.guards: {error}") from None
+    return found
 
 
 def is_streaming(training: TrainingPlan) -> bool:

@@ -92,6 +92,10 @@ class TextPrompts(NamedTuple):
     query: str = ""
     document: str = ""
 
+    def format_query(self, instruction: str, text: str) -> str:
+        """Write a query as it is trained: with its instruction, or else with the folder's prompt."""
+        return format_query(instruction, text) if instruction else self.query + text
+
 
 def folder_prompts(model: SentenceTransformer) -> TextPrompts:
     """Return the prompts that texts are trained with, as encode_query and encode_document choose them."""

@@ -22,7 +22,7 @@ from speed_ray.records import EXAMPLE
 from speed_ray.storage.shards import RECORDS, Artifact
 from speed_ray.training import distributed, plan
 from speed_ray.training.contrastive.batches import ROW_BITS, Batch, BatchGroup, RowsByGroup, WindowBatches
-from speed_ray.training.contrastive.encoder import TextPrompts, format_query
+from speed_ray.training.contrastive.encoder import TextPrompts
 from speed_ray.training.contrastive.judge_scores import NO_TARGET, SCORES, JudgeScale
 from speed_ray.training.contrastive.train_step import TokenizedExample, text_hash
 
@@ -167,7 +167,7 @@ class BatchReader:
     def _tokenize(self, table: dict[str, list[Any]], counted: int) -> tuple[list[TokenizedExample], int]:
         """Tokenize rows, and count the texts that were cut among the first `counted` of them."""
         queries = [
-            format_query(instruction, query) if instruction else self.prompts.query + query
+            self.prompts.format_query(instruction, query)
             for instruction, query in zip(table["instruction"], table["query"], strict=True)
         ]
         plain = [table["query"], table["positive"], *zip(*table["negatives"], strict=True)]

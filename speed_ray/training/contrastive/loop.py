@@ -8,8 +8,9 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from speed_ray import kinds
 from speed_ray.engines.embedder_folder import check_trainable_folder
 from speed_ray.engines.model_folder import fetch_model_folder
-from speed_ray.errors import UserError
+from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.training_settings import Embedder
 from speed_ray.training import distributed, model_card, plan
 from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
@@ -30,7 +31,9 @@ from speed_ray.training.contrastive.batches import WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
 from speed_ray.training.contrastive.gradcache import RandomState
 from speed_ray.training.contrastive.guide import GuideModel
+from speed_ray.training.contrastive.held_out import HeldOut, TextEmbedder, read_held_out
 from speed_ray.training.contrastive.loader import BatchReader, Corpus, LocalBatch
+from speed_ray.training.contrastive.merge import merge_with_base
 from speed_ray.training.contrastive.parallel import DdpStrategy, DeepSpeedStrategy
 from speed_ray.training.contrastive.train_step import train_step
 from speed_ray.training.plan import Report, TrainingPlan
@@ -50,6 +53,12 @@ class LoopState:
     cut: int = 0  # truncated texts among rank 0's rows
     instructed: bool = False  # a query had an instruction
     history: list[dict[str, Any]] = field(default_factory=list)  # the logged metrics
+    held_out: dict[str, float] = field(default_factory=dict)  # mean nDCG@10 on held-out queries, by the scored step
+
+    @property
+    def best_step(self) -> int | None:
+        """Return the step that did best on held-out queries, of equal ones the first; None where none was scored."""
+        return max(map(int, self.held_out), key=lambda step: (self.held_out[str(step)], -step), default=None)
 
 
 def train_contrastive(training: TrainingPlan, report: Report) -> None:
@@ -68,6 +77,8 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     model = _load_embedder(training)
     guide = _load_guide(training)
     reader, windows, steps = make_reader(training, model)
+    chooses = settings.load_best_model_at_end or settings.merge is not None
+    held_out = read_held_out(training, reader.prompts) if chooses else None
     strategy = make_strategy(Encoder(model, settings.precision == "bf16" and not settings.zero_stage), settings, steps)
     with (
         tempfile.TemporaryDirectory(prefix="speed_ray-") as scratch,
@@ -75,15 +86,15 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     ):
         state = _load_state(Path(checkpoint), strategy) if checkpoint else LoopState()
         report({"step": state.step, "steps": steps, **_left_out(reader.corpus)})
-        scratch_folder = Path(scratch)
         loop = TrainingLoop(
-            training, strategy, reader, guide, metrics, checkpoints, report, state, steps, scratch_folder
+            training, strategy, reader, guide, held_out, metrics, checkpoints, report, state, steps, Path(scratch)
         )
         loop.run(windows)
         if not state.step:
             raise UserError(f"{training.run}/{training.data} has no row to train on.")
         checkpoints.wait()
-        _publish(loop, model, scratch_folder / "model")
+        _restore_best(loop)
+        _publish(loop, model)
         distributed.barrier()
 
 
@@ -180,6 +191,7 @@ class TrainingLoop:
     strategy: DdpStrategy | DeepSpeedStrategy
     reader: BatchReader
     guide: GuideModel | None
+    held_out: HeldOut | None
     metrics: MetricsLog
     checkpoints: Checkpoints
     report: Report
@@ -195,6 +207,7 @@ class TrainingLoop:
             self._step(batch)
             is_last = self.state.step >= self.steps
             if is_last or self.state.step % self.training.settings.save_steps == 0:
+                self._score_held_out()
                 self._save()
             if is_last:
                 return
@@ -243,6 +256,20 @@ class TrainingLoop:
             self.state.history.append({**logged, "batches": self.state.batches})
             self.report({**logged, "steps": self.steps})
 
+    def _score_held_out(self) -> None:
+        """Score the weights of this step on held-out queries, where the best ones are to be published."""
+        settings = _settings(self.training)
+        if self.held_out is None or not settings.load_best_model_at_end:
+            return
+        reader = self.reader
+        embed = TextEmbedder(self.strategy.network, reader.tokenizer, reader.max_length, settings.micro_batch_size)
+        found = fmean(self.held_out.ndcg_by_query(embed).values())
+        self.state.held_out[str(self.state.step)] = found
+        logged = {"step": self.state.step, "eval_ndcg_at_10": found}
+        self.metrics.add(logged)
+        self.state.history.append({**logged, "batches": self.state.batches})
+        self.report({**logged, "steps": self.steps})
+
     def _save(self) -> None:
         folder = self.scratch / f"checkpoint-{self.state.step}"
         folder.mkdir()
@@ -251,7 +278,7 @@ class TrainingLoop:
         if distributed.rank() == 0:
             (folder / STATE_FILE).write_text(json.dumps(vars(self.state)))
         self.metrics.upload(self.state.history)
-        self.checkpoints.save(self.state.step, folder)
+        self.checkpoints.save(self.state.step, folder, self.state.best_step)
 
 
 def _left_out(corpus: Corpus) -> dict[str, int]:
@@ -271,22 +298,57 @@ def _load_state(folder: Path, strategy: DdpStrategy | DeepSpeedStrategy) -> Loop
     return LoopState(**json.loads((folder / STATE_FILE).read_text()))
 
 
-def _publish(loop: TrainingLoop, model: SentenceTransformer, folder: Path) -> None:
-    """Gather the weights on rank 0 and publish them as sentence-transformers loads them, with prompts and a card."""
+def _restore_best(loop: TrainingLoop) -> None:
+    """Load the weights of the step that did best on held-out queries. Raises Interrupted where they are gone."""
+    checkpoints, best = loop.checkpoints, distributed.broadcast(loop.state.best_step)
+    if best in (None, loop.state.step):
+        return
+    distributed.barrier()  # every rank's files are uploaded
+    for checkpoint in distributed.broadcast(checkpoints.complete() if distributed.rank() == 0 else []):
+        if checkpoint.step == best and (folder := checkpoints.restore(checkpoint)):
+            loop.strategy.load(folder)
+            return
+    raise Interrupted(
+        f"{checkpoints.where} holds no whole checkpoint of step {best}, which did best on held-out queries.\n"
+        "Delete that folder and run the same command again: training begins anew."
+    )
+
+
+def _publish(loop: TrainingLoop, model: SentenceTransformer) -> None:
+    """Gather the weights on rank 0 and publish them as sentence-transformers loads them, with prompts and a card.
+
+    Where they are merged with the base's, they are published by themselves too.
+    """
     loop.strategy.gather_weights()
     if distributed.rank() != 0:
         return
+    training, state, folder = loop.training, loop.state, loop.scratch / "model"
     encoder.merge_lora(model)
-    encoder.set_trained_prompts(model, loop.state.instructed)
+    encoder.set_trained_prompts(model, state.instructed)
     encoder.save_encoder(model, folder)
-    loop.metrics.upload(loop.state.history)
+    loop.metrics.upload(state.history)
+    rows = _row_facts(loop)
+    if _settings(training).merge is None:
+        model_card.publish_with_card(training, folder, rows, state.history)
+        return
+    merged, merged_folder = merge_with_base(training, folder, loop.held_out, state.instructed), loop.scratch / "merged"
+    encoder.save_encoder(merged.model, merged_folder)
+    tuned = replace(training, name=plan.TUNED)
+    model_card.publish_with_card(tuned, folder, rows, state.history, replaces=True)
+    rows |= {"instructed": merged.instructed}
+    model_card.publish_with_card(training, merged_folder, rows, state.history, merged.facts)
+
+
+def _row_facts(loop: TrainingLoop) -> dict[str, Any]:
+    """Return what a card says of the rows and the steps."""
     state = loop.state
-    rows = {
+    best = {"best_step": state.best_step} if _settings(loop.training).load_best_model_at_end else {}
+    return {
         "batches": state.batches,
         "steps": state.step,
         "trained": state.trained,
         **_left_out(loop.reader.corpus),
         "cut": state.cut,
         "instructed": state.instructed,
+        **best,
     }
-    model_card.publish_with_card(loop.training, folder, rows, state.history)

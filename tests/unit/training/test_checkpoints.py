@@ -34,11 +34,11 @@ def rank_of(model, tmp_path, monkeypatch):
 
 @pytest.fixture
 def save(tmp_path):
-    def save(kept: Checkpoints, step: int) -> None:
+    def save(kept: Checkpoints, step: int, best_step: int | None = None) -> None:
         folder = tmp_path / f"local-{kept.rank}-{step}"
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / f"state-{kept.rank}").write_bytes(f"{step} of {kept.rank}".encode())
-        kept.save(step, folder)
+        kept.save(step, folder, best_step)
         kept.wait()
         assert not folder.exists(), "the local disk would fill up"
 
@@ -96,6 +96,13 @@ def test_a_damaged_file_is_noticed(rank_of, save, model, tmp_path):
     assert not kept.download(whole, tmp_path / "back")
     model.store.delete("models/junior/checkpoints/00000010-aa/0/deep/state-0")
     assert not kept.download(whole, tmp_path / "back")
+
+
+def test_the_best_one_stays_however_old_it_is(rank_of, save, model):
+    kept = rank_of(0, world=1)
+    for step in (10, 20, 30, 40):
+        save(kept, step, best_step=20 if step > 10 else 10)
+    assert [whole.step for whole in kept.complete()] == [40, 30, 20]
 
 
 def test_the_newest_two_complete_ones_stay(rank_of, save, model):
