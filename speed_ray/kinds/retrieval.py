@@ -63,14 +63,8 @@ def _grounded_slots(rng: random.Random, form: str | None = None) -> Slots:
 
 def _check_grounded(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """The query is one that somebody types who has not read the passage, and is no piece of it."""
-    query = fields["query"]
-    return (
-        rules.no_schema_words({"query": query})
-        or rules.stands_alone("query", query)
-        or rules.not_repeating("query", query)
-        or rules.own_words("query", query, fields["passage"])
-        or rules.length("query", query, slots["min_words"], slots["max_words"])
-    )
+    text, passage = fields["query"], fields["passage"]
+    return rules.about_passage("query", text, passage, slots["min_words"], slots["max_words"])
 
 
 GROUNDED = Kind(

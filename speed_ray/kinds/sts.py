@@ -45,14 +45,8 @@ def _grounded_slots(rng: random.Random) -> Slots:
 
 def _check_grounded(fields: Fields, slots: Slots) -> tuple[str, str] | None:
     """The sentence has words of its own, speaks of no passage, and is about as long as wanted."""
-    text = fields["same_meaning"]
-    return (
-        rules.no_schema_words({"same_meaning": text})
-        or rules.stands_alone("same_meaning", text)
-        or rules.not_repeating("same_meaning", text)
-        or rules.own_words("same_meaning", text, fields["passage"])
-        or rules.length("same_meaning", text, slots["min_words"], slots["max_words"])
-    )
+    text, passage = fields["same_meaning"], fields["passage"]
+    return rules.about_passage("same_meaning", text, passage, slots["min_words"], slots["max_words"])
 
 
 GROUNDED = Kind(

@@ -155,6 +155,17 @@ def not_repeating(name: str, text: str) -> Broken:
     return "repeats", f"{repeated:.0%} of {name}'s words stand in it before"
 
 
+def about_passage(name: str, text: str, passage: str, least: int | None, most: int | None) -> Broken:
+    """Check that a text that a model wrote about a passage stands alone, in words of its own, at the length wanted."""
+    return (
+        no_schema_words({name: text})
+        or stands_alone(name, text)
+        or not_repeating(name, text)
+        or own_words(name, text, passage)
+        or length(name, text, least, most)
+    )
+
+
 def stands_alone(name: str, text: str) -> Broken:
     """Check that a text is no talk about itself or about the passage that its writer had to read (in English)."""
     plain = is_plain(text)
