@@ -10,18 +10,15 @@ import inspect
 import itertools
 import json
 import random
-import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import BaseFileLock, FileLock, Timeout
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speed_ray.errors import UserError
 from speed_ray.miniature import corpus, grammar, world
+from speed_ray.storage.cached_folder import ensure_cached_folder, say
 from speed_ray.storage.store import cache_folder
 
 if TYPE_CHECKING:
@@ -61,18 +58,7 @@ def ensure_base_model(name: str) -> Path:
     waits for the first. Raises UserError for a name other than "base".
     """
     folder = cache_folder() / f"miniature-{name}-{base_digest(name)}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(FileLock(f"{folder}.lock"), name):
-        if not folder.is_dir():
-            _say(f"training miniature://{name}, once on this machine: two minutes on two free cores")
-            unfinished = folder.with_name(f"{folder.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed
-            unfinished.mkdir()
-            _build(unfinished)
-            unfinished.rename(folder)
-    return folder
+    return ensure_cached_folder(folder, _build, f"training miniature://{name}, two minutes on two free cores")
 
 
 def base_digest(name: str) -> str:
@@ -81,23 +67,6 @@ def base_digest(name: str) -> str:
         raise UserError(f"miniature://{name}: there is no such model; the miniature world has miniature://base")
     sources = "".join(inspect.getsource(module) for module in (grammar, corpus)) + Path(__file__).read_text()
     return hashlib.blake2b((world.digest() + sources).encode(), digest_size=8).hexdigest()
-
-
-@contextmanager
-def _alone(lock: BaseFileLock, name: str) -> Iterator[None]:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _say(f"waiting for another process that trains miniature://{name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _say(text: str) -> None:
-    print(f"speed-ray: {text}", file=sys.stderr, flush=True)
 
 
 def _build(folder: Path) -> None:
@@ -148,7 +117,7 @@ def _pretrained(tokenizer: Tokenizer) -> Any:
     pad = tokenizer.token_to_id(PAD)
     for step, batch in enumerate(itertools.islice(_batches(tokenizer), STEPS)):
         if step % SAY_EVERY == 0:
-            _say(f"step {step} of {STEPS}")
+            say(f"step {step} of {STEPS}")
         model(input_ids=batch, labels=batch.masked_fill(batch == pad, -100)).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepped in (*optimizers, *schedules):

@@ -20,7 +20,7 @@ def ensure_cached_folder(folder: Path, make: Callable[[Path], None], doing: str)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(FileLock(f"{folder}.lock"), doing):
         if not folder.is_dir():
-            _say(f"{doing}, once on this machine")
+            say(f"{doing}, once on this machine")
             _make_whole(folder, make)
     return folder
 
@@ -41,7 +41,7 @@ def _alone(lock: BaseFileLock, doing: str) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        _say(f"waiting for another process, which is {doing}")
+        say(f"waiting for another process, which is {doing}")
         lock.acquire()
     try:
         yield
@@ -49,5 +49,6 @@ def _alone(lock: BaseFileLock, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell who waits for a folder what is done."""
     print(f"speed-ray: {text}", file=sys.stderr, flush=True)
