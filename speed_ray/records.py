@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hin
 import pyarrow as pa
 
 Row = Mapping[str, Any]  # any of the rows below
+TRAIN, HELD_OUT = "train", "held_out"  # a row's split
 Int32 = Annotated[int, pa.int32()]
 
 

@@ -22,7 +22,7 @@ from speed_ray.curation.passage_index import NOWHERE
 from speed_ray.curation.query_blocks import Corpus, own_vectors
 from speed_ray.curation.reference_model import Numbers, Vectors
 from speed_ray.recipes.curate_settings import Curate
-from speed_ray.records import CuratedRow, Row, seed_of
+from speed_ray.records import HELD_OUT, CuratedRow, Row, seed_of
 from speed_ray.text.token_hashes import Places
 
 ROWS = 128  # at once: with 100 candidates each, their vectors take 20 MB
@@ -85,7 +85,7 @@ class CorpusMiner:
         answers, parents = (each[places][:, None] for each in (found.answers, found.parents))
         refused = np.full(candidates.shape, FREE, np.int8)
         refused[(candidates == NOWHERE) | (candidates == answers)] = NONE
-        held_out = np.array([[row["split"] == "held_out"] for row in rows])
+        held_out = np.array([[row["split"] == HELD_OUT] for row in rows])
         broken = {
             "same_text": index.texts[candidates] == found.texts[places][:, None],
             "same_document": (index.documents[candidates] == index.documents[parents]) & (parents != NOWHERE),

@@ -11,7 +11,7 @@ import numpy as np
 
 from speed_ray.curation.near_duplicates import Flags, Pairs
 from speed_ray.curation.scan import hash_texts
-from speed_ray.records import PassageRow, Row, titled_text
+from speed_ray.records import HELD_OUT, PassageRow, Row, titled_text
 from speed_ray.storage.shards import Artifact
 from speed_ray.text.rules import is_plain
 from speed_ray.text.token_hashes import Hashes, Places
@@ -77,4 +77,4 @@ def _hashes(rows: list[PassageRow]) -> tuple[Hashes, Hashes, Hashes, Hashes, Fla
     titled = [is_plain(titled_text(row)) for row in rows]
     columns = [row["id"] for row in rows], [row["parent_id"] for row in rows], [is_plain(row["text"]) for row in rows]
     ids, documents, texts = map(hash_texts, columns)
-    return ids, documents, texts, hash_texts(titled), np.array([row["split"] == "held_out" for row in rows])
+    return ids, documents, texts, hash_texts(titled), np.array([row["split"] == HELD_OUT for row in rows])

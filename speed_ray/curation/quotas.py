@@ -7,9 +7,9 @@ from speed_ray.records import Row, is_in_share
 from speed_ray.text.rules import Broken
 
 
-def held_out(task: str, share: float) -> bool:
-    """Select a `share` of all tasks, with all their examples, by a hash of the task's id alone."""
-    return is_in_share(task, "held_out", share)
+def held_out(name: str, share: float) -> bool:
+    """Select a `share` of all tasks or documents, with all that is made of them, by a hash of the id alone."""
+    return is_in_share(name, "held_out", share)
 
 
 class Quotas:

@@ -18,13 +18,13 @@ from speed_ray import kinds
 from speed_ray.errors import UserError
 from speed_ray.evaluation import table_columns
 from speed_ray.recipes.schema import Evaluate, EvaluationSet
-from speed_ray.records import content_id, titled_text
+from speed_ray.records import HELD_OUT, content_id, titled_text
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import CURATED_EXAMPLES, PASSAGES, Run
 from speed_ray.text import beir, tables
 
 MINIATURE = "miniature://retrieval"
-HELD_OUT = "held_out://"  # before the URI of a run of documents
+HELD_OUT_URI = "held_out://"  # before the URI of a run of documents
 
 TaskType = Literal["sts", "classification", "retrieval", "mteb"]
 MAIN_SCORES: dict[TaskType, str] = {
@@ -110,7 +110,7 @@ def _task(kind: TaskType, paths: tuple[str, ...], instruction: str | None) -> Ev
     prompt = INSTRUCTIONS[kind] if instruction is None else instruction
     scoring = code_digests("speed_ray.evaluation.metrics", __name__).values()  # by name: it imports this module
     digest = content_id(*scoring, kind, prompt, _digest(load_dataset(kind, sources)))
-    name = "held-out queries" if sources[0].startswith(HELD_OUT) else Path(sources[-1].replace("://", "-")).name
+    name = "held-out queries" if sources[0].startswith(HELD_OUT_URI) else Path(sources[-1].replace("://", "-")).name
     return EvaluationTask(
         kind, name if kind == "retrieval" else Path(name.removesuffix(".gz")).stem, sources, prompt, digest
     )
@@ -127,8 +127,8 @@ def load_dataset(kind: TaskType, sources: tuple[str, ...]) -> Dataset:
         from speed_ray.miniature import retrieval_set
 
         return RetrievalSet(*retrieval_set.draw_queries(), unanswered=0)
-    if sources[0].startswith(HELD_OUT):
-        return read_held_out(Run(sources[0].removeprefix(HELD_OUT)))
+    if sources[0].startswith(HELD_OUT_URI):
+        return read_held_out(Run(sources[0].removeprefix(HELD_OUT_URI)))
     return read_beir(Path(sources[0]))
 
 
@@ -203,7 +203,7 @@ def read_labelled(path: Path, train: LabelledSet | None = None) -> LabelledSet:
 def read_held_out(run: Run) -> RetrievalSet:
     """Read the held-out queries of a run of documents, each with its passage as the answer among all passages."""
     documents = {row["id"]: titled_text(row) for row in run.artifact(PASSAGES).records()}
-    held_out = [row for row in run.artifact(CURATED_EXAMPLES).records() if row["split"] == "held_out"]
+    held_out = [row for row in run.artifact(CURATED_EXAMPLES).records() if row["split"] == HELD_OUT]
     queries = {row["id"]: row["query"] for row in held_out}
     return RetrievalSet(documents, queries, {row["id"]: {row["parent_id"]: 1} for row in held_out}, unanswered=0)
 

@@ -6,8 +6,9 @@ that nothing was trained on: they tell whether training helps on this corpus whe
 
 from pathlib import Path
 
-from speed_ray.evaluation.datasets import HELD_OUT, EvaluationTask, retrieval_task
+from speed_ray.evaluation.datasets import HELD_OUT_URI, EvaluationTask, retrieval_task
 from speed_ray.recipes.schema import EvaluationSet, Recipe
+from speed_ray.records import HELD_OUT
 from speed_ray.storage.run import CURATED_EXAMPLES, Run
 from speed_ray.text import beir
 
@@ -29,5 +30,7 @@ def _judged(recipe: Recipe) -> list[EvaluationTask]:
 def _held_out(run: Run) -> list[EvaluationTask]:
     curated = run.artifact(CURATED_EXAMPLES)
     rows = curated.records() if curated.manifest() is not None else iter(())
-    first = next((row for row in rows if row["split"] == "held_out"), None)
-    return [retrieval_task(EvaluationSet(path=HELD_OUT + run.uri, instruction=first["instruction"]))] if first else []
+    first = next((row for row in rows if row["split"] == HELD_OUT), None)
+    return (
+        [retrieval_task(EvaluationSet(path=HELD_OUT_URI + run.uri, instruction=first["instruction"]))] if first else []
+    )

@@ -25,7 +25,7 @@ from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.curate_settings import Curate, MineNegatives
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import CURATED, EXAMPLE, ExampleRow
+from speed_ray.records import CURATED, EXAMPLE, HELD_OUT, TRAIN, ExampleRow
 from speed_ray.stages import driver_stage
 from speed_ray.stages.embed_passages import plan_embeddings, publish_embeddings
 from speed_ray.storage.fingerprint import code_digests, identity_fields
@@ -34,7 +34,6 @@ from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 from speed_ray.text.token_hashes import Hashes, Places
 
-TRAIN, HELD_OUT = "train", "held_out"
 DUPLICATE_REASONS = ("duplicate", "near_duplicate", "semantic_duplicate")
 
 

@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 
+from speed_ray.curation import quotas
 from speed_ray.curation.near_duplicates import Flags, MinHashIndex, find_equal, sketch
 from speed_ray.documents import pdf
 from speed_ray.documents.faults import CUT_OFF, UNREADABLE
@@ -24,7 +25,7 @@ from speed_ray.documents.spool import Spool, in_batches, in_order
 from speed_ray.errors import UserError
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import DOCUMENT, DocumentRow, content_id, is_in_share
+from speed_ray.records import DOCUMENT, HELD_OUT, TRAIN, DocumentRow, content_id
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import DOCUMENTS, Run
@@ -32,7 +33,6 @@ from speed_ray.storage.shard_plan import Plan
 from speed_ray.text.language_names import name_of_code
 from speed_ray.text.token_hashes import Hashes, Places, hash_tokens
 
-TRAIN, HELD_OUT = "train", "held_out"
 SOURCE_DIGEST = "corpus.source, by its files"  # in a plan's identity
 SHOWN = 5  # faults that an error names
 
@@ -236,7 +236,7 @@ def _document(parsed: Parsed, corpus: Corpus) -> DocumentRow:
         "source": parsed.source,
         "digest": parsed.digest,
         # By the source's own id, so that a document that is changed stays on its side.
-        "split": HELD_OUT if is_in_share(parsed.document_id, "held_out", corpus.held_out) else TRAIN,
+        "split": HELD_OUT if quotas.held_out(parsed.document_id, corpus.held_out) else TRAIN,
     }
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 from speed_ray.recipes.training_settings import Embedder
-from speed_ray.records import CuratedRow
+from speed_ray.records import HELD_OUT, CuratedRow
 from speed_ray.training import plan
 from speed_ray.training.contrastive.encoder import TextPrompts, pad_batch
 from speed_ray.training.plan import TrainingPlan
@@ -108,7 +108,7 @@ def _read_rows(training: TrainingPlan, no_in_batch_negatives: Sequence[str]) -> 
     others: dict[str, None] = {}
     for file in artifact.record_files().values():
         table = artifact.read(file.path)
-        is_held_out = pc.equal(table["split"], "held_out")
+        is_held_out = pc.equal(table["split"], HELD_OUT)
         held_out += table.filter(is_held_out).to_pylist()
         if len(others) < MAX_DOCUMENTS:
             trained: dict[str, Any] = table.filter(pc.invert(is_held_out)).select(["kind", "positive"]).to_pydict()
