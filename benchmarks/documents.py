@@ -1,4 +1,4 @@
-"""What a user's own documents bring: nDCG@10 of MiniLM trained on SmolLM2's queries, by what is done to the queries.
+"""Measure what a user's own documents bring: nDCG@10 of MiniLM trained on SmolLM2's queries, arm by arm.
 
     python -m benchmarks.documents --corpus ../shared/data/cisi --seeds 0 1 2
 

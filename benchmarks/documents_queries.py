@@ -1,4 +1,4 @@
-"""How good the queries are that a model writes about documents, by prompt, temperature and form: why defaults are so.
+"""Measure the queries that a model writes about documents, by prompt, temperature and form.
 
     python -m benchmarks.documents_queries --corpus ../shared/data/cisi --model package://smollm2
 

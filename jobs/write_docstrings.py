@@ -24,7 +24,7 @@ WORDS = range(15, 120)  # of a description; the rest is cut off
 
 
 class Section(NamedTuple):
-    """What a function says it is for, and what it then says of it. `module` is the file it stands in."""
+    """Hold what a function says it is for, and what it then says of it. `module` is the file it stands in."""
 
     module: str
     name: str

@@ -111,7 +111,7 @@ def plans_of(world: World) -> tuple[Plan, Plan]:
 
 
 def drive(run: Run, world: World) -> None:
-    """What a job does: topics, then the work on every pending shard, then publication."""
+    """Do what a job does: topics, then the work on every pending shard, then publication."""
     topics, tasks = plans_of(world)
     driver_stage.publish_rows(run.artifact(TOPICS), topics, TOPIC, topics_of(world))
     artifact = run.artifact(PROPOSED_TASKS)

@@ -1,4 +1,4 @@
-"""What an earlier run's model replied to the same prompts is taken over: it costs nothing, and gives the same rows."""
+"""Take over what an earlier run's model replied to the same prompts: it costs nothing, and gives the same rows."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which errors of a training are tried again: those of what was lost, and no others."""
+"""Try a training again after the loss of a worker, a link or a GPU, and after no other error."""
 
 import pytest
 import torch

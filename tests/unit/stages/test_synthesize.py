@@ -1,4 +1,4 @@
-"""What is written about passages: each is one side of its examples, and is not asked the same twice."""
+"""Write about passages: each is one side of its examples, and is not asked the same twice."""
 
 import asyncio
 import json
