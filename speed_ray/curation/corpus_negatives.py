@@ -4,7 +4,7 @@ The nearest passages are looked at, by each retriever in turn. Never one of the 
 example to train on none of a document that is held out, which would then be learnt from. By a reference, none that is
 nearly as near to the query as the positive (NV-Retriever, arXiv 2407.15831), nor one that is nearly as near to the
 positive as the query is: of 24 paraphrases of positives a third ranked lower than 95%, and all were refused by this
-rule, which takes another 6 to 11% of the nearest hundred passages of two real corpora. Of what is left the nearest few
+rule, which takes another 9 to 11% of the nearest hundred passages of two real corpora. Of what is left the nearest few
 are spared.
 """
 
