@@ -46,6 +46,7 @@ class EarlyStop:
         self._begin = LIMIT - min(FIRST_ROWS, plan.rows)
         self._latest = deque[RejectRow | None](maxlen=LIMIT)
         self._batch: list[int] = []  # what this worker's rows change, until it is stored
+        self._pending = 0  # what is being stored: rows that would reach the limit with it wait for what others stored
         self._sum = self._sum_in(spending.balance())
         if self._sum >= LIMIT:  # it was ended; what was put right since shows in as many rows as a new stage has
             self._sum = self._store(lambda ended: min(ended, self._begin))
@@ -54,9 +55,11 @@ class EarlyStop:
         """Count the outcome of one row that was paid for. Sets `error` once no more should be paid for."""
         self._latest.append(reject)
         self._batch.append(1 if reject else -ACCEPTED)
-        if len(self._batch) >= BATCH_ROWS or self._sum + sum(self._batch) >= LIMIT:
+        if len(self._batch) >= BATCH_ROWS or self._sum + self._pending + sum(self._batch) >= LIMIT:
             change, self._batch = sum(self._batch), []
+            self._pending += change
             await asyncio.to_thread(self._add, change)
+            self._pending -= change
 
     def check(self) -> None:
         """Raise GetsNowhere where no more rows should be paid for."""
