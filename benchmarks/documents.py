@@ -10,6 +10,7 @@ the base, and the two together: z-scores over the documents of a query, 1 : 0.3.
 import shutil
 import statistics
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ ARMS = {  # in the order of the steps, each on top of the one before
 Scores = dict[str, float]  # nDCG@10 by query
 
 
-def train_arms(folder: Path, corpus: Path, seed: int, extra: list[str]) -> tuple[dict[str, Scores], dict[str, Any]]:
-    """Run every arm of one seed -> scores by arm, of the base and BM25 too, and what the arms were trained on."""
+def train_arms(
+    folder: Path, corpus: Path, seed: int, extra: list[str], first: Run | None
+) -> tuple[dict[str, Scores], dict[str, Any]]:
+    """Run every arm of one seed -> scores by arm, of the base and BM25 too, and what the arms were trained on.
+
+    Where there is a run already that wrote the queries of this seed, they are taken from it.
+    """
     scores: dict[str, Scores] = {}
     facts: dict[str, Any] = {}
-    first: Run | None = None
     for number, (arm, changes) in enumerate(ARMS.items()):
         run = Run(str(folder / f"{seed}-{number}"))
         report.say(f"documents: seed {seed}, {arm}")
@@ -100,10 +105,14 @@ def main() -> None:
     parser = report.options(__doc__)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/data/cisi"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--written", type=Path, nargs="*", default=[], help="runs that wrote the queries of the seeds")
     parser.add_argument("--set", action="append", default=[], dest="extra", help="of the recipe")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="documents-") as folder:
-        done = [train_arms(Path(folder), options.corpus, seed, options.extra) for seed in options.seeds]
+        done = [
+            train_arms(Path(folder), options.corpus, seed, options.extra, written and Run(str(written)))
+            for seed, written in zip_longest(options.seeds, options.written)
+        ]
     arms = {arm: mean_scores([scores[arm] for scores, _ in done]) for arm in ("bm25", "base", "base + BM25", *ARMS)}
     details = []
     for arm, scores in arms.items():
