@@ -1,5 +1,6 @@
 """The kinds of example. A kind is one file here whose `KIND` says all about it; adding one touches nothing else."""
 
+import functools
 import importlib
 import pkgutil
 
@@ -12,6 +13,7 @@ def kind_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "kind")
 
 
+@functools.cache  # asked for each row of a curation
 def load_kind(name: str) -> Kind:
     """Return one kind. Raises ModuleNotFoundError for a name without a file; recipes are checked against `kind_names`.
 

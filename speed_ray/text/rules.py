@@ -29,18 +29,21 @@ FEWEST_UNSPACED_TO_COPY = 6  # where a dictionary makes up to twice as many word
 # What stands in the place of a text and is none in any field: "<a short text>", "[Insert query here]", "(unchanged)".
 _NOUN = r"\b(?:answer|document|label|passage|query|sentence|text)\b"
 _OPEN, _CLOSE = r"[\[<{(]+\W*", r"[^.<>=/\"\[\](){}]{0,60}[.…]*[\]>})]+"
-_REQUEST = re.compile(
+_ASKS = (
     rf"(?:add|enter|insert|write|your)\b[^.]{{0,40}}{_NOUN}[^.]{{0,20}}\bhere|{_OPEN}your\b[^.]{{1,60}}\bhere{_CLOSE}"
     rf"|{_OPEN}(?:insert|add)\b{_CLOSE}|<[^<>=/\" ]{{1,40}}[ _][^<>=/\"]{{1,80}}>"
     rf"|{_OPEN}(?:[\w'’-]+ ){{0,4}}(?:{_NOUN}|unchanged|unmodified|no changes?|same|as (?:above|before))\b{_CLOSE}"
 )
 # What says that there is no text. A label may well be one of these.
-_NOTHING = re.compile(
+_SAYS_NOTHING = (
     r"n/a|none|null|tbd|todo|not (?:applicable|available)|unchanged|same as (?:above|before|the original)"
     r"|no changes?(?: (?:is |are )?(?:needed|necessary|required))?"
 )
 # What JSON schemas and forms have there besides. A label or a short answer may well be one of these.
-_WORD = re.compile(r"[a-z0-9]|string|str|text|number|integer|object|array|<\w{1,80}>")
+_NAMES_A_TYPE = r"[a-z0-9]|string|str|text|number|integer|object|array|<\w{1,80}>"
+_REQUEST = re.compile(_ASKS)
+_REQUEST_OR_NOTHING = re.compile(f"{_ASKS}|{_SAYS_NOTHING}")
+_STAND_IN = re.compile(f"{_ASKS}|{_SAYS_NOTHING}|{_NAMES_A_TYPE}")
 MAX_STAND_IN_CHARS = 100
 # A reader's words for what lies before them. A user who searches has no passage before them.
 _BEFORE_ME = re.compile(
@@ -58,16 +61,17 @@ _LEAD_IN = re.compile(
 
 def is_stand_in(text: str) -> bool:
     """Check whether a text says nothing or only that one is to stand there. Alone, a label may well be "A"."""
-    return written("", text) is not None or _matches(text, _REQUEST, _NOTHING, _WORD)
+    return written("", text) is not None or _matches(text, _STAND_IN)
 
 
 def no_stand_in(name: str, text: str, is_label: bool = False) -> Broken:
     """Check that a text asks for none in its place, and, but for a label, does not say that there is none."""
-    if _matches(text, _REQUEST) or (not is_label and _matches(text, _NOTHING)):
+    if _matches(text, _REQUEST if is_label else _REQUEST_OR_NOTHING):
         return "placeholder", f"{name} holds {text!r}, which stands in the place of a text"
     return None
 
 
+@functools.lru_cache(maxsize=16)  # the checks of one example take each of its texts up to four times
 def is_plain(text: str) -> str:
     """Normalise case, spaces and Unicode's form, so that texts that differ in nothing else are equal."""
     return " ".join(fold(text).split())
@@ -190,11 +194,8 @@ def fewest_to_copy(text: str) -> int:
     return FEWEST_UNSPACED_TO_COPY if is_unspaced(text) else FEWEST_TO_COPY
 
 
-def _matches(text: str, *forms: re.Pattern[str]) -> bool:
-    if len(text) > MAX_STAND_IN_CHARS:
-        return False
-    plain = is_plain(text).rstrip(".!")
-    return any(form.fullmatch(plain) for form in forms)
+def _matches(text: str, form: re.Pattern[str]) -> bool:
+    return len(text) <= MAX_STAND_IN_CHARS and form.fullmatch(is_plain(text).rstrip(".!")) is not None
 
 
 def _stands_in(needle: str, haystack: str) -> bool:
