@@ -242,4 +242,4 @@ def _document(parsed: Parsed, corpus: Corpus) -> DocumentRow:
 
 def _reject(parsed: Parsed, reason: str, detail: str) -> driver_stage.RowResult:
     row_id = content_id(DOCUMENTS, parsed.source)
-    return driver_stage.reject(row_id, "", DOCUMENTS, reason, detail, parsed.text[:1000])
+    return driver_stage.reject(row_id, "", DOCUMENTS, reason, f"{parsed.source}: {detail}", parsed.text[:1000])

@@ -122,7 +122,7 @@ def test_files_of_texts_have_their_path_for_an_id(folder: Any, run: Run) -> None
         "two.txt": ("", SENTENCES[1]),
         "three.html": ("Bread", SENTENCES[2]),
     }
-    assert (other["reason"], other["detail"][:31]) == ("other_format", "its name ends in .docx; read ar")
+    assert (other["reason"], other["detail"][:43]) == ("other_format", "notes.docx: its name ends in .docx; read ar")
 
 
 def test_a_pattern_names_files_at_any_depth(folder: Any, run: Run) -> None:
@@ -150,7 +150,9 @@ def test_each_fault_is_a_reject_and_ends_nothing(folder: Any, run: Run, monkeypa
     assert sorted(each["reason"] for each in rejects) == sorted(
         f"{reasons} not_utf8 too_large binary not_utf8".split()
     )
-    assert next(each["detail"] for each in rejects if "iconv" in each["detail"]).startswith("invalid continuation")
+    details = [each["detail"] for each in rejects]
+    assert {detail.split(": ")[0].split(",")[0] for detail in details} == {path.name for path in source.iterdir()}
+    assert any("latin.txt: invalid continuation" in detail and "iconv" in detail for detail in details)
     assert all(verdict.holds for verdict in verify(run))
 
 
@@ -165,9 +167,9 @@ def test_each_repetition_is_a_reject_that_names_the_first(folder: Any, run: Run)
     records, rejects = collect(run, recipe_of(source))
     assert [each["document_id"] for each in records] == ["a", "c"]
     assert [(each["reason"], each["detail"]) for each in rejects] == [
-        ("duplicate", "repeats a"),
-        ("duplicate_id", "repeats a"),
-        ("near_duplicate", "repeats c"),
+        ("duplicate", "c.jsonl, line 2: repeats a"),
+        ("duplicate_id", "c.jsonl, line 3: repeats a"),
+        ("near_duplicate", "c.jsonl, line 5: repeats c"),
     ]
 
 
@@ -230,7 +232,8 @@ def test_a_document_in_another_language_is_a_reject(folder: Any, run: Run) -> No
     source = folder(c_jsonl=json_lines(row("a", 0), row("b", 1), {"_id": "c", "text": f"{GERMAN} 5."}))
     records, [reject] = collect(run, recipe_of(source))
     assert len(records) == 2
-    assert (reject["reason"], reject["detail"]) == ("wrong_language", "it is in German; languages has English")
+    said = "c.jsonl, line 3: it is in German; languages has English"
+    assert (reject["reason"], reject["detail"]) == ("wrong_language", said)
 
 
 def test_a_second_reading_of_the_same_files_finds_all_done(folder: Any, run: Run) -> None:
