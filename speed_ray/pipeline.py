@@ -19,6 +19,7 @@ from speed_ray.stages.curate import prepare_curation, publish_curated, refuse_fe
 from speed_ray.stages.documents import prepare_documents, publish_documents
 from speed_ray.stages.draft import Draft
 from speed_ray.stages.judge import Judge
+from speed_ray.stages.neighbours import publish_neighbours
 from speed_ray.stages.pair_revisions import pair_revisions
 from speed_ray.stages.passages import prepare_split, split_passages
 from speed_ray.stages.propose import Propose
@@ -45,7 +46,10 @@ from speed_ray.training.train_model import train_model
 
 
 def read_documents(run: Run, recipe: Recipe) -> None:
-    """Read the documents, turn away what repeats or cannot be read, hold some out, and split them into passages."""
+    """Read the documents, turn away what repeats or cannot be read, hold some out, and split them into passages.
+
+    Each passage gets its nearest neighbour where prompts are to show it.
+    """
     split = prepare_split(recipe)
     if recipe.is_grounded:
         check_recipe(recipe, Synthesize(recipe).shortest_requests())
@@ -54,6 +58,8 @@ def read_documents(run: Run, recipe: Recipe) -> None:
         run.freeze(recipe)
         publish_documents(run, prepared)
     refuse_few_passages(split_passages(run, split), recipe.curate)  # before a model is asked about them
+    if recipe.synthesize.contrast:
+        publish_neighbours(run, recipe.curate)
 
 
 def brainstorm(run: Run, recipe: Recipe) -> None:

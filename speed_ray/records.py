@@ -60,6 +60,13 @@ class PassageRow(TypedDict):
     split: str  # its document's
 
 
+class NeighbourRow(PassageRow):
+    """A passage with its nearest neighbour, which prompts about it show as well."""
+
+    neighbour_id: str  # of its PassageRow; "" where it has none
+    neighbour: str  # its text, after its title
+
+
 def titled_text(row: DocumentRow | PassageRow) -> str:
     """Join title and text as mteb does: what is embedded, searched and learnt of a passage."""
     return f"{row['title']} {row['text']}".strip()
@@ -235,7 +242,8 @@ def _arrow_field(name: str, hint: Any) -> pa.Field:
 
 
 TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
-DOCUMENT, PASSAGE, PASSAGE_EMBEDDING = map(arrow_schema, (DocumentRow, PassageRow, PassageEmbeddingRow))
+DOCUMENT, PASSAGE, NEIGHBOUR = map(arrow_schema, (DocumentRow, PassageRow, NeighbourRow))
+PASSAGE_EMBEDDING = arrow_schema(PassageEmbeddingRow)
 EXAMPLE, REVISED, CURATED, SCORED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow, ScoredRow))
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))

@@ -16,11 +16,13 @@ from speed_ray.errors import UserError, nearest
 from speed_ray.records import Row
 from speed_ray.storage.run import (
     ARTIFACTS,
+    ASKED_ABOUT,
     CANDIDATES,
     CURATED_EXAMPLES,
     DOCUMENTS,
     DRAFTS,
     EXAMPLES,
+    NEIGHBOURS,
     OWN_REVISIONS,
     PASSAGES,
     PROPOSED_TASKS,
@@ -38,9 +40,8 @@ from speed_ray.text.terminal import sanitize
 FEW = 3
 OF_TASK = (TASKS, TOPICS)
 OF_LIST = (CANDIDATES, *OF_TASK)
-OF_PASSAGE = (PASSAGES, DOCUMENTS)
 ABOVE = {
-    PASSAGES: (DOCUMENTS,),
+    **dict.fromkeys((PASSAGES, NEIGHBOURS), (DOCUMENTS,)),
     PROPOSED_TASKS: (TOPICS,),
     TASKS: (TOPICS,),
     **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES), OF_TASK),
@@ -159,7 +160,7 @@ def _above(run: Run, artifact: Artifact) -> tuple[str, ...]:
     """List the artifacts that a row was made of, nearest first; examples may be of tasks or of passages."""
     above = ABOVE.get(artifact.name, ())
     examples = run.artifact(EXAMPLES).plan() if above == OF_TASK else None
-    return OF_PASSAGE if examples and examples.input == PASSAGES else above
+    return (examples.input, DOCUMENTS) if examples and examples.input in ASKED_ABOUT else above
 
 
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:

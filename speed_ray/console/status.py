@@ -161,8 +161,8 @@ def breakdown(standing: ArtifactStatus) -> list[str]:
 
 
 def _mined(counted: dict[str, int]) -> list[str]:
-    """Lines that say how many negatives each retriever gave, what rules refused, and how many rows have too few."""
-    lines = []
+    """Lines that say how many negatives each retriever gave, what rules refused, and which rows have too few."""
+    lines = [f"  {said}: {count:,}" for said, count in counted.items() if said.startswith("without")]
     for name in (key.removesuffix(": wanted") for key in sorted(counted) if key.endswith(": wanted")):
         each = {key.removeprefix(f"{name}: "): count for key, count in counted.items() if key.startswith(f"{name}: ")}
         wanted, filled, spared = (each.pop(key, 0) for key in ("wanted", "filled", "skip_nearest"))
@@ -170,7 +170,7 @@ def _mined(counted: dict[str, int]) -> list[str]:
         lines.append(
             f"  negatives by {name}: {filled:,} of {wanted:,}; spared {spared:,}; refused: {refused or 'none'}"
         )
-    if counted:
+    if "rows" in counted:
         lines.append(f"  fewer negatives than wanted: {counted.get('rows: short', 0):,} of {counted['rows']:,} rows")
     return lines
 

@@ -14,7 +14,7 @@ import numpy as np
 from speed_ray.curation.exact_search import QUERIES, Hits, VectorFile
 from speed_ray.curation.near_duplicates import Flags
 from speed_ray.curation.passage_index import NOWHERE, PassageIndex
-from speed_ray.curation.query_blocks import Corpus, search_vectors
+from speed_ray.curation.query_blocks import Corpus, QueryBlock, search_vectors
 from speed_ray.curation.reference_model import KEY, Vectors
 from speed_ray.curation.scan import hash_texts
 from speed_ray.errors import UserError
@@ -100,7 +100,10 @@ def search_corpus(
             found.put("bm25", batch, hits)
     if "reference" in by:
         assert vectors is not None
-        for batch, hits in search_vectors(corpus, vectors, found.answers, found.texts, searched, settings):
+        asked = np.flatnonzero(searched)
+        parts = (asked[begin : begin + QUERIES] for begin in range(0, len(asked), QUERIES))
+        blocks = [QueryBlock(part, corpus, vectors, found.answers, found.texts, depth) for part in parts]
+        for batch, hits in search_vectors(corpus, blocks, settings.workers):
             found.put("reference", batch, hits)
     return found
 

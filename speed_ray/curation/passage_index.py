@@ -1,6 +1,6 @@
 """Index the passages of a corpus, to look them up by id and by text, on some 40 bytes of memory each.
 
-Their texts lie in a file. Ids, documents and texts are told apart by 64 bits of a hash.
+Their ids and texts lie in a file. Ids, documents and texts are told apart by 64 bits of a hash.
 """
 
 import os
@@ -21,7 +21,7 @@ COLUMNS = ["id", "parent_id", "title", "text", "split"]
 
 
 class PassageIndex:
-    """Index published passages, in their order; `folder` takes the file of their texts.
+    """Index published passages, in their order; `folder` takes the file of their ids and texts.
 
     documents   the document of each. (passages,)
     texts       hash of each text, without its title. (passages,)
@@ -36,7 +36,7 @@ class PassageIndex:
             rows = passages.read(file.path).select(COLUMNS).to_pylist()
             parts.append(_hashes(rows))
             for row in rows:
-                ends.append(ends[-1] + self._file.write(titled_text(row).encode()))
+                ends.append(ends[-1] + self._file.write(f"{row['id']}\n{titled_text(row)}".encode()))
         self._file.flush()
         self._ends = np.array(ends)
         ids, self.documents, self.texts, self._joined, self.held_out = map(np.concatenate, zip(*parts, strict=True))
@@ -48,8 +48,13 @@ class PassageIndex:
 
     def text(self, place: int) -> str:
         """Read a passage's text, after its title."""
+        return self.id_and_text(place)[1]
+
+    def id_and_text(self, place: int) -> tuple[str, str]:
+        """Read a passage's id, and its text after its title."""
         begin, end = self._ends[place : place + 2].tolist()
-        return os.pread(self._file.fileno(), end - begin, begin).decode()
+        name, _, text = os.pread(self._file.fileno(), end - begin, begin).decode().partition("\n")
+        return name, text
 
     def parents_of(self, rows: Sequence[Row]) -> Places:
         """Find the passage that each example was written about, NOWHERE where there is none. -> (rows,)"""

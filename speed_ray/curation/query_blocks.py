@@ -1,7 +1,7 @@
 """Search the vectors of a corpus for blocks of queries, here or on Ray's workers, each with its own copy of them."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from speed_ray.curation.exact_search import QUERIES, Hits, VectorFile, VectorSearch
-from speed_ray.curation.near_duplicates import Flags, Pairs
+from speed_ray.curation.exact_search import Hits, VectorFile, VectorSearch
+from speed_ray.curation.near_duplicates import Pairs
 from speed_ray.curation.passage_index import NOWHERE, PassageIndex
 from speed_ray.curation.reference_model import Numbers, Vectors
-from speed_ray.recipes.curate_settings import Curate
+from speed_ray.recipes.training_settings import Workers
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Artifact
 from speed_ray.text.token_hashes import Hashes, Places
@@ -62,18 +62,25 @@ class Asked:
 
 @dataclass(frozen=True)
 class QueryBlock:
-    """Name the rows of a block of queries, which are read when they are searched for, or sent to a worker."""
+    """Name the rows of a block of queries, which are read when they are searched for, or sent to a worker.
+
+    `vectors` are of query and positive; without any, the rows are passages of the corpus, and each is a query itself.
+    """
 
     rows: Places
     corpus: Corpus
-    vectors: Vectors
+    vectors: Vectors | None
     answers: Places
     texts: Hashes
     depth: int
 
     def read(self) -> Asked:
         """Read the queries' vectors."""
-        queries, positives = own_vectors(self.corpus, self.vectors[self.rows], self.answers[self.rows])
+        if self.vectors is None:
+            assert self.corpus.vectors is not None
+            queries = positives = self.corpus.vectors.gather(self.rows)
+        else:
+            queries, positives = own_vectors(self.corpus, self.vectors[self.rows], self.answers[self.rows])
         copies = self.corpus.index.copies_of(self.texts[self.rows])
         return Asked(queries, (queries * positives).sum(1), copies, self.depth)
 
@@ -85,21 +92,15 @@ class QueryBlock:
         return f"queries {self.rows[0]:,} to {self.rows[-1]:,}"
 
 
-def search_vectors(
-    corpus: Corpus, vectors: Vectors, answers: Places, texts: Hashes, searched: Flags, settings: Curate
-) -> Iterator[tuple[Places, Hits]]:
-    """Yield the rows of each block of the `searched` queries, and what they found, in any order."""
+def search_vectors(corpus: Corpus, blocks: Sequence[QueryBlock], workers: Workers) -> Iterator[tuple[Places, Hits]]:
+    """Yield the rows of each block of queries, and what they found, in any order."""
     assert corpus.vectors is not None and corpus.embeddings is not None
-    rows = np.flatnonzero(searched)
-    parts = [rows[begin : begin + QUERIES] for begin in range(0, len(rows), QUERIES)]
-    depth, workers = settings.mine_negatives.depth, settings.workers
-    blocks = [QueryBlock(part, corpus, vectors, answers, texts, depth) for part in parts]
     if workers.num_workers > 1 or workers.num_gpus:
         from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
 
         make = partial(_BlockSearch, corpus.embeddings.store.uri, corpus.embeddings.name, bool(workers.num_gpus))
         for index, hits in map_tasks.map_tasks("curate", blocks, make, workers):
-            yield parts[index], hits
+            yield blocks[index].rows, hits
     else:
         search = VectorSearch(corpus.vectors, "cpu")
         for block in blocks:

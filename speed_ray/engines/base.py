@@ -20,6 +20,7 @@ class PromptContext(TypedDict, total=False):
     example: str  # the same as JSON text
     candidates: list[dict[str, str]]  # in the order in which a judge is shown them
     passage: str  # that a grounded kind is written about, with its title
+    neighbour: str  # a passage near to that one, which what is written is not to fit
     order: list[int]  # of each shown candidate, its index in the list before it was shuffled
 
 

@@ -13,7 +13,7 @@ from speed_ray import kinds
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts.parse import unchecked_fields
 from speed_ray.records import Rejected
-from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES, OWN_REVISIONS, PASSAGES, REVISED_EXAMPLES
+from speed_ray.storage.run import ASKED_ABOUT, CANDIDATES, DRAFTS, EXAMPLES, OWN_REVISIONS, REVISED_EXAMPLES
 from speed_ray.storage.shards import RECORDS, REJECTS, REPLIES, Artifact, Commit
 
 WITH_EXAMPLES = (DRAFTS, CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES)  # whose replies are examples of a kind
@@ -37,7 +37,7 @@ def measure_parse_rate(artifact: Artifact) -> list[ParseRate]:
     one_line = bool(engine.get("completion"))
     # The second is the key's previous name.
     held = bool(engine.get("structured_outputs", engine.get("structured"))) and not one_line
-    load_kind = kinds.load_grounded if plan is not None and plan.input == PASSAGES else kinds.load_kind
+    load_kind = kinds.load_grounded if plan is not None and plan.input in ASKED_ABOUT else kinds.load_kind
     replies: Counter[str] = Counter()
     parsed: Counter[str] = Counter()
     for commit in artifact.commits():

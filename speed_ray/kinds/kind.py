@@ -35,10 +35,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Shot:
-    """A passage and the lines that were written about it, by form or field: an example in a prompt."""
+    """A passage and the lines that were written about it, by form or field: an example in a prompt.
+
+    `neighbour` is a passage near to it that the lines do not fit, "" where there is none.
+    """
 
     passage: str
     lines: dict[str, str]
+    neighbour: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,11 @@ class Kind:
             "required": [field.name for field in self.fields],
             "additionalProperties": False,
         }
+
+    @property
+    def answered_by_passage(self) -> bool:
+        """Return whether the passage that the kind is written about is the positive of what is written."""
+        return self.passage is not None and self.positive == self.passage
 
     def is_placeholder(self, text: str) -> bool:
         """Check whether a text is none: a form's stand-in, or what a prompt shows in its place."""

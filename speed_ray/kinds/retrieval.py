@@ -106,6 +106,8 @@ GROUNDED = Kind(
                 " I tell whether it is ready for the oven?",
                 "messy": "sourdough not rising cold kitchen how long",
             },
+            "Baker's yeast is sold fresh in cubes or dried in grains. A cube of 42 grams raises a kilogram of flour,"
+            " as do two sachets of dried yeast, which need no dissolving and keep for two years in a dry cupboard.",
         ),
         Shot(
             "Tenants may withhold part of the rent only after the landlord has been told of the defect in writing"
@@ -120,6 +122,8 @@ GROUNDED = Kind(
                 "letter. I want to know whether I can keep back some of what I pay.",
                 "messy": "landlord wont fix heating can i pay less",
             },
+            "A landlord may raise the rent once in twelve months, and only up to what is paid for similar flats"
+            " nearby. Tenants have two months to agree. Who does not agree pays no more until a court has decided.",
         ),
         Shot(
             "A hash index finds a key in constant time, yet cannot answer a range query, because neighbouring "
@@ -134,6 +138,8 @@ GROUNDED = Kind(
                 " not sure what kind of index would make them fast.",
                 "messy": "hash index between two dates slow why",
             },
+            "An index speeds up reading and slows down writing, since each row that is added must be entered into"
+            " every index of its table. Columns that nobody searches by should have none.",
         ),
     ),
 )

@@ -6,6 +6,7 @@ shared beginning of two prompts once.
 """
 
 import hashlib
+import itertools
 import random
 import traceback
 from collections.abc import Sequence
@@ -89,13 +90,15 @@ class Prompts:
         language: str,
         shots: Sequence[Shot],
         completion: bool = False,
+        neighbour: str = "",
     ) -> list[Message]:
         """Render the prompt for what a grounded kind writes about a passage, after `shots`, its examples.
 
         With `completion` it is a plain text that a model continues by one line, for models that know no chat.
+        `neighbour` is another passage, which is not to answer what is written; "" shows none.
         """
         name = "ground-completion" if completion else "ground"
-        return self._render(name, kind, self._ground_values(kind, slots, passage, language, shots))
+        return self._render(name, kind, self._ground_values(kind, slots, passage, language, shots, neighbour))
 
     def judge(
         self,
@@ -124,11 +127,15 @@ class Prompts:
         return self._render("revise", kind, {"topic": topic, "task": task, "language": language, "example": example})
 
     def _ground_values(
-        self, kind: Kind, slots: Slots, passage: PassageRow, language: str, shots: Sequence[Shot]
+        self, kind: Kind, slots: Slots, passage: PassageRow, language: str, shots: Sequence[Shot], neighbour: str
     ) -> dict[str, Any]:
         fields, guidelines = self._cached_sentences(kind, tuple(slots.items()))
         examples = [
-            {"passage": shot.passage, "lines": {_label(name): line for name, line in shot.lines.items()}}
+            {
+                "passage": shot.passage,
+                "neighbour": shot.neighbour if neighbour else "",
+                "lines": {_label(name): line for name, line in shot.lines.items()},
+            }
             for shot in shots
         ]
         return {
@@ -141,6 +148,7 @@ class Prompts:
             "title": passage["title"],
             "headings": passage["headings"].splitlines(),
             "text": passage["text"],
+            "neighbour": " ".join(neighbour.split()),
             "line": " ".join(titled_text(passage).split()),
             "label": _label(slots.get("form") or kind.fields[0].name),
             "language": language,
@@ -254,8 +262,8 @@ class Prompts:
         self.revise(kind, "a topic", "a task", "English", "an example")
         if kind.grounded:
             slots = kind.grounded.slots(rng)
-            for completion in (False, True):
-                self.ground(kind.grounded, slots, A_PASSAGE, "English", kind.grounded.shots, completion)
+            for completion, neighbour in itertools.product((False, True), ("", "another text")):
+                self.ground(kind.grounded, slots, A_PASSAGE, "English", kind.grounded.shots, completion, neighbour)
 
 
 def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Synthesize(StageSettings):
 
     examples: PositiveInt | None = 1_000  # prompts to plan; each ends as an example or a reject
     per_passage: PositiveInt = 2  # prompts about each passage of a recipe of documents, whose `examples` is null
+    contrast: bool = False  # show the passage's nearest neighbour, which is not to answer the query
     generator: Literal["base", "junior", "senior"] = "base"  # the recipe's generator as it is, or trained in this run
     revise: bool = False  # the run's revisor goes over each example once
 
@@ -234,6 +235,21 @@ class Recipe(Strict):
                 )
             if completes and len(kind.grounded.fields) > 1:
                 raise ValueError(f"generator.completion: {kind.name} has several fields, and one line is one field")
+        return self
+
+    @model_validator(mode="after")
+    def a_neighbour_is_shown_where_a_passage_answers(self) -> "Recipe":
+        """Refuse to show neighbours of passages where nothing that is asked for is answered by a passage."""
+        if not self.synthesize.contrast:
+            return self
+        if not self.is_grounded:
+            raise ValueError("synthesize.contrast is for examples about passages: name a corpus, and no topics")
+        asked = [kinds.load_grounded(name) for name, weight in self.mix.items() if weight]
+        if not any(kind.answered_by_passage for kind in asked):
+            raise ValueError(
+                f"synthesize.contrast: no passage answers what is written of {', '.join(kind.name for kind in asked)}."
+                " Give retrieval a weight in the mix, or leave the key out"
+            )
         return self
 
     @property

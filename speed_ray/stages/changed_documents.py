@@ -8,7 +8,7 @@ from speed_ray.errors import UserError
 from speed_ray.records import DocumentRow, content_id
 from speed_ray.stages.documents import SOURCE_DIGEST, Prepared
 from speed_ray.stages.passages import Split, passages_of
-from speed_ray.storage.run import DOCUMENTS, EXAMPLES, PASSAGES, Run
+from speed_ray.storage.run import ASKED_ABOUT, DOCUMENTS, EXAMPLES, PASSAGES, Run
 from speed_ray.storage.shards import Artifact
 
 
@@ -62,7 +62,7 @@ def _others(held: dict[int, int], prepared: Prepared, changes: Changes) -> Itera
 def _and_queries(run: Run, passages: int) -> str:
     """Estimate the prompts about some passages by those that the run has planned; "" before it has."""
     planned, source = run.artifact(EXAMPLES).plan(), run.artifact(PASSAGES)
-    if planned is None or planned.input != PASSAGES or source.manifest() is None:
+    if planned is None or planned.input not in ASKED_ABOUT or source.manifest() is None:
         return ""
     before = sum(file.rows for file in source.record_files().values())
     return f", and about {round(passages * planned.rows / max(before, 1)):,} prompts asked"

@@ -17,7 +17,7 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Counts
 
 
 class RowResult(NamedTuple):
-    """Hold the result of one planned row: a record, or a reject; and what was counted when negatives were mined."""
+    """Hold the result of one planned row: a record, or a reject; and what was counted in the search for others."""
 
     row_id: str
     record: Row | None

@@ -12,7 +12,7 @@ import numpy as np
 from speed_ray.curation.reference_model import ReferenceModel, Vectors, reference_digest, reference_folder
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.curate_settings import Curate
-from speed_ray.records import PASSAGE_EMBEDDING, titled_text
+from speed_ray.records import PASSAGE_EMBEDDING, PassageRow, titled_text
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.run import PASSAGE_EMBEDDINGS, PASSAGES, Run
@@ -76,20 +76,20 @@ class _ShardEmbedder:
         self.model = ReferenceModel(reference_folder(reference))
 
     def __call__(self, shard: int) -> list[driver_stage.RowResult]:
-        texts = _texts(self.passages, self.plan.rows_of(shard))
-        vectors: Vectors = self.model.embed_documents(list(texts.values())).astype(np.float16)
-        rows = zip(texts, vectors, strict=True)
+        passages = read_passages(self.passages, self.plan.rows_of(shard))
+        vectors: Vectors = self.model.embed_documents([titled_text(row) for row in passages]).astype(np.float16)
+        names = [row["id"] for row in passages]
+        rows = zip(names, vectors, strict=True)
         return [driver_stage.RowResult(name, {"id": name, "vector": vector}, None) for name, vector in rows]
 
 
-def _texts(passages: Artifact, wanted: range) -> dict[str, str]:
-    """Read some passages, by the indices of their records: the text of each by its id."""
-    texts: dict[str, str] = {}
+def read_passages(passages: Artifact, wanted: range) -> list[PassageRow]:
+    """Read some published passages, by the indices of their records."""
+    rows: list[PassageRow] = []
     begin = 0
     for file in passages.record_files().values():
         inside = range(max(wanted.start, begin), min(wanted.stop, begin + file.rows))
         if inside:
-            table = passages.read(file.path).select(["id", "title", "text"]).slice(inside.start - begin, len(inside))
-            texts |= {row["id"]: titled_text(row) for row in table.to_pylist()}
+            rows += passages.read(file.path).slice(inside.start - begin, len(inside)).to_pylist()
         begin += file.rows
-    return texts
+    return rows

@@ -18,11 +18,12 @@ from speed_ray.prompts.own_examples import read_own_examples
 from speed_ray.prompts.parse import parse_example, parse_grounded
 from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import ExampleRow, IdColumns, PassageRow, seed_of, titled_text
+from speed_ray.records import ExampleRow, IdColumns, PassageRow, Rejected, seed_of, titled_text
 from speed_ray.stages.passage_prompt import draw_kind, draw_prompt
 from speed_ray.storage.planned_rows import PlannedRow
-from speed_ray.storage.run import PASSAGES, TASKS, Run
+from speed_ray.storage.run import NEIGHBOURS, PASSAGES, TASKS, Run
 from speed_ray.storage.shard_plan import Plan
+from speed_ray.text import rules
 
 # What each stage's slots are seeded with: the same task is put otherwise to the junior than it was to the teacher.
 DRAFT, PROPOSE, SYNTHESIZE = "slots of draft", "slots of propose", "slots"
@@ -72,11 +73,13 @@ class ExampleStage(Stage[Any, Record]):
         return self.make_request(row.row_id, messages, kind.schema, context, self.samples)
 
     def _passage_request(self, row: PlannedRow[PassageRow]) -> Request:
-        kind, slots, language, shots = draw_prompt(self.recipe, row, self.seed_purpose, self._own.shots)
+        kind, slots, language, shots, neighbour = draw_prompt(self.recipe, row, self.seed_purpose, self._own.shots)
         completion = isinstance(self.engine, VllmEngine) and self.engine.completion
-        messages = self.prompts.ground(kind, slots, row.parent, language, shots, completion)
+        messages = self.prompts.ground(kind, slots, row.parent, language, shots, completion, neighbour)
         context = prompt_context(self.key, kind, row.parent["title"], "", slots, language)
         context["passage"] = titled_text(row.parent)
+        if neighbour:
+            context["neighbour"] = neighbour
         return self.make_request(row.row_id, messages, None if completion else kind.schema, context, self.samples)
 
     def plan_prompts(self, run: Run, prompts: int | None, per_passage: int = 1, **decides: int) -> Plan:
@@ -103,11 +106,13 @@ class ExampleStage(Stage[Any, Record]):
         return Plan(self.name, prompts, shard_rows, TASKS, mix=mix, identity={**identity, **decides})
 
     def _plan_passages(self, run: Run, at_most: int | None, per_passage: int, decides: dict[str, int]) -> Plan:
-        passages = run.artifact(PASSAGES)
-        identity = {**self.identity(artifact_identity(passages)), "own_examples": self._own.digest, **decides}
+        contrast = self.recipe.synthesize.contrast
+        passages = run.artifact(NEIGHBOURS if contrast else PASSAGES)
+        more = {"own_examples": self._own.digest, "contrast": contrast, **decides}
+        identity = {**self.identity(artifact_identity(passages)), **more}
         rows, variants = count_records(passages) * per_passage, tuple(map(str, range(per_passage)))
         rows = rows if at_most is None else min(rows, at_most)
-        return Plan(self.name, rows, self.settings.shard_rows, PASSAGES, variants, identity=identity)
+        return Plan(self.name, rows, self.settings.shard_rows, passages.name, variants, identity=identity)
 
 
 def sample_slots(recipe: Recipe, kind: Kind, row_id: str, purpose: str) -> SampledSlots:
@@ -126,13 +131,22 @@ def prompt_context(stage: str, kind: Kind, topic: str, task: str, slots: Slots, 
 def parse_by_context(request: Request, text: str) -> Fields:
     """Parse a reply as an example of the kind, slots and language that its request asked for. Raises Rejected.
 
-    Of a request about a passage, the passage is no field.
+    Of a request about a passage, the passage is no field; a neighbour that it shows may not be copied either.
     """
     context = request.context
     if "passage" in context:
         kind, passage, one_line = kinds.load_grounded(context["kind"]), context["passage"], request.schema is None
-        return parse_grounded(text, kind, context["slots"], context["language"], passage, one_line)
+        fields = parse_grounded(text, kind, context["slots"], context["language"], passage, one_line)
+        _refuse_copied(fields, context.get("neighbour", ""))
+        return fields
     return parse_example(text, kinds.load_kind(context["kind"]), context["slots"], context["language"])
+
+
+def _refuse_copied(fields: Fields, neighbour: str) -> None:
+    """Raise Rejected where a text is a piece of the passage that is not to answer it."""
+    for name, written in fields.items():
+        if neighbour and rules.own_words(name, written, neighbour):
+            raise Rejected("copied_neighbour", f"{name} repeats the passage that is not to answer it")
 
 
 def to_json(fields: Fields) -> str:

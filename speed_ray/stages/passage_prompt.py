@@ -22,12 +22,13 @@ NEAR = 0.3  # by which a query may be longer or shorter than one of the user's
 
 
 class PassagePrompt(NamedTuple):
-    """Hold what varies in a prompt about a passage."""
+    """Hold what varies in a prompt about a passage; `neighbour` is the text that is not to answer it, or ""."""
 
     kind: Kind
     slots: Slots
     language: str
     shots: Sequence[Shot]
+    neighbour: str
 
 
 def draw_kind(recipe: Recipe, row_id: str) -> str:
@@ -43,12 +44,14 @@ def draw_prompt(recipe: Recipe, row: PlannedRow[PassageRow], purpose: str, own: 
     shown = _draw_own(recipe, kind, row.parent, own)
     slots = _draw_slots(recipe, kind, row, rng, shown) | recipe.slots.get(kind.name, {})
     language = rng.choices(list(recipe.languages), list(recipe.languages.values()))[0]
-    return PassagePrompt(kind, slots, language, shown or kind.shots)
+    # A passage has one where the recipe's `synthesize.contrast` had them found.
+    neighbour = str(row.parent.get("neighbour", "")) if kind.answered_by_passage else ""
+    return PassagePrompt(kind, slots, language, shown or kind.shots, neighbour)
 
 
 def _draw_own(recipe: Recipe, kind: Kind, passage: PassageRow, own: Sequence[Shot]) -> list[Shot]:
     """Draw up to `SHOWN` of the user's examples, none for a held-out passage and never the passage's own."""
-    if passage["split"] != "train" or kind.positive != kind.passage:
+    if passage["split"] != "train" or not kind.answered_by_passage:
         return []
     text = is_plain(passage["text"])
     others = [shot for shot in own if is_plain(shot.passage) not in text and text not in is_plain(shot.passage)]

@@ -9,7 +9,7 @@ from typing import Any
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.prompts.render import A_PASSAGE
-from speed_ray.records import EXAMPLE, ExampleRow, Rejected, TaskRow
+from speed_ray.records import EXAMPLE, ExampleRow, NeighbourRow, Rejected, TaskRow
 from speed_ray.stages.example_request import SYNTHESIZE, ExampleStage, id_columns, parse_by_context, to_columns
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
@@ -50,12 +50,14 @@ class Synthesize(ExampleStage[ExampleRow]):
     def shortest_requests(self) -> Iterator[Request]:
         """Render eight prompts of each kind about a task of two words: those about real tasks are longer.
 
-        About passages, eight that are as long as the corpus may have them.
+        About passages, eight that are as long as the corpus may have them, as are the neighbours shown beside.
         """
         if self.recipe.corpus and self.recipe.is_grounded:
             text = "the " * self.recipe.corpus.tokens  # a token each, or more
+            neighbour = text if self.recipe.synthesize.contrast else ""
+            passage: NeighbourRow = {**A_PASSAGE, "text": text, "neighbour_id": "", "neighbour": neighbour}
             for number in range(8):
-                yield self.request(PlannedRow(str(number), {**A_PASSAGE, "text": text}, str(number)))
+                yield self.request(PlannedRow(str(number), passage, str(number)))
             return
         task: TaskRow = {
             "id": "",

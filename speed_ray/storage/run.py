@@ -12,19 +12,21 @@ from speed_ray.storage.store import Store, open_store, read_if_exists
 
 # In the order in which they are made.
 DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS = "documents", "passages", "passage_embeddings"
+NEIGHBOURS = "neighbours"
+ASKED_ABOUT = (PASSAGES, NEIGHBOURS)  # by prompts about documents: passages alone, or each with its neighbour
 TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
 DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
 CURATED_EXAMPLES = "curated_examples"
 ARTIFACTS = (
-    *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS),
+    *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS, NEIGHBOURS),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
     *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
 )
 
-PRODUCED_BY = {  # the command that makes an artifact or a model
-    **dict.fromkeys((DOCUMENTS, PASSAGES), "read-documents"),
+PRODUCED_BY = {  # the command that makes an artifact or a model; its last one is what it is told to have made
+    **dict.fromkeys((DOCUMENTS, NEIGHBOURS, PASSAGES), "read-documents"),
     **dict.fromkeys((TOPICS, PROPOSED_TASKS, TASKS), "brainstorm"),
     **dict.fromkeys((DRAFTS, "junior"), "align-junior"),
     **dict.fromkeys((CANDIDATES, VERDICTS, "senior"), "align-senior"),

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from speed_ray.console.show import show_rows
 from speed_ray.errors import UserError
-from speed_ray.records import DOCUMENT, EXAMPLE
+from speed_ray.records import DOCUMENT, EXAMPLE, NEIGHBOUR
 from speed_ray.stages.driver_stage import RowResult, publish_rows
-from speed_ray.storage.run import DOCUMENTS, EXAMPLES, PASSAGES, REVISED_EXAMPLES, TASKS, TOPICS
+from speed_ray.storage.run import ASKED_ABOUT, DOCUMENTS, EXAMPLES, NEIGHBOURS, REVISED_EXAMPLES, TASKS, TOPICS
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import REPLIES
 from tests.helpers.passages import passage, publish_passages
@@ -44,23 +44,32 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_an_example_of_documents_is_shown_with_its_passage_and_where_that_stands(run):
+@pytest.mark.parametrize("about", ASKED_ABOUT)
+def test_an_example_of_documents_is_shown_with_its_passage_and_where_that_stands(run, about):
     of_passage = passage(3)
     document = {**{key: of_passage[key] for key in ("document_id", "title", "split")}, "id": of_passage["parent_id"]}
     document |= {"text": "A whole book.", "source": "tools.jsonl, line 4", "digest": "ab"}
     example = {**dict.fromkeys(EXAMPLE.names, ""), "id": "e", "row_id": "e", "parent_id": of_passage["id"]}
     for name, schema, row in ((DOCUMENTS, DOCUMENT, document), (EXAMPLES, EXAMPLE, {**example, "negatives": []})):
-        plan = Plan(name, 1, 1, input=PASSAGES if name == EXAMPLES else None)
+        plan = Plan(name, 1, 1, input=about if name == EXAMPLES else None)
         publish_rows(run.artifact(name), plan, schema, iter([RowResult(row["id"], row, None)]))
     publish_passages(run, [of_passage])
+    neighbour = {**of_passage, "neighbour_id": "n", "neighbour": "The rasp hangs beside it."}
+    publish_rows(
+        run.artifact(NEIGHBOURS),
+        Plan(NEIGHBOURS, 1, 1),
+        NEIGHBOUR,
+        iter([RowResult(of_passage["id"], neighbour, None)]),
+    )
 
     console = Console(file=io.StringIO(), width=200)
     show_rows(run, EXAMPLES, console, row="e")
 
     shown = console.file.getvalue()
-    for part in (of_passage["text"], "from passages: start: 0", "from documents: source: tools.jsonl, line 4"):
+    for part in (of_passage["text"], f"from {about}: start: 0", "from documents: source: tools.jsonl, line 4"):
         assert part in shown
     assert "A whole book." not in shown
+    assert ("neighbour_id: n" in shown) == (about == NEIGHBOURS)
 
 
 def test_one_row_takes_no_filter(alignment):

@@ -65,10 +65,12 @@ def revised(prompts: Prompts, kind: Kind, example: str = "{the example}") -> str
     return message["content"]
 
 
-def grounded(prompts: Prompts, kind: Kind, seed: int = 7, completion: bool = False, **passage: str) -> str:
+def grounded(
+    prompts: Prompts, kind: Kind, seed: int = 7, completion: bool = False, neighbour: str = "", **passage: str
+) -> str:
     slots = kind.slots(random.Random(seed))
     row: PassageRow = {**render.A_PASSAGE, **PASSAGE, **passage}  # type: ignore[typeddict-item]
-    [message] = prompts.ground(kind, slots, row, "English", kind.shots, completion)
+    [message] = prompts.ground(kind, slots, row, "English", kind.shots, completion, neighbour)
     return message["content"]
 
 
@@ -105,6 +107,13 @@ def test_golden_ground(name: str, prompts: Prompts) -> None:
 def test_golden_ground_completion(prompts: Prompts) -> None:
     kind = kinds.load_grounded("retrieval")
     assert same_as_golden("ground-completion-retrieval", grounded(prompts, kind, completion=True))
+
+
+@pytest.mark.parametrize("name", ["ground-contrast-retrieval", "ground-completion-contrast-retrieval"])
+def test_golden_ground_contrast(name: str, prompts: Prompts) -> None:
+    kind, completion = kinds.load_grounded("retrieval"), "completion" in name
+    text = grounded(prompts, kind, completion=completion, neighbour="Wasps do not winter.\nTheir queens alone do.")
+    assert same_as_golden(name, text)
 
 
 @pytest.mark.parametrize("name", kinds.grounded_names())

@@ -15,10 +15,12 @@ from speed_ray.executor.shard_worker import Worker
 from speed_ray.kinds import retrieval
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import Rejected
+from speed_ray.stages.neighbours import publish_neighbours
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
 from speed_ray.storage.run import Run
 from speed_ray.storage.verify import verify
+from speed_ray.text import rules
 from tests.helpers.passages import grounded_recipe, passage, publish_passages
 
 COMPLETION = {"engine": "vllm", "model": "some/model", "completion": True}
@@ -137,6 +139,71 @@ def test_a_continued_line_that_is_no_query_is_rejected(written, finish_reason, r
     assert rejected.value.reason == reason
 
 
+RASP = "Brush the teeth of a rasp with a wire brush and rub them with chalk."
+
+
+def contrasted(recipe: Recipe, neighbour: str = RASP, variant: str = "0") -> tuple[PlannedRow, Request]:
+    parent = {**passage(3), "neighbour_id": "n", "neighbour": neighbour}
+    row = PlannedRow(f"row {variant}", parent, variant)
+    return row, Synthesize(recipe).request(row)
+
+
+@pytest.mark.parametrize("generator", [{"engine": "simulated"}, COMPLETION])
+def test_a_neighbour_is_shown_in_one_line_before_the_passage(generator):
+    recipe = grounded_recipe(generator=generator)
+    shown, alone = (
+        request.messages[0]["content"]
+        for _, request in (contrasted(recipe, RASP.replace(" rasp ", "\nrasp  ")), asked(recipe))
+    )
+    assert shown.index(f": {RASP}\n") < shown.index(passage(3)["text"]) and RASP not in alone
+
+
+@pytest.mark.parametrize("generator", [{"engine": "simulated"}, COMPLETION])
+def test_prompts_with_a_neighbour_share_all_up_to_the_passages_end(generator):
+    recipe = grounded_recipe(generator=generator)
+    one, other = (contrasted(recipe, variant=variant)[1].messages[0]["content"] for variant in "01")
+    end = one.index("keep it from damp.") + len("keep it from damp.")
+    assert one != other and other.startswith(one[:end])
+
+
+def test_our_examples_have_neighbours_where_one_is_shown():
+    recipe, shots = grounded_recipe(generator=COMPLETION), retrieval.GROUNDED.shots
+    told = [request.messages[0]["content"] for _, request in (asked(recipe), contrasted(recipe))]
+    assert [[shot.neighbour in each for shot in shots] for each in told] == [[False] * 3, [True] * 3]
+    assert all(not rules.own_words(*line, shot.neighbour) for shot in shots for line in shot.lines.items())
+
+
+def test_a_query_that_repeats_the_neighbour_is_rejected():
+    recipe = grounded_recipe(slots={"retrieval": {"form": "question"}})
+    row, request = contrasted(recipe)
+    with pytest.raises(Rejected) as rejected:
+        Synthesize(recipe).parse(row, request, replied(json.dumps({"query": RASP})))
+    assert rejected.value.reason == "copied_neighbour"
+
+
+def test_what_no_passage_answers_is_asked_for_without_a_neighbour():
+    _, request = contrasted(grounded_recipe(mix={"sts": 1}))
+    assert RASP not in request.messages[0]["content"] and "neighbour" not in request.context
+
+
+def test_prompts_with_neighbours_have_the_ids_of_those_without(run):
+    publish_passages(run, [passage(number) for number in range(4)])
+    recipe = grounded_recipe(synthesize={"contrast": True})
+    with pytest.raises(UserError, match=r"neighbours is not finished.*\n.*speed-ray read-documents"):
+        Synthesize(recipe).plan(run)
+    publish_neighbours(run, recipe.curate)
+    plan = Synthesize(recipe).plan(run)
+    rows = Inputs(run.artifact(plan.input), plan).of_shard(0)
+    assert [row.row_id for row in rows] == [row.row_id for row in planned(run, grounded_recipe())]
+    assert all(row.parent["neighbour"] for row in rows)
+
+
+def test_a_neighbour_as_long_as_a_passage_may_be_counts_for_the_window():
+    asking = [grounded_recipe(synthesize={"contrast": contrast}) for contrast in (False, True)]
+    alone, both = (len(next(Synthesize(each).shortest_requests()).messages[0]["content"]) for each in asking)
+    assert both > alone + len("the ") * asking[0].corpus.tokens - 2
+
+
 def own_examples(tmp_path: Path, count: int) -> dict[str, object]:
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": f"what is thing {n} good for", "passage": f"Thing {n} serves."} for n in range(count)]
@@ -184,6 +251,8 @@ def test_what_the_users_examples_say_decides_the_rows(run, tmp_path):
     [
         ({"mix": {"retrieval": 1, "matching_short": 1}}, "mix: matching_short cannot be written about a passage"),
         ({"synthesize": {"revise": True}}, "no junior, senior or revisor"),
+        ({"synthesize": {"contrast": True}, "mix": {"sts": 1}}, "synthesize.contrast: no passage answers .* of sts"),
+        ({"synthesize": {"contrast": True}, "topics": {"source": "miniature://topics"}}, "synthesize.contrast is for"),
         ({"slots": {"retrieval": {"query_type": "common"}}}, "retrieval has no slot 'query_type'"),
         ({"slots": {"retrieval": {"form": "questoin"}}}, "did you mean 'question'"),
         ({"mix": {"classification": 1}, "generator": COMPLETION}, "classification has several fields"),
