@@ -38,19 +38,20 @@ SLOW = {"prefill": 1e9, "decode": 1e9, "max_tokens_per_stream": 2500.0, "max_con
 class Moments:
     """The interruptions that are still to come."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, sent: int = signal.SIGINT) -> None:
         self.file = file
+        self.sent = sent
 
     def left(self) -> list[str]:
         """All of them, the next first."""
         return self.file.read_text().splitlines()
 
     def reached(self, moment: str) -> None:
-        """Press Ctrl-C, where this moment is the next."""
+        """Press Ctrl-C, or send another signal, where this moment is the next."""
         first, *others = self.left() or [""]
         if moment == first:
             self.file.write_text("\n".join(others))
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.sent)
 
     def training_begins(self, training: train.TrainingJob, train_model: Callable[..., None]) -> None:
         """Press Ctrl-C now, or once it has a complete checkpoint."""
