@@ -8,13 +8,14 @@ into `list<null>`, which then cannot be read beside its neighbours.
 import hashlib
 from collections.abc import Mapping
 from types import NoneType
-from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow as pa
 
 Row = Mapping[str, Any]  # any of the rows below
 TRAIN, HELD_OUT = "train", "held_out"  # a row's split
 Int32 = Annotated[int, pa.int32()]
+Logprobs = Literal["prompt", "first_token"]  # of what an engine is to tell log-probabilities
 
 
 class Message(TypedDict):
@@ -191,6 +192,13 @@ class RevisionRow(PromptRow):
     model: str
 
 
+class TokenLogprob(TypedDict):
+    """A token as text, and its log-probability in nats."""
+
+    token: str
+    logprob: float
+
+
 class ReplyRow(TypedDict):
     """One raw sample of a model's reply."""
 
@@ -206,6 +214,7 @@ class ReplyRow(TypedDict):
     seed: int
     model: str
     adapter: str | None
+    logprobs: list[TokenLogprob]  # of the prompt or of the likeliest first tokens, where they were asked for
 
 
 class RejectRow(TypedDict):

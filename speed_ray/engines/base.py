@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
-from speed_ray.records import Message
+from speed_ray.records import Logprobs, Message, TokenLogprob
+
+TOP_LOGPROBS = 20  # of a first token: the most that OpenAI and vLLM tell
 
 
 class PromptContext(TypedDict, total=False):
@@ -31,6 +33,10 @@ class Request:
     `context` holds the values that the prompt was rendered from: a stage parses the reply by them and a scripted
     engine answers from them; a real model never sees them. `schema` is a JSON schema that the reply must follow;
     `adapter` names a LoRA.
+
+    `logprobs` asks for log-probabilities. With "prompt" the messages are one plain text, without a chat template, and
+    each of its tokens is told, but for the first where the tokenizer puts none before it. With "first_token" the
+    `TOP_LOGPROBS` likeliest first tokens of the reply are told.
     """
 
     row_id: str
@@ -42,18 +48,21 @@ class Request:
     seed: int = 0
     schema: dict[str, Any] | None = None
     adapter: str | None = None
+    logprobs: Logprobs | None = None
     context: PromptContext = field(default_factory=PromptContext)
 
 
 @dataclass(frozen=True)
 class Sample:
     """Holds one of a reply's n texts. `finish_reason` is "stop", "length" (cut at `max_tokens`),
-    "content_filter" or "refusal", where a filter or the model itself refused to answer.
+    "content_filter" or "refusal", where a filter or the model itself refused to answer. `logprobs` are those that the
+    request asked for, natural logarithms; empty where it asked for none, or the engine does not tell.
     """
 
     text: str
     finish_reason: str
     output_tokens: int
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

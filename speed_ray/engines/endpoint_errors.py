@@ -89,6 +89,7 @@ RULES = (
         *("field", "response_format"),
     ),
     _rule({400, 422}, r"\bn\b.{0,40}(must|only|support|greater)", "field", "n"),
+    _rule({400, 403, 404, 422, 501}, r"logprobs", "stop", "logprobs"),
     _rule({401}, r"", "stop", "key"),
     _rule({403}, r"quota.{0,40}replenished", "later", ""),
     _rule({400, 403}, r"api.?key|permission|unauthori[sz]ed|not authori[sz]ed|access denied", "stop", "key"),

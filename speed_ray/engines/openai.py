@@ -20,6 +20,7 @@ import yarl
 
 from speed_ray.engines import openai_wire
 from speed_ray.engines.base import (
+    TOP_LOGPROBS,
     EndpointFailsOnRow,
     FatalEngineError,
     Load,
@@ -315,6 +316,11 @@ class OpenAI:
             return f"it has no model {config.model!r}: check {key}.model"
         if reason == "address":
             return f"it has no chat completions there: check {key}.base_url (it often ends in /v1)"
+        if reason == "logprobs":
+            return (
+                f"it does not tell the {TOP_LOGPROBS} likeliest first tokens of a reply, by which it is to judge: let "
+                f"{key}.extra_body.top_logprobs ask for fewer, if it tells some, or judge by another model"
+            )
         return f"it does not accept our requests, and would not accept them later: check {key} in the recipe"
 
     def _refuse(self, reason: str) -> FatalEngineError:

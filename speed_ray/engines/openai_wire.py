@@ -11,12 +11,14 @@ from typing import Any
 
 import orjson
 
-from speed_ray.engines.base import Request, Sample
+from speed_ray.engines.base import TOP_LOGPROBS, Request, Sample
 from speed_ray.engines.endpoint_errors import Refusal
+from speed_ray.records import TokenLogprob
 
 MAX_MESSAGE_CHARS = 200  # of an endpoint's own message, repeated in ours
 FAILED = ("error", "abort", "insufficient_system_resource")  # finish reasons of an answer that broke off
 FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii")  # the last: Gemini's
+LEAST_LOGPROB = -1e5  # OpenAI's least is -9999; 1 is above all that rounding makes of a certain token's 0
 CUT_OFF = ("max_tokens", "model_length")  # Gemini's and Mistral's "length"
 
 
@@ -64,6 +66,8 @@ def request_fields(
     }
     if n > 1:
         fields["n"] = n
+    if request.logprobs == "first_token":
+        fields |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
     if structured and request.schema is not None:
         schema = {"name": "reply", "strict": True, "schema": request.schema}
         fields["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -199,7 +203,20 @@ def _sample(choice: Any, output_tokens: int) -> Sample | None:
         return Sample(str(message["refusal"]), "refusal", output_tokens)
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Sample(text, finished, output_tokens)
+    return Sample(text, finished, output_tokens, _first_token_logprobs(choice.get("logprobs")))
+
+
+def _first_token_logprobs(said: Any) -> list[TokenLogprob]:
+    """Read the likeliest first tokens of a choice, none where it does not tell them."""
+    places = said.get("content") if isinstance(said, dict) else None
+    first = places[0] if isinstance(places, list) and places else None
+    likely = first.get("top_logprobs") if isinstance(first, dict) else None
+    found: list[TokenLogprob] = []
+    for each in likely if isinstance(likely, list) else ():
+        token, logprob = (each.get("token"), each.get("logprob")) if isinstance(each, dict) else (None, None)
+        if isinstance(token, str) and isinstance(logprob, int | float) and LEAST_LOGPROB <= logprob < 1:
+            found.append({"token": token, "logprob": float(logprob)})
+    return found
 
 
 def _message(choice: Any, name: str) -> dict[str, Any] | None:

@@ -5,7 +5,8 @@ others run; its prompt is read, one prompt after another, at `prefill` tokens a 
 prompt tokens / prefill); then each of its n samples decodes at min(`max_tokens_per_stream`, `decode` / samples
 decoding) tokens a second, a rate that changes with every request that starts or ends. A prompt has a token for every
 four characters; a reply has `output_tokens`, plus or minus up to the share `spread` of it, drawn from the request's
-seed.
+seed. Log-probabilities are drawn from the text that they are of: a word has the same one wherever it stands, and a
+prompt the same first token, yes or no, whenever it is sent.
 
 Faults are drawn from the request's seed, so the same rows fail on every run. A malformed reply gets a new seed from
 the stage, and a hanging one is what the watchdog is for: both recur as they should. A row that killed its engine each
@@ -15,6 +16,7 @@ would not do: with a share of 1% an engine would get through a shard of 256 rows
 """
 
 import asyncio
+import math
 import os
 import random
 import time
@@ -27,6 +29,7 @@ from speed_ray.engines.continuous_batching_clock import ContinuousBatching
 from speed_ray.engines.fake_text import fake_reply
 from speed_ray.errors import UserError
 from speed_ray.recipes.engine_settings import SimulatedEngine
+from speed_ray.records import TokenLogprob
 
 DEATHS = "SPEED_RAY_DEATHS"
 CHARACTERS_A_TOKEN = 4
@@ -138,11 +141,22 @@ class Simulated:
     def _samples(self, request: Request, output_tokens: int, malformed: bool) -> list[Sample]:
         rng = random.Random(request.seed)
         texts = [fake_reply(request.schema, rng, request.context) for _ in range(request.n)]
+        if request.logprobs:
+            return [Sample("", "length", output_tokens, _logprobs(request))] * request.n
         if not malformed:
             return [Sample(text, "stop", output_tokens) for text in texts]
         if rng.random() < 0.5:
             return [Sample(text[: len(text) // 2], "length", output_tokens) for text in texts]
         return [Sample(f"Certainly. {fake_reply(None, rng, {})}", "stop", output_tokens) for _ in texts]
+
+
+def _logprobs(request: Request) -> list[TokenLogprob]:
+    """Draw the log-probabilities of a prompt's words, from the second on, or of yes and no as its first token."""
+    text = "\n".join(message["content"] for message in request.messages)
+    if request.logprobs == "prompt":
+        return [{"token": word, "logprob": random.Random(word).uniform(-8, -2)} for word in text.split()[1:]]
+    yes = random.Random(text).uniform(0.01, 0.98)
+    return [{"token": "Yes", "logprob": math.log(yes)}, {"token": "No", "logprob": math.log(0.99 - yes)}]
 
 
 def _first_death(row_id: str) -> bool:

@@ -22,6 +22,7 @@ from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
+from vllm.logprobs import Logprob
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
@@ -32,7 +33,16 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from speed_ray.engines.base import EngineDead, FatalEngineError, Load, Message, PromptTooLong, Reply, Request, Sample
+from speed_ray.engines.base import (
+    TOP_LOGPROBS,
+    EngineDead,
+    FatalEngineError,
+    Load,
+    PromptTooLong,
+    Reply,
+    Request,
+    Sample,
+)
 from speed_ray.engines.model_folder import (
     check_adapter_folder,
     ensure_checked_folder,
@@ -43,6 +53,7 @@ from speed_ray.engines.parent_watchdog import EndsWithParent
 from speed_ray.engines.vllm_arguments import check_vllm_arguments
 from speed_ray.errors import UserError
 from speed_ray.recipes.engine_settings import VllmEngine
+from speed_ray.records import TokenLogprob
 
 LEAST_REPLY = 16  # tokens; a window with less room left than this counts as full
 PARALLEL = ("tensor", "pipeline", "prefill_context", "data")
@@ -82,7 +93,7 @@ class Vllm:
         if not self._config.completion and self._template is None and not self._tokenizer.chat_template:
             raise UserError(f"{self._key}.chat_template: {self.model} has none of its own; set Jinja text or a file.")
         try:
-            self._tokenize([{"role": "user", "content": "?"}])
+            self._tokenize(Request("", [{"role": "user", "content": "?"}]))
             for adapter in self._adapters:
                 await self._lora(adapter)
         except FatalEngineError as error:
@@ -91,7 +102,7 @@ class Vllm:
     async def generate(self, request: Request) -> Reply:
         """Generate all n samples of one request."""
         started = time.perf_counter()
-        prompt = self._tokenize(request.messages)
+        prompt = self._tokenize(request)
         sampling = self._sampling(request, room=self._room(len(prompt), request.max_tokens))
         adapter = request.adapter or self._config.adapter
         lora = await self._lora(adapter) if adapter else None
@@ -103,7 +114,8 @@ class Vllm:
         self._prompt_tokens += len(prompt)
         cached = output.num_cached_tokens or 0
         self._cached_tokens += cached
-        samples = [Sample(one.text, one.finish_reason, len(one.token_ids)) for one in output.outputs]
+        logprobs = self._logprobs(request, output)
+        samples = [Sample(one.text, one.finish_reason, len(one.token_ids), logprobs) for one in output.outputs]
         return Reply(samples, len(prompt), time.perf_counter() - started, cached)
 
     def load(self) -> Load:
@@ -152,8 +164,9 @@ class Vllm:
             raise RuntimeError(f"vLLM ended a sample with {unfinished[0]!r}")
         return final
 
-    def _tokenize(self, messages: list[Message]) -> list[int]:
-        if self._config.completion:
+    def _tokenize(self, request: Request) -> list[int]:
+        messages = request.messages
+        if self._config.completion or request.logprobs == "prompt":
             plain: list[int] = self._tokenizer.encode("\n".join(message["content"] for message in messages))
             return plain
         try:
@@ -182,11 +195,27 @@ class Vllm:
                 seed=request.seed,
                 structured_outputs=self._schema(request),
                 stop=["\n"] if self._config.completion else None,
+                # With it vLLM computes the whole prompt, whatever of it is cached (`skip_reading_prefix_cache`).
+                prompt_logprobs=0 if request.logprobs == "prompt" else None,
+                logprobs=TOP_LOGPROBS if request.logprobs == "first_token" else None,
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 skip_clone=True,  # ours alone, so vLLM need not copy it deeply
             )
         except (VLLMClientError, ValueError) as error:
             raise FatalEngineError(f"vLLM refuses the sampling of row {request.row_id}: {error}") from error
+
+    def _logprobs(self, request: Request, output: RequestOutput) -> list[TokenLogprob]:
+        """Return the log-probabilities that a request asked for."""
+        if request.logprobs == "prompt":
+            told = output.prompt_logprobs[1:]  # the first token has none before it
+            by_place = zip(output.prompt_token_ids[1:], told, strict=True)
+            return [self._logprob(token, of_place[token]) for token, of_place in by_place]
+        if request.logprobs == "first_token":
+            return [self._logprob(token, likely) for token, likely in output.outputs[0].logprobs[0].items()]
+        return []
+
+    def _logprob(self, token: int, told: Logprob) -> TokenLogprob:
+        return {"token": self._tokenizer.decode([token]), "logprob": told.logprob}
 
     def _schema(self, request: Request) -> Any:
         if request.schema is None or not self._config.structured_outputs:

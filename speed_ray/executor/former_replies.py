@@ -72,8 +72,11 @@ def same_prompt(samples: Samples | None, request: Request) -> Reply | None:
     """Return a former reply where it answers this very request."""
     if not samples or samples[0]["messages"] != request.messages or samples[0]["seed"] != request.seed:
         return None
-    texts = [Sample(each["text"], each["finish_reason"], each["output_tokens"]) for each in samples]
-    return Reply(texts, sum(each["prompt_tokens"] for each in samples), samples[0]["seconds"])
+    replied = [
+        Sample(each["text"], each["finish_reason"], each["output_tokens"], each.get("logprobs", []))
+        for each in samples  # without log-probabilities where an earlier version stored them
+    ]
+    return Reply(replied, sum(each["prompt_tokens"] for each in samples), samples[0]["seconds"])
 
 
 def count_former(stage: Stage[Any, Any], plan: Plan, inputs: Inputs | FollowedInputs) -> int | None:

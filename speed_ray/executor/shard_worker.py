@@ -161,14 +161,15 @@ class Worker:
                 return outcome
             outcome.replies += self._replies(request, reply, trial)
             outcome.cached_tokens += reply.cached_tokens
-            if final := _unanswerable(reply):
+            if final := _unanswerable(request, reply):
                 self._finish_without_reply(outcome, row, final, reply.samples[0].text)
                 return outcome
             try:
                 outcome.records, outcome.reject = self.stage.parse(row, request, reply), None
                 return outcome
             except Rejected as rejected:
-                self._finish_without_reply(outcome, row, _cut_off(rejected, reply), reply.samples[0].text)
+                cut_off = _cut_off(rejected, request, reply)
+                self._finish_without_reply(outcome, row, cut_off, reply.samples[0].text)
         return outcome
 
     async def _ask(self, outcome: Outcome, request: Request, trial: int, stored: StoredReplies) -> Reply:
@@ -209,6 +210,7 @@ class Worker:
                 "seed": request.seed,
                 "model": self.model,
                 "adapter": request.adapter and Path(request.adapter).name,  # the folder may move
+                "logprobs": [{**each, "token": _storable(each["token"])} for each in sample.logprobs],
             }
             for number, sample in enumerate(reply.samples)
         ]
@@ -249,20 +251,21 @@ class Worker:
         return counts if attempt.commit([row.row_id for row in rows], counts) else None
 
 
-def _unanswerable(reply: Reply) -> Rejected | None:
+def _unanswerable(request: Request, reply: Reply) -> Rejected | None:
     """Return the reject of a row that it would be no use to ask again, None for any other."""
     first = reply.samples[0]
     if all(sample.finish_reason == "content_filter" for sample in reply.samples):
         return Rejected("filtered", "a content filter refused the prompt or its reply")
     if all(sample.finish_reason == "refusal" for sample in reply.samples):
         return Rejected("refused", first.text)
-    if all(sample.finish_reason == "length" and not sample.text.strip() for sample in reply.samples):
+    is_cut = all(sample.finish_reason == "length" and not sample.text.strip() for sample in reply.samples)
+    if is_cut and request.logprobs is None:  # else it is not the text that counts
         return Rejected("no_content", "max_tokens were used up before the text began: by a model's thoughts, perhaps")
     return None
 
 
-def _cut_off(rejected: Rejected, reply: Reply) -> Rejected:
-    if reply.samples[0].finish_reason != "length":
+def _cut_off(rejected: Rejected, request: Request, reply: Reply) -> Rejected:
+    if reply.samples[0].finish_reason != "length" or request.logprobs is not None:
         return rejected
     return Rejected("cut_off", f"the reply reached max_tokens; read as it is: {rejected}")
 

@@ -1,10 +1,11 @@
 """Define the recipe's engines: vLLM, an OpenAI-compatible endpoint, and the two without a model."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from speed_ray.recipes.setting import LocalPath, RuntimeMark, RuntimeOnly, Share, Strict
+from speed_ray.records import Logprobs
 
 VLLM_RESOURCES = RuntimeMark(
     (
@@ -38,6 +39,8 @@ class Price(Strict):
 class VllmEngine(Strict):
     """vLLM inside a Ray actor. `engine_kwargs` is vLLM's own; `model` is a folder or a hub name."""
 
+    logprobs: ClassVar[tuple[Logprobs, ...]] = ("prompt", "first_token")
+
     engine: Literal["vllm"]
     model: LocalPath
     revision: str | None = None
@@ -51,6 +54,8 @@ class VllmEngine(Strict):
 
 class OpenAIEngine(Strict):
     """Any OpenAI-compatible endpoint. The key is read from the environment variable that `api_key_env` names."""
+
+    logprobs: ClassVar[tuple[Logprobs, ...]] = ("first_token",)
 
     engine: Literal["openai"]
     model: str
@@ -77,6 +82,8 @@ class Faults(Strict):
 class SimulatedEngine(Strict):
     """An engine without a model: vLLM's shape in time, replies that parse. For tests and for planning a cluster."""
 
+    logprobs: ClassVar[tuple[Logprobs, ...]] = ("prompt", "first_token")
+
     engine: Literal["simulated"]
     model: str = "simulated"
     max_concurrency: RuntimeOnly[PositiveInt] = 256
@@ -92,6 +99,8 @@ class SimulatedEngine(Strict):
 
 class ScriptedEngine(Strict):
     """The scripted teacher of the miniature world: no model at all, and named so wherever its output is shown."""
+
+    logprobs: ClassVar[tuple[Logprobs, ...]] = ()
 
     engine: Literal["scripted"]
     model: str = "scripted-teacher"

@@ -219,6 +219,41 @@ async def test_an_adapter_answers_as_it_does_in_peft(engine, tiny: Path, adapter
         assert reply.samples[0].text.rstrip("\ufffd") == written.rstrip("\ufffd")  # half a character may end it
 
 
+def logprobs_of_transformers(tiny: Path, ids: list[int]):
+    """Each token's log-probabilities of the next one, (tokens, vocabulary)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.inference_mode():
+        return AutoModelForCausalLM.from_pretrained(tiny)(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+async def test_the_logprobs_of_a_prompt_are_those_of_transformers(engine, tiny: Path) -> None:
+    text = "The first one, or the second one? " * 12 + "Which is better?"  # long enough to be cached the first time
+    ids = engine._tokenizer.encode(text)
+    told = logprobs_of_transformers(tiny, ids)
+    ask = Request("r", [{"role": "user", "content": text}], temperature=0.0, max_tokens=1, logprobs="prompt")
+    for reply in [await engine.generate(ask), await engine.generate(ask)]:
+        found = reply.samples[0].logprobs
+        assert [each["token"] for each in found] == [engine._tokenizer.decode([token]) for token in ids[1:]]
+        expected = [told[place, token].item() for place, token in enumerate(ids[1:])]
+        assert [each["logprob"] for each in found] == pytest.approx(expected, abs=1e-3)
+
+
+async def test_the_likeliest_first_tokens_are_those_of_transformers(engine, tiny: Path) -> None:
+    ask = replace(ASK, temperature=0.0, max_tokens=1, logprobs="first_token")
+    reply = await engine.generate(ask)
+    told = logprobs_of_transformers(tiny, engine._tokenize(ask))[-1].topk(20)
+    found = sorted(reply.samples[0].logprobs, key=lambda each: -each["logprob"])
+    assert [each["logprob"] for each in found] == pytest.approx(told.values.tolist(), abs=1e-3)
+    assert found[0]["token"] == engine._tokenizer.decode([told.indices[0]])
+
+
+async def test_a_text_of_one_token_has_no_logprobs(engine) -> None:
+    ask = Request("r", [{"role": "user", "content": "@"}], temperature=0.0, max_tokens=1, logprobs="prompt")
+    assert (await engine.generate(ask)).samples[0].logprobs == []
+
+
 async def test_an_adapter_that_is_not_there_is_refused(engine, tmp_path: Path) -> None:
     with pytest.raises(FatalEngineError, match="no model folder"):
         await engine.generate(replace(ASK, adapter=str(tmp_path / "gone")))

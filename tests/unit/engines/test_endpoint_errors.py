@@ -150,6 +150,10 @@ QUOTED = [
     ("Mistral", 400, {"object": "error", "message": "Invalid model: mistral-foo", "type": "invalid_model"}, "stop",
      "model"),
     ("LM Studio", 400, openai("No models loaded. Please load a model in the developer page."), "stop", "model"),
+    ("Gemini", 400, [{"error": {"code": 400, "message": "Logprobs is not enabled for models/gemini-2.5-pro", "status":
+     "INVALID_ARGUMENT"}}], "stop", "logprobs"),
+    ("Together", 400, openai("5 is greater than the maximum of 1 - 'logprobs'", param="logprobs"), "stop", "logprobs"),
+    ("vLLM", 400, openai("Requested sample logprobs of 20, which is greater than max allowed: 5"), "stop", "logprobs"),
     ("OpenRouter", 404, {"error": {"code": 404, "message": "No endpoints found matching your data policy."}}, "stop",
      "other"),
     ("FastAPI", 404, {"detail": "Not Found"}, "stop", "address"),

@@ -343,3 +343,46 @@ async def test_an_outage_rejects_no_row_and_a_few_last_rows_are_no_outage(
     endpoint.answer = answer
     ends = await all_of(client, open_rows)
     assert any(isinstance(end, EndpointFailsOnRow) for end in ends) == rejected
+
+
+LIKELY = [{"token": " Yes", "logprob": -0.2, "bytes": None}, {"token": "no", "logprob": -9999.0}]
+
+
+async def test_the_likeliest_first_tokens_are_asked_for_and_read(endpoint, connect) -> None:
+    told = {"content": [{"token": " Yes", "logprob": -0.2, "top_logprobs": LIKELY}, {"token": "."}]}
+    choice = {"message": {"content": " Yes."}, "finish_reason": "length", "logprobs": told}
+    endpoint.answer = sending({"choices": [choice], "usage": USAGE})
+    [reply] = await all_of(await connect(), 1, logprobs="first_token")
+    assert (endpoint.bodies[0]["logprobs"], endpoint.bodies[0]["top_logprobs"]) == (True, 20)
+    assert reply.samples[0].logprobs == [{"token": " Yes", "logprob": -0.2}, {"token": "no", "logprob": -9999.0}]
+
+
+async def test_no_logprobs_are_asked_for_where_none_are_wanted(endpoint, connect) -> None:
+    [reply] = await all_of(await connect(), 1)
+    assert not {"logprobs", "top_logprobs"} & set(endpoint.bodies[0]) and reply.samples[0].logprobs == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        5,
+        {"content": None},
+        {"content": [5]},
+        {"content": [{"top_logprobs": {"a": 1}}]},
+        {"content": [{"top_logprobs": [5, {"token": 1, "logprob": -1}, {"token": "a", "logprob": "-1"}]}]},
+        {"content": [{"top_logprobs": [{"token": "a", "logprob": -1e9}, {"token": "b", "logprob": 10**400}]}]},
+    ],
+)
+async def test_logprobs_that_are_none_are_no_fault(endpoint, connect, told) -> None:
+    choice = {"message": {"content": "Yes"}, "finish_reason": "stop", "logprobs": told}
+    endpoint.answer = saying(json.dumps({"choices": [choice], "usage": USAGE}).encode())
+    [reply] = await all_of(await connect(), 1, logprobs="first_token")
+    assert (reply.samples[0].text, reply.samples[0].logprobs) == ("Yes", [])
+
+
+async def test_an_endpoint_that_refuses_logprobs_stops_the_job_with_the_key_to_change(endpoint, connect) -> None:
+    endpoint.answer = refusing(400, "Logprobs is not enabled for models/gemini-2.5-pro")
+    [end] = await all_of(await connect(), 1, logprobs="first_token")
+    assert isinstance(end, FatalEngineError) and len(endpoint.asked) == 1
+    assert re.search(r"likeliest first tokens.*teacher\.extra_body\.top_logprobs.*\nIt said: .*not enabled", str(end))

@@ -242,3 +242,21 @@ async def test_hanging_requests_never_answer_and_the_others_do() -> None:
     assert all(task.exception() is None for task in answered)
     for task in hanging:
         task.cancel()
+
+
+async def logprobs(text: str, wanted: str, seed: int = 0) -> list[dict]:
+    engine = await started()
+    reply = await engine.generate(Request("row", [{"role": "user", "content": text}], seed=seed, logprobs=wanted))
+    return reply.samples[0].logprobs
+
+
+async def test_a_word_of_a_prompt_has_one_logprob_wherever_it_stands() -> None:
+    first, second = await logprobs("a hive of bees", "prompt", seed=1), await logprobs("many bees", "prompt", seed=2)
+    assert [each["token"] for each in first] == ["hive", "of", "bees"]
+    assert first[-1] == second[-1] and len({each["logprob"] for each in first}) == 3
+
+
+async def test_yes_and_no_as_a_first_token_are_told_by_the_prompt_alone() -> None:
+    said = await logprobs("Do bees sleep?", "first_token", seed=1)
+    assert [each["token"] for each in said] == ["Yes", "No"]
+    assert said == await logprobs("Do bees sleep?", "first_token", seed=2) != await logprobs("Do ants?", "first_token")

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from speed_ray import recipes
+from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
-from speed_ray.executor.former_replies import count_former
+from speed_ray.executor.former_replies import count_former, same_prompt
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.records import TOPIC, Row, content_id
 from speed_ray.stages import driver_stage
@@ -127,3 +128,13 @@ def test_a_run_without_that_artifact_has_nothing_to_take_over(tmp_path: Path) ->
     engine = Scripted(answer)
     assert count_former(stage, stage.plan(run), Inputs(run.artifact(TOPICS), stage.plan(run))) is None
     assert work(run, stage, engine).calls == 1
+
+
+def test_logprobs_are_taken_over_where_they_were_stored() -> None:
+    row = {"messages": [], "seed": 0, "text": "a", "finish_reason": "stop", "output_tokens": 1, "prompt_tokens": 1,
+           "seconds": 0.1}  # fmt: skip
+    told = [{"token": "a", "logprob": -1.0}]
+    request = Request("row", [])
+    for stored, taken in (({"logprobs": told}, told), ({}, [])):  # an earlier version had no such column
+        reply = same_prompt([{**row, **stored}], request)
+        assert reply is not None and reply.samples[0].logprobs == taken

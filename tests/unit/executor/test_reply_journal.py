@@ -13,8 +13,15 @@ from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import ObjectStore
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates and newlines included
+LOGPROBS = st.lists(st.fixed_dictionaries({"token": ANY_TEXT, "logprob": st.floats(-99, 0)}), max_size=3)
 SAMPLES = st.lists(
-    st.builds(Sample, text=ANY_TEXT, finish_reason=st.sampled_from(["stop", "length"]), output_tokens=st.integers(0)),
+    st.builds(
+        Sample,
+        text=ANY_TEXT,
+        finish_reason=st.sampled_from(["stop", "length"]),
+        output_tokens=st.integers(0),
+        logprobs=LOGPROBS,
+    ),
     min_size=1,
     max_size=3,
 )

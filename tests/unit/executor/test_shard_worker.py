@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -79,19 +80,33 @@ class Numbers(Stage):
         return {"id": row.row_id, "row_id": row.row_id, "task": text.encode("utf-8", "replace").decode(), **parent}
 
 
+class Measured(Numbers):
+    """Asks for the log-probabilities of its prompts."""
+
+    def request(self, row: PlannedRow) -> Request | None:
+        request = super().request(row)
+        return request and replace(request, logprobs="prompt")
+
+    def parse(self, row: PlannedRow, request: Request, reply: Reply) -> list[Row]:
+        told = reply.samples[0].logprobs
+        if not told:
+            raise Rejected("no_logprobs", "none")
+        return [self.record(row, told[0]["token"])]
+
+
 @pytest.fixture
 def work(run: Run) -> Callable[..., Counts | None]:
     """Work on the one shard of a plan of 100 rows, about the topics "0" to "99"; "0" asks no model."""
     topics = ({"id": f"id{number}", "topic": str(number), "source": ""} for number in range(ROWS))
     passed: Iterator[driver_stage.RowResult] = (driver_stage.RowResult(topic["id"], topic, None) for topic in topics)
     driver_stage.publish_rows(run.artifact(TOPICS), Plan(TOPICS, rows=ROWS, shard_rows=ROWS), TOPIC, passed)
-    stage = Numbers(recipes.load_recipe("miniature", ["seed=0", f"brainstorm.max_retries={RETRIES}"]))
-    artifact, plan = run.artifact(PROPOSED_TASKS), stage.plan(run)
+    recipe = recipes.load_recipe("miniature", ["seed=0", f"brainstorm.max_retries={RETRIES}"])
+    artifact, plan = run.artifact(PROPOSED_TASKS), Numbers(recipe).plan(run)
     artifact.ensure_plan(plan)
 
-    def do(engine: Scripted) -> Counts | None:
+    def do(engine: Scripted, stage: type[Numbers] = Numbers) -> Counts | None:
         ledger = ledger_of(run.store) if engine.paid else None
-        worker = Worker(stage, artifact, plan, Inputs(run.artifact(TOPICS), plan), engine, ledger)
+        worker = Worker(stage(recipe), artifact, plan, Inputs(run.artifact(TOPICS), plan), engine, ledger)
         return asyncio.run(worker.work(0, 0))
 
     return do
@@ -147,6 +162,15 @@ def test_a_reply_that_was_cut_off_says_so(work, artifact):
     assert work(engine).reasons == {"cut_off": 1}
     (reject,) = rows(artifact, REJECTS)
     assert reject["detail"] == "the reply reached max_tokens; read as it is: malformed: bad"
+
+
+def test_logprobs_are_stored_whatever_the_reply_says(work, artifact):
+    told = [{"token": "a\ud83d", "logprob": -1.5}]
+    engine = Scripted(lambda number, trial: [Sample(" ", "length", 1, told if number != 5 else [])])
+    assert work(engine, Measured).reasons == {"no_logprobs": 1}
+    assert {row["task"] for row in rows(artifact, RECORDS)} == {"no model", "a?"}
+    stored = [row["logprobs"] for row in rows(artifact, REPLIES) if row["messages"][0]["content"] != "5"]
+    assert stored == [[{"token": "a?", "logprob": -1.5}]] * (ROWS - 2)
 
 
 def test_all_samples_are_kept_and_one_prompt_is_counted_once(work, artifact):
