@@ -100,7 +100,7 @@ class EarlyStop:
         if 2 * sum(reasons[reason] for reason in SHORT_OF_TOKENS) <= reasons.total():
             return f"Change what they are rejected for: the settings under {key}, or the prompts."
         return (
-            f"Raise {key}.sampling.max_tokens (now {self.stage.settings.sampling.max_tokens}); a model that thinks "
+            f"Raise {key}.sampling.max_tokens (now {self.stage.sampling.max_tokens}); a model that thinks "
             "first needs thousands."
         )
 

@@ -10,7 +10,7 @@ from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
 from speed_ray.prompts.render import Prompts
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, VllmEngine
-from speed_ray.recipes.schema import Recipe, StageSettings
+from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES
 
@@ -36,7 +36,8 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
             if not config.model.startswith(model_folder.MINIATURE):  # that would train it
                 folder = model_folder.ensure_checked_folder(config, role)
                 if folder and role == "generator":
-                    _check_window(config, folder, role, EXAMPLES, recipe, recipe.synthesize, shortest)
+                    tokens = recipe.synthesize.sampling.max_tokens
+                    _check_window(config, folder, role, EXAMPLES, recipe, tokens, shortest)
 
 
 def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> None:
@@ -57,7 +58,7 @@ def check_engine(stage: Stage[Any, Any], rows: Sequence[PlannedRow[Any]]) -> Non
     if folder is None:
         return
     requests = [request for row in rows[:SAMPLE_PROMPTS] if (request := stage.request(row))]
-    _check_window(config, folder, stage.role, stage.name, stage.recipe, stage.settings, requests)
+    _check_window(config, folder, stage.role, stage.name, stage.recipe, stage.sampling.max_tokens, requests)
 
 
 def check_api_key(config: EngineConfig, role: str) -> None:
@@ -72,7 +73,7 @@ def _check_window(
     role: str,
     name: str,
     recipe: Recipe,
-    settings: StageSettings,
+    reply_tokens: int,
     requests: Iterable[Request],
 ) -> None:
     own = model_folder.read_window(folder) if recipe.is_grounded else None  # how long passages get is known
@@ -86,7 +87,7 @@ def _check_window(
         raise UserError(
             f"{role}.engine_kwargs.max_model_len: {window} tokens cannot hold the prompts of {name}: of "
             f"{len(lengths)} measured, {len(lengths) - fitting} do not fit (the longest has {max(lengths)} tokens).\n"
-            f"Set it to {max(lengths) + settings.sampling.max_tokens} or more, if the model allows that"
+            f"Set it to {max(lengths) + reply_tokens} or more, if the model allows that"
             f"{_or_shorter_passages(recipe)}."
         )
 

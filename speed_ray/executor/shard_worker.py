@@ -146,7 +146,7 @@ class Worker:
             return self._finish_without_model(row)
         outcome = Outcome()
         # At temperature 0 the same prompt would have the same reply again.
-        trials = self.stage.settings.max_retries + 1 if request.temperature else 1
+        trials = self.stage.max_retries + 1 if request.temperature else 1
         for trial in range(trials):
             seed = seed_of(self.stage.recipe.seed, row.row_id, f"trial {trial}")
             request = replace(request, seed=seed, adapter=request.adapter or self.adapter)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ from speed_ray.engines.base import PromptContext, Reply, Request
 from speed_ray.errors import UserError
 from speed_ray.prompts import render
 from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
-from speed_ray.recipes.schema import Recipe, StageSettings
-from speed_ray.records import Message, Rejected, Row
+from speed_ray.recipes.schema import Recipe
+from speed_ray.recipes.stage_settings import SampledStage, Sampling, StageSettings
+from speed_ray.records import Logprobs, Message, Rejected, Row
 from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.planned_rows import Parent, PlannedRow
 from speed_ray.storage.run import PRODUCED_BY, Run
@@ -21,6 +23,7 @@ from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 
 Record = TypeVar("Record", bound=Row)
+ONE_TOKEN = Sampling(temperature=0.0, max_tokens=1)  # of a stage that asks for log-probabilities, not for a text
 
 
 class Stage(ABC, Generic[Parent, Record]):
@@ -31,16 +34,19 @@ class Stage(ABC, Generic[Parent, Record]):
     """
 
     name: ClassVar[str]  # the artifact that it makes
-    key: ClassVar[str]  # of its settings in the recipe
+    key: ClassVar[str]  # of its settings in the recipe: "judge", "score.gates.fluency"
     record_schema: ClassVar[pa.Schema]
     role: ClassVar[Literal["teacher", "generator"]] = "teacher"  # the recipe's key of the engine, unless one is given
 
     def __init__(self, recipe: Recipe, engine: EngineConfig | None = None) -> None:
         self.recipe = recipe
         self.engine: EngineConfig = engine or getattr(recipe, self.role)
-        self.settings: StageSettings = getattr(recipe, self.key)
+        self.settings: StageSettings = attrgetter(self.key)(recipe)
         self.prompts = render.Prompts(recipe.prompts)
-        self._sampling = self.settings.sampling.model_dump()
+        sampled = self.settings if isinstance(self.settings, SampledStage) else None
+        self.sampling = sampled.sampling if sampled else ONE_TOKEN
+        self.max_retries = sampled.max_retries if sampled else 0
+        self._sampling = self.sampling.model_dump()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.recipe, self.engine)
@@ -78,6 +84,10 @@ class Stage(ABC, Generic[Parent, Record]):
         """
         return Request(row_id, messages, n, schema=schema, context=context, **self._sampling)
 
+    def request_logprobs(self, row_id: str, messages: list[Message], wanted: Logprobs) -> Request:
+        """Return a request for log-probabilities, of the messages' own tokens or of the first that follows them."""
+        return Request(row_id, messages, logprobs=wanted, **self._sampling)
+
     def plan_per_record(self, source: Artifact, variants: Sequence[str]) -> Plan:
         """Plan a prompt for each record of a published artifact and each variant. Raises UserError if it is empty."""
         identity = self.identity(artifact_identity(source))
@@ -92,10 +102,10 @@ class Stage(ABC, Generic[Parent, Record]):
         return {
             "code": code_digests(type(self).__module__, render.__name__, *mixed),
             "input": source,
-            "engine": _engine_identity(self.engine, self.role),
+            "engine": engine_identity(self.engine, self.role),
             "prompts": self.prompts.digests,
             "sampling": self._sampling,
-            "retries": self.settings.max_retries,
+            "retries": self.max_retries,
             "languages": recipe.languages,
             "slots": recipe.slots,
             "seed": recipe.seed,
@@ -129,7 +139,8 @@ def count_records(source: Artifact) -> int:
     return records
 
 
-def _engine_identity(config: EngineConfig, role: str) -> dict[str, Any]:
+def engine_identity(config: EngineConfig, role: str) -> dict[str, Any]:
+    """Return all of an engine that decides its replies: settings and weights; `role` is its key in the recipe."""
     decides = identity_fields(config)
     if isinstance(config, VllmEngine):
         decides["weights"] = model_folder.identify_model(config.model, f"{role}.model") or config.revision

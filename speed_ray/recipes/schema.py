@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationInfo,
@@ -13,7 +12,6 @@ from pydantic import (
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
-from speed_ray.recipes.actor_resources import Resources
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.curate_settings import Curate
 from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
@@ -26,6 +24,7 @@ from speed_ray.recipes.setting import (
     Strict,
     refuse_unknown_kind,
 )
+from speed_ray.recipes.stage_settings import SampledStage, Sampling
 from speed_ray.recipes.training_settings import Dpo, Embedder, Revisor, Sft, Workers
 
 
@@ -36,46 +35,7 @@ class Topics(Strict):
     limit: PositiveInt | None = None
 
 
-class Pool(Resources):
-    """The actors of one stage: how many engines, and what each takes."""
-
-    min_size: PositiveInt = 1
-    max_size: PositiveInt = 1
-    grace_seconds: NonNegativeFloat = 20.0  # for shards at work to be committed when the job is told to end
-
-    @model_validator(mode="after")
-    def min_size_is_at_most_max_size(self) -> "Pool":
-        """Refuse a pool that can never be made."""
-        if self.min_size > self.max_size:
-            raise ValueError(
-                f"min_size is {self.min_size} and max_size is {self.max_size}: set max_size to {self.min_size} or more"
-            )
-        return self
-
-
-class Sampling(Strict):
-    """Sets how an engine samples tokens (SPEED, 4.1: temperature 1, top_p 1; appendix B: at most 800 new ones)."""
-
-    temperature: NonNegativeFloat = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: PositiveInt = 800
-
-
-class StageSettings(Strict):
-    """Holds the settings that every stage with a model has."""
-
-    sampling: Sampling = Sampling()
-    shard_rows: PositiveInt = 256
-    max_retries: NonNegativeInt = 2  # new seeds for a malformed reply, before it is rejected for good
-    pool: RuntimeOnly[Pool] = Pool()
-
-    @property
-    def key(self) -> str:
-        """Return the recipe's key of these settings."""
-        return type(self).__name__.lower()
-
-
-class Brainstorm(StageSettings):
+class Brainstorm(SampledStage):
     """Topics to tasks. About five are asked for, one is kept: 62.6 MTEB; three 61.6, five 60.9 (SPEED, table 3)."""
 
     tasks_per_prompt: PositiveInt = 5
@@ -83,32 +43,32 @@ class Brainstorm(StageSettings):
     duplicate_similarity: Similarity = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
-class Draft(StageSettings):
+class Draft(SampledStage):
     """The teacher's own examples, the junior's lessons (SPEED, section 3.1; 25K calls, section 4.5)."""
 
     examples: PositiveInt = 1_000  # prompts to plan
 
 
-class Propose(StageSettings):
+class Propose(SampledStage):
     """The junior's root data: a list of candidates for every prompt (SPEED, section 3.2)."""
 
     lists: PositiveInt = 400  # prompts to plan; each list is judged once
     candidates: Annotated[int, Field(ge=2)] = 5  # SPEED, figure 5; the text does not say
 
 
-class Judge(StageSettings):
+class Judge(SampledStage):
     """The teacher names the best and the worst candidate of a prompt (SPEED, section 3.2; T=0, appendix B)."""
 
     sampling: Sampling = Sampling(temperature=0.0)
 
 
-class Critique(StageSettings):
+class Critique(SampledStage):
     """The teacher betters candidates: the revisor's lessons (SPEED, section 3.3)."""
 
     candidates: PositiveInt = 1  # of each list, drawn at random (SPEED: 10K revisions, as many as judgements)
 
 
-class Synthesize(StageSettings):
+class Synthesize(SampledStage):
     """Tasks, or passages of documents, to examples."""
 
     examples: PositiveInt | None = 1_000  # prompts to plan; each ends as an example or a reject
@@ -118,7 +78,7 @@ class Synthesize(StageSettings):
     revise: bool = False  # the run's revisor goes over each example once
 
 
-class Revise(StageSettings):
+class Revise(SampledStage):
     """The revisor goes over each example once: one whose revision fails its checks stays as it was (single pass)."""
 
     max_retries: NonNegativeInt = 0

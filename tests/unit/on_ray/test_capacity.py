@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster
 from speed_ray.errors import UserError
 from speed_ray.on_ray import capacity
 from speed_ray.on_ray.capacity import ResourceNeed
-from speed_ray.recipes.schema import Pool
+from speed_ray.recipes.stage_settings import Pool
 from speed_ray.recipes.training_settings import TrainingWorkers
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import AccessRefused
