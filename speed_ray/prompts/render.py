@@ -126,6 +126,11 @@ class Prompts:
         task = task if kind.instruction is None else ""
         return self._render("revise", kind, {"topic": topic, "task": task, "language": language, "example": example})
 
+    def relevance(self, kind: Kind, instruction: str, query: str, document: str) -> list[Message]:
+        """Render the question whether a document answers a query as an instruction wants; "" for no instruction."""
+        values = {"instruction": instruction, "query": query, "document": document}
+        return self._render("relevance", kind, values)
+
     def _ground_values(
         self, kind: Kind, slots: Slots, passage: PassageRow, language: str, shots: Sequence[Shot], neighbour: str
     ) -> dict[str, Any]:
@@ -260,6 +265,7 @@ class Prompts:
         self.judge(kind, slots, "a topic", "a task", "English", ["one", "another"], rng)
         self.critique(kind, slots, "a topic", "a task", "English", "an example", rng)
         self.revise(kind, "a topic", "a task", "English", "an example")
+        self.relevance(kind, "an instruction", "a query", "a document")
         if kind.grounded:
             slots = kind.grounded.slots(rng)
             for completion, neighbour in itertools.product((False, True), ("", "another text")):

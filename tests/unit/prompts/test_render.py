@@ -99,6 +99,13 @@ def test_golden_alignment(name: str, prompts: Prompts) -> None:
     assert same_as_golden(f"revise-{name}", revised(prompts, kind))
 
 
+@pytest.mark.parametrize("instruction", ["Given a question, find a passage that answers it.", ""])
+def test_golden_relevance(instruction: str, prompts: Prompts) -> None:
+    kind = kinds.load_kind("retrieval")
+    [message] = prompts.relevance(kind, instruction, "do bees sleep in winter", PASSAGE["text"])
+    assert same_as_golden(f"relevance{'' if instruction else '-without-instruction'}", message["content"])
+
+
 @pytest.mark.parametrize("name", kinds.grounded_names())
 def test_golden_ground(name: str, prompts: Prompts) -> None:
     assert same_as_golden(f"ground-{name}", grounded(prompts, kinds.load_grounded(name)))
@@ -188,7 +195,7 @@ def test_their_general_template_outranks_ours_for_one_kind(tmp_path: Path, monke
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
     theirs.mkdir()
-    for name in ("brainstorm", "judge", "critique", "revise", "ground", "ground-completion"):
+    for name in ("brainstorm", "judge", "critique", "revise", "ground", "ground-completion", "relevance"):
         (ours / f"{name}.jinja").write_text(name)
     (ours / "synthesize.jinja").write_text("ours")
     (ours / "synthesize-sts.jinja").write_text("ours for sts")
