@@ -70,7 +70,7 @@ class ReferenceModel:
 
     def embed_rows(self, rows: Sequence[Row]) -> EmbeddedRows:
         """Embed some rows and compute their margins. Each text is embedded once, however often it occurs."""
-        queries = self._embed([row["query"] for row in rows], self.model.encode_query)
+        queries = self.embed_queries([row["query"] for row in rows])
         documents = list(dict.fromkeys(text for row in rows for text in (row["positive"], *row["negatives"])))
         index_of = {text: index for index, text in enumerate(documents)}
         embedded = self.embed_documents(documents)
@@ -81,6 +81,10 @@ class ReferenceModel:
                 negatives = embedded[[index_of[text] for text in row["negatives"]]]
                 margins[index] = queries[index] @ positives[index] - (negatives @ queries[index]).max()
         return EmbeddedRows(margins, np.stack([queries, positives], 1).astype(np.float16))
+
+    def embed_queries(self, texts: list[str]) -> Numbers:
+        """Embed texts as queries. -> vectors of length 1, (texts, width)"""
+        return self._embed(texts, self.model.encode_query)
 
     def embed_documents(self, texts: list[str]) -> Numbers:
         """Embed texts as documents. -> vectors of length 1, (texts, width)"""

@@ -15,6 +15,7 @@ from speed_ray.recipes.curate_settings import Curate
 from speed_ray.records import PASSAGE_EMBEDDING, PassageRow, titled_text
 from speed_ray.stages import driver_stage
 from speed_ray.storage.fingerprint import code_digests
+from speed_ray.storage.planned_rows import read_records
 from speed_ray.storage.run import PASSAGE_EMBEDDINGS, PASSAGES, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
@@ -76,20 +77,8 @@ class _ShardEmbedder:
         self.model = ReferenceModel(reference_folder(reference))
 
     def __call__(self, shard: int) -> list[driver_stage.RowResult]:
-        passages = read_passages(self.passages, self.plan.rows_of(shard))
+        passages: list[PassageRow] = read_records(self.passages, self.plan.rows_of(shard))
         vectors: Vectors = self.model.embed_documents([titled_text(row) for row in passages]).astype(np.float16)
         names = [row["id"] for row in passages]
         rows = zip(names, vectors, strict=True)
         return [driver_stage.RowResult(name, {"id": name, "vector": vector}, None) for name, vector in rows]
-
-
-def read_passages(passages: Artifact, wanted: range) -> list[PassageRow]:
-    """Read some published passages, by the indices of their records."""
-    rows: list[PassageRow] = []
-    begin = 0
-    for file in passages.record_files().values():
-        inside = range(max(wanted.start, begin), min(wanted.stop, begin + file.rows))
-        if inside:
-            rows += passages.read(file.path).slice(inside.start - begin, len(inside)).to_pylist()
-        begin += file.rows
-    return rows

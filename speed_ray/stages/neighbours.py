@@ -18,8 +18,9 @@ from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.curate_settings import Curate
 from speed_ray.records import NEIGHBOUR, NeighbourRow, PassageRow
 from speed_ray.stages import driver_stage
-from speed_ray.stages.embed_passages import plan_embeddings, publish_embeddings, read_passages
+from speed_ray.stages.embed_passages import plan_embeddings, publish_embeddings
 from speed_ray.storage.fingerprint import code_digests
+from speed_ray.storage.planned_rows import read_records
 from speed_ray.storage.run import NEIGHBOURS, PASSAGES, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
@@ -60,7 +61,7 @@ def _find_shards(run: Run, plan: Plan, settings: Curate, shards: Collection[int]
         for places, nearest in search(corpus, parts, settings):
             shard = int(places[0]) // plan.shard_rows
             chosen = _choose(corpus.index, places, nearest).tolist()
-            rows = zip(read_passages(passages, plan.rows_of(shard)), chosen, strict=True)
+            rows = zip(read_records(passages, plan.rows_of(shard)), chosen, strict=True)
             yield shard, [_with_neighbour(row, corpus.index, place) for row, place in rows]
 
 

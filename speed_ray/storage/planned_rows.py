@@ -120,6 +120,18 @@ class FollowedInputs:
         return written + missing
 
 
+def read_records(source: Artifact, wanted: range) -> list[Any]:
+    """Read some records of a published artifact, by their indices over all of its files."""
+    found: list[Any] = []
+    begin = 0
+    for file in source.record_files().values():
+        inside = range(max(wanted.start, begin), min(wanted.stop, begin + file.rows))
+        if inside:
+            found += source.read(file.path).slice(inside.start - begin, len(inside)).to_pylist()
+        begin += file.rows
+    return found
+
+
 def weighted_round_robin(mix: dict[str, int]) -> list[str]:
     """Spread the kinds evenly over one cycle of `sum(weights)` rows (smooth weighted round-robin)."""
     # In the order of their names: a plan that was read back from storage has lost the one it was written in.
