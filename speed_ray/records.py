@@ -129,10 +129,44 @@ class JudgeScores(TypedDict):
     negatives: list[float]  # in the order of the row's
 
 
+class GateNumber(TypedDict):
+    """A number by which a gate passes a row on or refuses it."""
+
+    gate: str
+    number: float
+
+
 class ScoredRow(CuratedRow):
-    """A curated example with the scores that judges gave it."""
+    """A curated example with the scores that judges gave it, past the gates."""
 
     scores: list[JudgeScores]  # one of each judge
+    gates: list[GateNumber]  # of each gate that could tell
+    relabelled_from: str  # the positive as it was before a better one took its place, else ""
+    dropped: list[str]  # negatives that were left out because they may well be right answers
+
+
+class CandidateScores(TypedDict):
+    """The scores that one judge gave to all texts that may answer a query.
+
+    `mean` and `deviation` are of its scores of the other texts that they are held against, 0 where there are none.
+    """
+
+    judge: str
+    scores: list[float]  # of the positive, each negative, each neighbour
+    mean: float
+    deviation: float
+
+
+class PairScoresRow(TypedDict):
+    """All that judges say of a curated example, before anything is decided by it."""
+
+    id: str  # of its CuratedRow
+    kind: str
+    background: Int32  # number of the other texts
+    neighbours: list[str]  # passages among which a better positive is sought
+    judged: list[CandidateScores]  # by each judge but the mixture
+    gains: list[float]  # nDCG@10 of a held-out query by the mixture at each weight tried; of other rows none
+    copied: float  # largest share of a text's word triples that its prompt has
 
 
 class PromptRow(IdColumns):
@@ -254,6 +288,7 @@ TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, Rej
 DOCUMENT, PASSAGE, NEIGHBOUR = map(arrow_schema, (DocumentRow, PassageRow, NeighbourRow))
 PASSAGE_EMBEDDING = arrow_schema(PassageEmbeddingRow)
 EXAMPLE, REVISED, CURATED, SCORED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow, ScoredRow))
+JUDGED_PAIR = arrow_schema(PairScoresRow)
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))
 

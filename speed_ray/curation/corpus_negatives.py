@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from speed_ray import kinds
 from speed_ray.curation.corpus_search import Found
+from speed_ray.curation.kind_sides import answers_are_passages
 from speed_ray.curation.negatives import share_of
 from speed_ray.curation.passage_index import NOWHERE
 from speed_ray.curation.query_blocks import Corpus, own_vectors
@@ -36,9 +36,8 @@ Refused = np.ndarray[Any, np.dtype[np.int8]]  # index into RULES, or FREE, or NO
 
 
 def takes_passages(row: Row) -> bool:
-    """Tell whether an example is to get passages as negatives: not where its positive is a label or a likeness."""
-    kind = kinds.load_kind(row["kind"])
-    return not (row["negatives"] or kind.positive_is_label or kind.shares_words)
+    """Tell whether an example is to get passages as negatives: where it has none, and a passage may answer it."""
+    return not row["negatives"] and answers_are_passages(row["kind"])
 
 
 @dataclass(frozen=True)
