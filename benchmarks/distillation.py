@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import embedding, report
 from speed_ray.records import SCORED, Row
+from speed_ray.storage.run import SCORED_EXAMPLES
 
 BATCH, NEGATIVES, WARM = 16, 7, 1  # rows, and texts at once; negatives of a row; steps that are not timed
 WAYS: dict[str, dict[str, Any]] = {
@@ -32,6 +33,7 @@ def scored(rows: list[Row]) -> list[Row]:
         {
             **row,
             "negatives": [each["positive"] for each in rng.sample(rows, NEGATIVES + 1) if each is not row][:NEGATIVES],
+            **{"gates": [], "relabelled_from": "", "dropped": []},
             "scores": [
                 {"judge": "a", "positive": rng.gauss(4, 3), "negatives": [rng.gauss(-4, 3) for _ in range(NEGATIVES)]}
             ],
@@ -44,9 +46,9 @@ def seconds(rows: list[Row], steps: int, settings: dict[str, Any]) -> float:
     """Train so many steps; return the mean CPU time of those that are not the first."""
     with tempfile.TemporaryDirectory() as folder:
         run = embedding.Run(folder)
-        embedding.write_curated(run, iter(rows), len(rows), schema=SCORED)
+        embedding.write_curated(run, iter(rows), len(rows), name=SCORED_EXAMPLES, schema=SCORED)
         sizes = {"global_batch_size": BATCH, "micro_batch_size": BATCH, "max_steps": steps}
-        return embedding.seconds_a_step(run, embedding.recipe(**sizes, **settings), WARM, time.process_time)
+        return embedding.seconds_a_step(run, embedding.recipe(score={}, **sizes, **settings), WARM, time.process_time)
 
 
 def main() -> None:

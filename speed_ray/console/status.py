@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from speed_ray.console.judge_report import judge_lines
 from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
@@ -91,6 +92,7 @@ def status_lines(run: Run) -> list[str]:
             *_parsed(artifact),
             *_places(artifact),
             *_kept(artifact),
+            *judge_lines(artifact),
         ]
     spent = usage_by_artifact(run, "teacher")
     # Without a balance the run was charged what counts, which is added up already: it reads every commit.

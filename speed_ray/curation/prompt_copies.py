@@ -7,6 +7,7 @@ words an example may well have.
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from speed_ray.text.token_hashes import Hashes, hash_tokens
 
 DRAWS = 20  # of a kind's slots, by which its guidelines are worded
 FEWEST = 3  # triples: a shorter text may well be like one of a prompt
+SOME_NEIGHBOUR = "a neighbour"  # without one a prompt says nothing of any
 NO_PASSAGE: PassageRow = {**A_PASSAGE, "title": "", "headings": "", "text": ""}
 
 
@@ -74,6 +76,7 @@ def _grounded_prompts(recipe: Recipe, prompts: Prompts, asked: Sequence[str]) ->
 def _ground(recipe: Recipe, prompts: Prompts, kind: Kind, rng: random.Random) -> Iterator[str]:
     for form in kind.forms or (None,):
         slots = (kind.slots(rng) if form is None else kind.slots(rng, form)) | recipe.slots.get(kind.name, {})
-        for completion in (False, True):
-            messages = prompts.ground(kind, slots, NO_PASSAGE, "English", kind.shots, completion)
+        neighbours = ("", SOME_NEIGHBOUR) if recipe.synthesize.contrast else ("",)
+        for completion, neighbour in product((False, True), neighbours):
+            messages = prompts.ground(kind, slots, NO_PASSAGE, "English", kind.shots, completion, neighbour)
             yield from (message["content"] for message in messages)

@@ -20,11 +20,11 @@ from speed_ray.evaluation import table_columns
 from speed_ray.recipes.schema import Evaluate, EvaluationSet
 from speed_ray.records import HELD_OUT, content_id, titled_text
 from speed_ray.storage.fingerprint import code_digests
-from speed_ray.storage.run import CURATED_EXAMPLES, PASSAGES, Run
+from speed_ray.storage.run import PASSAGES, Run
 from speed_ray.text import beir, tables
 
 MINIATURE = "miniature://retrieval"
-HELD_OUT_URI = "held_out://"  # before the URI of a run of documents
+HELD_OUT_URI = "held_out://"  # before the URI of a run of documents and the name of its artifact
 
 TaskType = Literal["sts", "classification", "retrieval", "mteb"]
 MAIN_SCORES: dict[TaskType, str] = {
@@ -128,7 +128,8 @@ def load_dataset(kind: TaskType, sources: tuple[str, ...]) -> Dataset:
 
         return RetrievalSet(*retrieval_set.draw_queries(), unanswered=0)
     if sources[0].startswith(HELD_OUT_URI):
-        return read_held_out(Run(sources[0].removeprefix(HELD_OUT_URI)))
+        uri, _, name = sources[0].removeprefix(HELD_OUT_URI).rpartition("/")
+        return read_held_out(Run(uri), name)
     return read_beir(Path(sources[0]))
 
 
@@ -200,10 +201,10 @@ def read_labelled(path: Path, train: LabelledSet | None = None) -> LabelledSet:
     return LabelledSet(texts, labels)
 
 
-def read_held_out(run: Run) -> RetrievalSet:
-    """Read the held-out queries of a run of documents, each with its passage as the answer among all passages."""
+def read_held_out(run: Run, name: str) -> RetrievalSet:
+    """Read the held-out queries of an artifact of examples about passages; each one's answer is its passage."""
     documents = {row["id"]: titled_text(row) for row in run.artifact(PASSAGES).records()}
-    held_out = [row for row in run.artifact(CURATED_EXAMPLES).records() if row["split"] == HELD_OUT]
+    held_out = [row for row in run.artifact(name).records() if row["split"] == HELD_OUT]
     queries = {row["id"]: row["query"] for row in held_out}
     return RetrievalSet(documents, queries, {row["id"]: {row["parent_id"]: 1} for row in held_out}, unanswered=0)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from speed_ray.evaluation.datasets import HELD_OUT_URI, EvaluationTask, retrieval_task
 from speed_ray.recipes.schema import EvaluationSet, Recipe
 from speed_ray.records import HELD_OUT
-from speed_ray.storage.run import CURATED_EXAMPLES, Run
+from speed_ray.storage.run import Run, finished_pairs
 from speed_ray.text import beir
 
 
 def own_tasks(run: Run, recipe: Recipe) -> list[EvaluationTask]:
     """List the tasks of a run of documents beside those that its recipe names. Raises UserError for a faulty set."""
-    return [*_judged(recipe), *_held_out(run)] if recipe.is_grounded else []
+    return [*_judged(recipe), *_held_out(run, recipe)] if recipe.is_grounded else []
 
 
 def _judged(recipe: Recipe) -> list[EvaluationTask]:
@@ -27,10 +27,11 @@ def _judged(recipe: Recipe) -> list[EvaluationTask]:
     return [retrieval_task(EvaluationSet(path=str(folder)))]
 
 
-def _held_out(run: Run) -> list[EvaluationTask]:
-    curated = run.artifact(CURATED_EXAMPLES)
-    rows = curated.records() if curated.manifest() is not None else iter(())
+def _held_out(run: Run, recipe: Recipe) -> list[EvaluationTask]:
+    pairs = run.artifact(finished_pairs(recipe))
+    rows = pairs.records() if pairs.manifest() is not None else iter(())
     first = next((row for row in rows if row["split"] == HELD_OUT), None)
-    return (
-        [retrieval_task(EvaluationSet(path=HELD_OUT_URI + run.uri, instruction=first["instruction"]))] if first else []
-    )
+    if first is None:
+        return []
+    path = f"{HELD_OUT_URI}{run.uri}/{pairs.name}"
+    return [retrieval_task(EvaluationSet(path=path, instruction=first["instruction"]))]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from speed_ray.engines import embedder_folder, endpoint, model_folder, vllm_arguments
+from speed_ray.engines import cross_encoder_folder, embedder_folder, endpoint, model_folder, vllm_arguments
 from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
@@ -28,6 +28,8 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
     reference = recipe.curate.reference
     if reference and (folder := model_folder.find_folder(reference, "curate.reference")):
         embedder_folder.check_embedder_folder(folder, "curate.reference")
+    for name, model in recipe.score.cross_encoders.items() if recipe.score else ():
+        cross_encoder_folder.check_cross_encoder(model, f"score.cross_encoders.{name}")
     for role, config in (("teacher", recipe.teacher), ("generator", recipe.generator)):
         if isinstance(config, OpenAIEngine):
             endpoint.check_endpoint(config, role)

@@ -12,9 +12,11 @@ from pydantic import (
 from pydantic import field_validator as validates
 
 from speed_ray import kinds
+from speed_ray.errors import nearest
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.curate_settings import Curate
 from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
+from speed_ray.recipes.score_settings import BY_REFERENCE, Score
 from speed_ray.recipes.setting import (
     FROZEN,
     LanguageNames,
@@ -145,6 +147,7 @@ class Recipe(Strict):
     synthesize: Synthesize = Synthesize()
     revise: Revise = Revise()
     curate: Curate = Curate()
+    score: Score | None = None  # null: the embedder is trained on curated examples as they are
     embedder: Embedder | None = None  # null: the run ends with its examples
     evaluate: RuntimeOnly[Evaluate] = Evaluate()
 
@@ -211,6 +214,42 @@ class Recipe(Strict):
                 " Give retrieval a weight in the mix, or leave the key out"
             )
         return self
+
+    @model_validator(mode="after")
+    def scores_can_be_had(self, info: ValidationInfo) -> "Recipe":
+        """Refuse scores that nobody gives, and judges who lack what they judge by."""
+        if self.score is None:
+            if self.embedder and self.embedder.learns_from_scores and info.context != FROZEN:
+                raise ValueError(
+                    "embedder: loss kl and margin_mse, and weight_by_score, learn scores that no stage gives: add "
+                    "`score: {}`, or set embedder.loss to infonce and weight_by_score to false"
+                )
+            return self
+        names, has_reference = self.score.judge_names(self.has_reference), self.has_reference
+        if not has_reference and (needing := [name for name in names if name in BY_REFERENCE]):
+            raise ValueError(f"score.judges: {needing[0]} judges by an embedder: name one as curate.reference")
+        learnt_from = self.embedder and self.embedder.judge
+        for key, name in (("score.judge", self.score.judge), ("embedder.judge", learnt_from)):
+            if name and name not in names:
+                raise ValueError(f"{key}: {name} scores no row{nearest(name, names)}")
+        if self.score.relabel and self.corpus is None:
+            raise ValueError("score.relabel seeks better passages in a corpus: name one as corpus.source")
+        if self.embedder:
+            self._refuse_unheard_scores(self.embedder, names)
+        return self
+
+    @staticmethod
+    def _refuse_unheard_scores(embedder: Embedder, names: list[str]) -> None:
+        if embedder.stream:
+            raise ValueError("score: rows that are streamed are not scored: set embedder.stream to false")
+        if embedder.learns_from_scores and embedder.judge is None and len(names) > 1:
+            said = ", ".join(names)
+            raise ValueError(f"embedder.judge: the rows are scored by {said}: name the one to learn from")
+
+    @property
+    def has_reference(self) -> bool:
+        """Return whether an embedder is at hand that tells how near two texts are."""
+        return self.curate.reference is not None
 
     @property
     def is_grounded(self) -> bool:

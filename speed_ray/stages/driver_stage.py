@@ -17,12 +17,13 @@ from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Counts
 
 
 class RowResult(NamedTuple):
-    """Hold the result of one planned row: a record, or a reject; and what was counted in the search for others."""
+    """Hold the result of one planned row: a record, or a reject; and what searches and judges counted for it."""
 
     row_id: str
     record: Row | None
     reject: RejectRow | None
     mined: Mapping[str, int] = MappingProxyType({})
+    judged: Mapping[str, int] = MappingProxyType({})
 
 
 Shards = Iterator[tuple[int, list[RowResult]]]
@@ -94,5 +95,6 @@ def _commit(
         kinds=dict(Counter(row["kind"] for row in records if "kind" in row)),
         reasons=dict(Counter(row["reason"] for row in rejects)),
         mined=dict(sum((Counter(row.mined) for row in results), Counter())),
+        judged=dict(sum((Counter(row.judged) for row in results), Counter())),
     )
     attempt.commit([row.row_id for row in results], counts)

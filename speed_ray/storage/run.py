@@ -18,11 +18,11 @@ TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
 DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
-CURATED_EXAMPLES = "curated_examples"
+CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES = "curated_examples", "pair_scores", "scored_examples"
 ARTIFACTS = (
     *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS, NEIGHBOURS),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
-    *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
+    *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES),
 )
 
 PRODUCED_BY = {  # the command that makes an artifact or a model; its last one is what it is told to have made
@@ -33,6 +33,7 @@ PRODUCED_BY = {  # the command that makes an artifact or a model; its last one i
     **dict.fromkeys((REVISIONS, "revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"), "align-revisor"),
     **dict.fromkeys((EXAMPLES, REVISED_EXAMPLES), "synthesize"),
     **dict.fromkeys((PASSAGE_EMBEDDINGS, CURATED_EXAMPLES), "curate"),
+    **dict.fromkeys((PAIR_SCORES, SCORED_EXAMPLES), "score"),
     **dict.fromkeys(("tuned_embedder", "embedder"), "train-embedder"),  # the first: as trained, before a merge
 }
 
@@ -56,6 +57,7 @@ DECIDED_BY = {
     "synthesize": (EXAMPLES, REVISED_EXAMPLES),
     "revise": (REVISED_EXAMPLES,),
     "curate": (CURATED_EXAMPLES,),
+    "score": ("embedder",),  # what is decided of its pairs is decided anew in seconds
     "embedder": ("embedder",),
 }
 
@@ -63,6 +65,11 @@ DECIDED_BY = {
 def finished_examples(recipe: Recipe) -> str:
     """Name the artifact of a recipe's finished examples: revised ones, where a revisor goes over them."""
     return REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
+
+
+def finished_pairs(recipe: Recipe) -> str:
+    """Name the artifact of what a recipe's embedder learns from: scored examples, where judges score them."""
+    return CURATED_EXAMPLES if recipe.score is None else SCORED_EXAMPLES
 
 
 class Run:

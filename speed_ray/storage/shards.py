@@ -65,6 +65,7 @@ class Counts:
     kinds: dict[str, int] = field(default_factory=dict)  # records by kind
     reasons: dict[str, int] = field(default_factory=dict)  # rejected rows by reason
     mined: dict[str, int] = field(default_factory=dict)  # "reference: filled", and what each rule refused
+    judged: dict[str, int] = field(default_factory=dict)  # "first/A", "order/A/B": what judges said, alike or not
 
     @property
     def prefix_hits(self) -> float:

@@ -30,7 +30,6 @@ from speed_ray.recipes.schema import Evaluate, EvaluationSet, Recipe
 from speed_ray.recipes.training_settings import Dpo, Embedder, Sft, TrainingWorkers
 from speed_ray.storage.fingerprint import identity_fields
 from speed_ray.storage.run import (
-    CURATED_EXAMPLES,
     DRAFTS,
     PRODUCED_BY,
     REVISION_PAIRS,
@@ -38,6 +37,7 @@ from speed_ray.storage.run import (
     VERDICTS,
     Run,
     finished_examples,
+    finished_pairs,
 )
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
@@ -130,7 +130,7 @@ def plan_revisor(run: Run, recipe: Recipe) -> list[TrainingPlan]:
 
 
 def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
-    """Plan the embedder: contrastive training on curated examples, or on those of a synthesis while it runs."""
+    """Plan the embedder: contrastive training on curated or scored examples, or on those of a synthesis that runs."""
     settings = recipe.embedder
     if settings is None:
         raise UserError(
@@ -155,7 +155,7 @@ def plan_embedder(run: Run, recipe: Recipe) -> TrainingPlan:
         base=settings.model,
         revision=settings.revision,
         start=None,
-        data=finished_examples(recipe) if settings.stream else CURATED_EXAMPLES,
+        data=finished_examples(recipe) if settings.stream else finished_pairs(recipe),
         settings=settings,
         seed=recipe.seed,
         chat_template=None,

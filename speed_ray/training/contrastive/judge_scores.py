@@ -89,7 +89,6 @@ def measure_scale(where: str, tables: Iterable[pa.Table], settings: Embedder) ->
     """
     judge, parts = settings.judge, []
     for table in tables:
-        _refuse_unscored(where, table, settings)
         judge = judge or _only_judge(where, table)
         if len(table):
             parts.append(_read_candidates(where, table, judge or ""))
@@ -103,15 +102,6 @@ def measure_scale(where: str, tables: Iterable[pa.Table], settings: Embedder) ->
     if settings.loss == "margin_mse":
         _refuse_probabilities(where, judge, parts, settings.temperature)
     return JudgeScale(judge, unit, _mean_share(parts, unit), settings.loss == "margin_mse", settings.weight_by_score)
-
-
-def _refuse_unscored(where: str, table: pa.Table, settings: Embedder) -> None:
-    if SCORES not in table.column_names:
-        key = f"loss: {settings.loss}" if settings.loss != "infonce" else "weight_by_score"
-        raise UserError(
-            f"embedder.{key} learns from a judge's scores, and the rows of {where} have none.\n"
-            "Train on rows that were scored, or set embedder.loss: infonce and embedder.weight_by_score: false."
-        )
 
 
 def _only_judge(where: str, table: pa.Table) -> str | None:

@@ -65,11 +65,6 @@ def test_one_of_several_judges_is_learnt_from():
         scale(both)
 
 
-def test_rows_without_scores_are_refused():
-    with pytest.raises(UserError, match=r"embedder\.loss: kl learns from a judge's scores, and .* have none"):
-        scale(table(judged()).drop_columns("scores"))
-
-
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [

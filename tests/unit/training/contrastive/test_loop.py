@@ -13,7 +13,7 @@ from speed_ray.errors import UserError
 from speed_ray.records import CURATED, EXAMPLE, SCORED, content_id
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.attempt import Attempt
-from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, Run
+from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, SCORED_EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, Counts
 from speed_ray.training import plan
@@ -44,16 +44,19 @@ def examples(count=100):
 
 def scored(rows):
     """A judge's scores: sure of some rows, unsure of others."""
+    fixed = {"gates": [], "relabelled_from": "", "dropped": []}
     return [
-        {**row, "scores": [{"judge": "a", "positive": index % 5, "negatives": [-1.0] * len(row["negatives"])}]}
+        {**row, **fixed,
+         "scores": [{"judge": "a", "positive": index % 5, "negatives": [-1.0] * len(row["negatives"])}]}
         for index, row in enumerate(rows)
-    ]
+    ]  # fmt: skip
 
 
 def a_run(folder, rows, shard_rows=16):
-    run, schema = Run(str(folder)), SCORED if "scores" in rows[0] else CURATED
-    passed = (RowResult(row["id"], row, None) for row in rows)
-    publish_rows(run.artifact(CURATED_EXAMPLES), Plan(CURATED_EXAMPLES, len(rows), shard_rows), schema, passed)
+    run = Run(str(folder))
+    for name, schema in ((CURATED_EXAMPLES, CURATED), (SCORED_EXAMPLES, SCORED))[: 1 + ("scores" in rows[0])]:
+        passed = (RowResult(row["id"], row, None) for row in rows)
+        publish_rows(run.artifact(name), Plan(name, len(rows), shard_rows), schema, passed)
     return run
 
 
@@ -68,6 +71,7 @@ def a_recipe(model, **settings):
         "teacher": {"engine": "scripted"},
         "generator": {"engine": "vllm", "model": str(model)},
         "embedder": embedder,
+        **({"score": {}} if settings.keys() & {"loss", "weight_by_score"} else {}),
     }
     return recipes.validate(tree, "the test")
 
@@ -173,11 +177,6 @@ def test_other_losses_go_down_too(base, tmp_path, settings):
     model = trained(a_run(tmp_path / "run", scored(examples(96))), a_recipe(base, num_train_epochs=6, **settings))
     losses = [logged["loss"] for logged in history(model)]
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
-
-
-def test_a_loss_by_scores_of_rows_without_any(base, tmp_path):
-    with pytest.raises(UserError, match=r"embedder\.loss: kl learns from a judge's scores"):
-        trained(a_run(tmp_path / "run", examples(32)), a_recipe(base, loss="kl"))
 
 
 def test_a_guide_that_is_no_embedder(base, tmp_path):
