@@ -27,7 +27,7 @@ def load_chat_tokenizer(training: TrainingPlan) -> PreTrainedTokenizerBase:
             _base_folder(training), revision=training.revision, trust_remote_code=False
         )
     loaded.chat_template = training.chat_template or loaded.chat_template
-    if not loaded.chat_template:
+    if not loaded.chat_template and not training.completion:
         raise UserError(
             f"generator.chat_template: {training.base} has no chat template, as is usual for a base model.\n"
             f"Set this key to Jinja text or to a file with it, so that prompts can be written for the model."

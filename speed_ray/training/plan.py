@@ -71,6 +71,7 @@ class TrainingPlan:
     settings: Sft | Dpo | Embedder
     seed: int
     chat_template: str | None  # Jinja text, for a base without one
+    completion: bool = False  # prompts are plain texts that a line continues, without a chat template
 
     @property
     def model(self) -> Model:
@@ -104,12 +105,12 @@ class TrainingPlan:
 
 
 def plan_junior(run: Run, recipe: Recipe) -> TrainingPlan:
-    """Plan the junior generator: SFT of the base on the teacher's drafts (SPEED, section 3.1)."""
+    """Plan the junior generator: SFT of the base on the teacher's drafts (SPEED, section 3.1), or on other lessons."""
     return _plan_alignment(run, recipe, JUNIOR, "junior", None, DRAFTS, recipe.junior)
 
 
 def plan_senior(run: Run, recipe: Recipe) -> TrainingPlan:
-    """Plan the senior generator: DPO of the junior on the teacher's verdicts (SPEED, section 3.2)."""
+    """Plan the senior generator: DPO of the junior on a teacher's or the scores' verdicts (SPEED, section 3.2)."""
     _check_same_adapter(recipe.junior, "junior", recipe.senior, "senior")
     return _plan_alignment(run, recipe, SENIOR, "senior", JUNIOR, VERDICTS, recipe.senior)
 
@@ -182,6 +183,7 @@ def training_identity(training: TrainingPlan) -> dict[str, Any]:
         "data": data_identity(training),
         "settings": identity_fields(training.settings),
         "chat_template": training.chat_template,
+        **({"completion": True} if training.completion else {}),
         "seed": training.seed,
         **(_embedder_identity(training.settings) if isinstance(training.settings, Embedder) else {}),
     }
@@ -319,6 +321,7 @@ def _plan_alignment(
         settings=settings,
         seed=recipe.seed,
         chat_template=read_chat_template(base.chat_template) if base.chat_template else None,
+        completion=base.completion,
     )
 
 

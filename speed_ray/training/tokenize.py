@@ -1,10 +1,11 @@
-"""Tokenize prompts and replies with the chat template, and order the rows of a training by its seed.
+"""Tokenize prompts and replies, by the chat template or as plain lines, and order the rows of a training by its seed.
 
 A prompt's ids are those that engines/vllm.py sends for it. A reply ends with the end-of-sequence token. A row that is
 too long is excluded and counted, never truncated.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,14 @@ def tokenize_rows(training: TrainingPlan, tokenizer: "PreTrainedTokenizerBase", 
     Raises UserError where too few rows remain for one step.
     """
     assert not isinstance(training.settings, Embedder)
-    chat = ChatTokenizer(tokenizer, min(training.settings.max_length, context_length))
+    limit = min(training.settings.max_length, context_length)
+    encoder: ChatTokenizer | LineTokenizer = (
+        LineTokenizer(tokenizer, limit) if training.completion else ChatTokenizer(tokenizer, limit)
+    )
     rows = TokenizedRows([], [], Counter())
     for row in plan.finished_training_data(training).records():
         try:
-            tokenized = _tokenize_row(row, chat, REPLY_COLUMNS[training.method])
+            tokenized = _tokenize_row(row, encoder, REPLY_COLUMNS[training.method])
         except RowExcluded as reason:
             rows.excluded[str(reason)] += 1
             continue
@@ -116,9 +120,7 @@ class ChatTokenizer:
         prompt without it, and hold a reply to begin with its JSON. Raises RowExcluded, also for a reply that the
         template changes, and UserError where the template is at fault.
         """
-        texts = [*(message["content"] for message in messages), reply]
-        if any(token in text for token in self.special for text in texts):
-            raise RowExcluded("special_token")  # a model wrote it, and it would end a turn or begin one
+        _refuse_special(self.special, [*(message["content"] for message in messages), reply])
         prompt = self._render(messages, add_generation_prompt=True)
         conversation = self._render([*messages, {"role": "assistant", "content": reply}])
         if not conversation.startswith(prompt):
@@ -134,10 +136,8 @@ class ChatTokenizer:
         if added.strip():
             conversation = prompt + reply + end
         prompt_ids = self._encode_text(prompt)
-        reply_ids = self._end_reply(self._encode_reply(prompt, prompt_ids, conversation))
-        if len(prompt_ids) + len(reply_ids) > self.limit:
-            raise RowExcluded("too_long")
-        return prompt_ids, reply_ids
+        reply_ids = _end_reply(self.tokenizer, self._encode_reply(prompt, prompt_ids, conversation))
+        return _fit(prompt_ids, reply_ids, self.limit)
 
     def _encode_reply(self, prompt: str, prompt_ids: list[int], conversation: str) -> list[int]:
         """Tokenize the reply after its prompt, or alone where a token would span both.
@@ -157,11 +157,6 @@ class ChatTokenizer:
             )
         return ids
 
-    def _end_reply(self, ids: list[int]) -> list[int]:
-        """End a reply with the end-of-sequence token; what the template adds after it belongs to a next turn."""
-        end = self.tokenizer.eos_token_id
-        return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
-
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
         try:
             text: str = self.tokenizer.apply_chat_template(
@@ -176,10 +171,52 @@ class ChatTokenizer:
         return ids
 
 
-def _tokenize_row(row: Row, chat: ChatTokenizer, columns: dict[str, str]) -> TokenizedRow:
+class LineTokenizer:
+    """Tokenizes plain texts and the lines that continue them, for a generator that does not chat (`completion`)."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", limit: int) -> None:
+        self.tokenizer = tokenizer
+        self.limit = limit
+        self.special = [token for token in tokenizer.all_special_tokens if token]
+
+    def encode(self, messages: list[dict[str, str]], reply: str) -> tuple[list[int], list[int]]:
+        """Return the token ids of a text, as engines/vllm.py has them, and of the line after it, with its end.
+
+        The line follows a space and ends with the end-of-sequence token, where a model without training would begin a
+        new line. Raises RowExcluded.
+        """
+        prompt = "\n".join(message["content"] for message in messages)
+        _refuse_special(self.special, [prompt, reply])
+        prompt_ids: list[int] = self.tokenizer.encode(prompt)
+        ids: list[int] = self.tokenizer.encode(f"{prompt} {reply}")
+        if ids[: len(prompt_ids)] != prompt_ids:  # a token would span both
+            ids = prompt_ids + self.tokenizer.encode(f" {reply}", add_special_tokens=False)
+        return _fit(prompt_ids, _end_reply(self.tokenizer, ids[len(prompt_ids) :]), self.limit)
+
+
+def _refuse_special(special: Sequence[str], texts: Sequence[str]) -> None:
+    """Raise RowExcluded for texts with a special token: a model wrote it, and it would end a turn or begin one."""
+    if any(token in text for token in special for text in texts):
+        raise RowExcluded("special_token")
+
+
+def _end_reply(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> list[int]:
+    """End a reply with the end-of-sequence token; what a template adds after it belongs to a next turn."""
+    end = tokenizer.eos_token_id
+    return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
+
+
+def _fit(prompt_ids: list[int], reply_ids: list[int], limit: int) -> tuple[list[int], list[int]]:
+    """Return both where together they are within a limit. Raises RowExcluded."""
+    if len(prompt_ids) + len(reply_ids) > limit:
+        raise RowExcluded("too_long")
+    return prompt_ids, reply_ids
+
+
+def _tokenize_row(row: Row, encoder: ChatTokenizer | LineTokenizer, columns: dict[str, str]) -> TokenizedRow:
     if len({row[name] for name in columns}) < len(columns):
         raise RowExcluded("chosen_is_rejected")
     tokenized: TokenizedRow = {"row_id": row["row_id"]}
     for name, ids in columns.items():
-        tokenized["prompt_ids"], tokenized[ids] = chat.encode(row["messages"], row[name])
+        tokenized["prompt_ids"], tokenized[ids] = encoder.encode(row["messages"], row[name])
     return tokenized

@@ -5,8 +5,8 @@ from transformers import AutoTokenizer
 
 from speed_ray.errors import UserError
 from speed_ray.storage.run import DRAFTS, VERDICTS, Run
-from speed_ray.training import plan, tokenize
-from speed_ray.training.tokenize import ChatTokenizer, RowExcluded
+from speed_ray.training import load_model, plan, tokenize
+from speed_ray.training.tokenize import ChatTokenizer, LineTokenizer, RowExcluded
 from tests.helpers.tiny_training import TEMPLATE, tiny_model, tiny_recipe, tiny_rows, write_rows
 
 QUESTION = [{"role": "user", "content": "What is 1 and 2?"}]
@@ -174,3 +174,41 @@ def test_half_an_epoch_needs_twice_the_rows(folder, tokenizer, tmp_path):
     training = plan.plan_junior(run, tiny_recipe(folder, global_batch_size=8, eval_fraction=0.0, num_train_epochs=0.5))
     with pytest.raises(UserError, match=r"one step needs 16"):
         tokenize.tokenize_rows(training, tokenizer, context_length=256)
+
+
+LINE = [{"role": "user", "content": "Passage: One and two.\nQuestion:"}]
+
+
+def test_a_line_is_tokenized_as_the_engine_continues_it(tokenizer):
+    prompt_ids, reply_ids = LineTokenizer(tokenizer, 200).encode(LINE, "What is 3?")
+    assert prompt_ids == tokenizer.encode(LINE[0]["content"])  # as engines/vllm.py does
+    assert tokenizer.decode(reply_ids) == " What is 3?<|end|>"
+    assert prompt_ids + reply_ids[:-1] == tokenizer.encode(LINE[0]["content"] + " What is 3?")
+
+
+def test_a_tokenizer_that_ends_every_text_ends_a_line_once(tokenizer):
+    bare = tokenizer.encode
+    tokenizer.encode = lambda text, add_special_tokens=True: [
+        *bare(text),
+        *[tokenizer.eos_token_id] * add_special_tokens,
+    ]
+    _, reply_ids = LineTokenizer(tokenizer, 200).encode(LINE, "What?")
+    assert tokenizer.decode(reply_ids) == " What?<|end|>"
+
+
+def test_a_line_that_is_too_long_or_holds_a_special_token_is_left_out(tokenizer):
+    for reply, reason in (("?" * 200, "too_long"), ("What<|end|>?", "special_token")):
+        with pytest.raises(RowExcluded, match=reason):
+            LineTokenizer(tokenizer, 200).encode(LINE, reply)
+
+
+def test_a_generator_that_continues_lines_is_trained_on_lines_without_a_template(tmp_path):
+    bare = tiny_model(tmp_path / "bare", template=None)
+    recipe = tiny_recipe(bare)
+    lines = recipe.model_copy(update={"generator": recipe.generator.model_copy(update={"completion": True})})
+    run = Run(str(tmp_path / "run"))
+    write_rows(run, DRAFTS, tiny_rows(40))
+    training = plan.plan_junior(run, lines)
+    rows = tokenize.tokenize_rows(training, load_model.load_chat_tokenizer(training), context_length=256)
+    assert len(rows.train) + len(rows.held_out) == 40
+    assert plan.training_identity(training)["completion"] is True
