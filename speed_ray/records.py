@@ -173,7 +173,7 @@ class PromptRow(IdColumns):
     """The columns with which rows for the training of a generator or revisor begin.
 
     Below, `reply`, `chosen`, `rejected`, `candidates` and `example` are an example's fields as JSON text, in the order
-    of their kind: the form that a model is to learn.
+    of their kind, or a line for a generator that continues lines: the form that a model is to learn.
     """
 
     messages: list[Message]  # as the model will be asked
@@ -204,7 +204,7 @@ class PreferenceRow(PromptRow):
 
 
 class VerdictRow(PromptRow):
-    """A preference pair with the judge's verdict from which it was made."""
+    """A preference pair with the verdict of a judge, or of scores, from which it was made."""
 
     chosen: str
     rejected: str

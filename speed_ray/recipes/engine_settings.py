@@ -108,3 +108,8 @@ class ScriptedEngine(Strict):
 
 
 EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]
+
+
+def continues_lines(config: EngineConfig) -> bool:
+    """Tell if an engine continues plain texts by a line, and does not chat."""
+    return isinstance(config, VllmEngine) and config.completion

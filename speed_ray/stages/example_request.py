@@ -10,15 +10,15 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypedDict
 
 from speed_ray import kinds
-from speed_ray.engines.base import PromptContext, Request
+from speed_ray.engines.base import PromptContext, Request, Sample
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Record, Stage, artifact_identity, count_records
 from speed_ray.kinds.kind import Fields, Kind, Slots
 from speed_ray.prompts.own_examples import read_own_examples
 from speed_ray.prompts.parse import parse_example, parse_grounded
-from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
+from speed_ray.recipes.engine_settings import EngineConfig, continues_lines
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import ExampleRow, IdColumns, PassageRow, Rejected, seed_of, titled_text
+from speed_ray.records import HELD_OUT, ExampleRow, IdColumns, PassageRow, Rejected, seed_of, titled_text
 from speed_ray.stages.passage_prompt import draw_kind, draw_prompt
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import NEIGHBOURS, PASSAGES, TASKS, Run
@@ -41,6 +41,7 @@ class ExampleStage(Stage[Any, Record]):
     """Base class of the stages that ask for examples of tasks, or of passages; a subclass parses the replies."""
 
     seed_purpose: ClassVar[str]  # DRAFT, PROPOSE or SYNTHESIZE
+    is_learnt: ClassVar[bool] = False  # by a generator, which is to know nothing of documents that are held out
 
     def __init__(self, recipe: Recipe, engine: EngineConfig | None = None) -> None:
         super().__init__(recipe, engine)
@@ -62,19 +63,34 @@ class ExampleStage(Stage[Any, Record]):
         parent = {"id": row.parent["id"], "kind": self.kind_of(row), "topic": row.parent["title"], "task": ""}
         return replace(row, parent=parent)
 
-    def request(self, row: PlannedRow[Any]) -> Request:
+    def request(self, row: PlannedRow[Any]) -> Request | None:
+        """Render the prompt of a row; none about a held-out document where a generator learns from the reply."""
+        return None if self.is_learnt and row.parent.get("split") == HELD_OUT else self.render(row)
+
+    def without_model(self, row: PlannedRow[Any]) -> list[Record]:
+        """Reject a passage that nothing may be learnt from."""
+        raise Rejected(HELD_OUT, f"nothing is learnt from the document {row.parent['document_id']}")
+
+    def render(self, row: PlannedRow[Any]) -> Request:
         """Render the prompt for an example of the task, or about the passage, `row.parent`."""
         if self.recipe.is_grounded:
-            return self._passage_request(row)
+            return self._about_passage(row, self.engine)
         kind, topic, task = kinds.load_kind(row.parent["kind"]), row.parent["topic"], row.parent["task"]
         slots, language, rng = sample_slots(self.recipe, kind, row.row_id, self.seed_purpose)
         messages = self.prompts.synthesize(kind, slots, topic, task, language, rng)
         context = prompt_context(self.key, kind, topic, task, slots, language)
         return self.make_request(row.row_id, messages, kind.schema, context, self.samples)
 
-    def _passage_request(self, row: PlannedRow[PassageRow]) -> Request:
+    def as_generator_is_asked(self, row: PlannedRow[Any], request: Request) -> Request:
+        """Render a row's prompt as the recipe's generator is asked, who may continue lines where this engine chats."""
+        asked = self.recipe.generator
+        if not self.recipe.is_grounded or continues_lines(asked) == continues_lines(self.engine):
+            return request
+        return self._about_passage(row, asked)
+
+    def _about_passage(self, row: PlannedRow[PassageRow], engine: EngineConfig) -> Request:
         kind, slots, language, shots, neighbour = draw_prompt(self.recipe, row, self.seed_purpose, self._own.shots)
-        completion = isinstance(self.engine, VllmEngine) and self.engine.completion
+        completion = continues_lines(engine)
         messages = self.prompts.ground(kind, slots, row.parent, language, shots, completion, neighbour)
         context = prompt_context(self.key, kind, row.parent["title"], "", slots, language)
         context["passage"] = titled_text(row.parent)
@@ -147,6 +163,23 @@ def _refuse_copied(fields: Fields, neighbour: str) -> None:
     for name, written in fields.items():
         if neighbour and rules.own_words(name, written, neighbour):
             raise Rejected("copied_neighbour", f"{name} repeats the passage that is not to answer it")
+
+
+def parse_sample(request: Request, sample: Sample) -> Fields:
+    """Parse one sample of a reply as `parse_by_context` does. Raises Rejected, also for a line without an end."""
+    if request.schema is None and sample.finish_reason == "length":
+        raise Rejected("unfinished", "the line has no end")
+    return parse_by_context(request, sample.text)
+
+
+def to_reply(fields: Fields, one_line: bool) -> str:
+    """Write an example as a model learns to: as JSON, or as the one line that continues its prompt."""
+    return next(iter(fields.values())) if one_line else to_json(fields)
+
+
+def to_query(engine: EngineConfig, kind: Kind, reply: str) -> str:
+    """Read the query about a passage from what `to_reply` wrote for an engine."""
+    return reply if continues_lines(engine) else from_json(reply)[kind.query]
 
 
 def to_json(fields: Fields) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from speed_ray.engines.base import Reply, Request
 from speed_ray.records import CANDIDATE_LIST, CandidatesRow, Rejected
-from speed_ray.stages.example_request import PROPOSE, ExampleStage, id_columns, parse_by_context, to_json
+from speed_ray.stages.example_request import PROPOSE, ExampleStage, id_columns, parse_sample, to_reply
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, Run
@@ -15,7 +15,7 @@ class Propose(ExampleStage[CandidatesRow]):
     """Task or passage -> a list of different candidates; all raw replies are kept, whatever becomes of them."""
 
     name, key, record_schema, role = CANDIDATES, "propose", CANDIDATE_LIST, "generator"
-    seed_purpose = PROPOSE
+    seed_purpose, is_learnt = PROPOSE, True
 
     @property
     def samples(self) -> int:
@@ -35,7 +35,7 @@ class Propose(ExampleStage[CandidatesRow]):
         unfit: list[Rejected] = []
         for sample in reply.samples:
             try:
-                fit[to_json(parse_by_context(request, sample.text))] = None
+                fit[to_reply(parse_sample(request, sample), request.schema is None)] = None
             except Rejected as rejected:
                 unfit.append(rejected)
         if not fit:

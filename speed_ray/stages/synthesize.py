@@ -9,8 +9,8 @@ from typing import Any
 from speed_ray import kinds
 from speed_ray.engines.base import Reply, Request
 from speed_ray.prompts.render import A_PASSAGE
-from speed_ray.records import EXAMPLE, ExampleRow, NeighbourRow, Rejected, TaskRow
-from speed_ray.stages.example_request import SYNTHESIZE, ExampleStage, id_columns, parse_by_context, to_columns
+from speed_ray.records import EXAMPLE, ExampleRow, NeighbourRow, TaskRow
+from speed_ray.stages.example_request import SYNTHESIZE, ExampleStage, id_columns, parse_sample, to_columns
 from speed_ray.storage.fingerprint import model_label
 from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import EXAMPLES, Run
@@ -31,9 +31,7 @@ class Synthesize(ExampleStage[ExampleRow]):
     def parse(self, row: PlannedRow[Any], request: Request, reply: Reply) -> list[ExampleRow]:
         """Parse the reply into an example."""
         about, kind = self.as_of_task(row), kinds.load_kind(self.kind_of(row))
-        if request.schema is None and reply.samples[0].finish_reason == "length":
-            raise Rejected("unfinished", "the line has no end")
-        fields = parse_by_context(request, reply.samples[0].text)
+        fields = parse_sample(request, reply.samples[0])
         if "passage" in request.context:
             kind = kinds.load_grounded(kind.name)
             fields |= {str(kind.passage): request.context["passage"]}
@@ -57,7 +55,7 @@ class Synthesize(ExampleStage[ExampleRow]):
             neighbour = text if self.recipe.synthesize.contrast else ""
             passage: NeighbourRow = {**A_PASSAGE, "text": text, "neighbour_id": "", "neighbour": neighbour}
             for number in range(8):
-                yield self.request(PlannedRow(str(number), passage, str(number)))
+                yield self.render(PlannedRow(str(number), passage, str(number)))
             return
         task: TaskRow = {
             "id": "",
@@ -70,4 +68,4 @@ class Synthesize(ExampleStage[ExampleRow]):
         }
         for kind, weight in self.recipe.mix.items():
             for number in range(8 if weight else 0):
-                yield self.request(PlannedRow(str(number), {**task, "kind": kind}, ""))
+                yield self.render(PlannedRow(str(number), {**task, "kind": kind}, ""))

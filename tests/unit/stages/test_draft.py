@@ -4,12 +4,15 @@ import json
 import random
 
 from speed_ray import kinds
+from speed_ray.engines.base import Reply, Sample
 from speed_ray.prompts.parse import parse_example
 from speed_ray.records import seed_of
 from speed_ray.stages import example_request
 from speed_ray.stages.draft import Draft
+from speed_ray.storage.planned_rows import PlannedRow
 from speed_ray.storage.run import CANDIDATES, DRAFTS, EXAMPLES
 from speed_ray.storage.shards import REPLIES
+from tests.helpers.passages import grounded_recipe, passage
 
 
 def test_a_lesson_is_a_fit_example_with_its_fields_in_the_order_of_its_kind(alignment):
@@ -52,3 +55,16 @@ def test_an_unfit_lesson_is_no_lesson(begin_alignment, weak):
     artifact = made.make(Draft(made.recipe), weak)
     counts = artifact.manifest()["counts"]
     assert counts["reasons"]["not_json"] and counts["rejected"] == 46 - len(made.rows(DRAFTS))
+
+
+def test_a_teacher_that_chats_gives_lessons_to_a_generator_that_continues_lines():
+    lines = {"engine": "vllm", "model": "some/model", "completion": True}
+    recipe = grounded_recipe(
+        teacher={"engine": "simulated"}, generator=lines, slots={"retrieval": {"form": "question"}}
+    )
+    stage, row = Draft(recipe), PlannedRow("row", passage(3), "0")
+    request = stage.request(row)
+    [lesson] = stage.parse(row, request, Reply([Sample('{"query": "What stops rust in a shed?"}', "stop", 9)], 9, 0.1))
+    assert request.schema and "Reply with one JSON object" in request.messages[0]["content"]
+    assert lesson["reply"] == "What stops rust in a shed?"
+    assert lesson["messages"][0]["content"].endswith("keep it from damp.\nQuestion:")
