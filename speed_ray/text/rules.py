@@ -144,6 +144,11 @@ def own_words(name: str, text: str, passage: str) -> Broken:
     return "copied", f"{shared:.0%} of {name}'s word triples stand in the passage"
 
 
+def copied_share(text: str, passage: str) -> float:
+    """Return the share of a text's word triples that stand in a passage; 0 for a text of fewer than three words."""
+    return _shared_triples(text, passage) if len(split_words(text)) >= 3 else 0.0
+
+
 def _shared_triples(text: str, other: str) -> float:
     asked, answered = split_words(text), split_words(other)
     wanted = set(zip(asked, asked[1:], asked[2:], strict=False))
