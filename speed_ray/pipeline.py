@@ -19,7 +19,10 @@ from speed_ray.stages.critique import Critique
 from speed_ray.stages.curate import prepare_curation, publish_curated, refuse_few_passages
 from speed_ray.stages.documents import prepare_documents, publish_documents
 from speed_ray.stages.draft import Draft
+from speed_ray.stages.embed_passages import plan_embeddings
 from speed_ray.stages.judge import Judge
+from speed_ray.stages.judge_by_scores import publish_verdicts
+from speed_ray.stages.lessons import prepare_lessons, publish_lessons
 from speed_ray.stages.neighbours import publish_neighbours
 from speed_ray.stages.pair_revisions import pair_revisions
 from speed_ray.stages.passages import prepare_split, split_passages
@@ -38,6 +41,7 @@ from speed_ray.training.plan import (
     JUNIOR,
     REVISOR,
     REVISOR_SFT,
+    check_enough_rows,
     data_identity,
     plan_embedder,
     plan_junior,
@@ -80,23 +84,43 @@ def brainstorm(run: Run, recipe: Recipe) -> None:
 
 
 def align_junior(run: Run, recipe: Recipe) -> None:
-    """The teacher writes examples of some tasks; on these the unaligned base is fine-tuned to the junior generator."""
-    draft = Draft(recipe)
-    draft.plan(run)  # where there are no tasks this fails, before minutes go into fetching or making the base
+    """The teacher writes examples of some tasks; on these the unaligned base is fine-tuned to the junior generator.
+
+    Of documents the lessons may be pairs that there are already, which no teacher is asked for (`draft.lessons`).
+    """
+    draft, lessons = Draft(recipe), None
+    if recipe.draft.lessons == "teacher":
+        draft.plan(run)  # where there are no tasks this fails, before minutes go into fetching or making the base
+    else:
+        lessons = prepare_lessons(run, recipe)
     training = plan_junior(run, recipe)
     if recipe.synthesize.generator == "senior":  # settings that do not fit together fail before the teacher is paid
         plan_senior(run, recipe)
     if recipe.synthesize.revise:
         plan_revisor(run, recipe)
-    _run_stage(run, draft)
+    if lessons:
+        said = f"There are no more of them by draft.lessons: {recipe.draft.lessons}.\n"
+        check_enough_rows(training, lessons.plan.rows, said)  # while another choice needs no other run
+        run.freeze(recipe)
+        publish_lessons(run, lessons)
+    else:
+        _run_stage(run, draft)
     train_on_ray(training, train_model)
 
 
 def align_senior(run: Run, recipe: Recipe) -> None:
-    """The junior writes candidates; the teacher names the best and the worst; DPO makes the junior the senior."""
+    """The junior writes candidates; the teacher names the best and the worst; DPO makes the junior the senior.
+
+    About documents the scores name them, and nobody is asked (`judge.engine`).
+    """
     junior, training = generator_with_trained_weights(run, recipe, JUNIOR), plan_senior(run, recipe)
+    if recipe.judge.engine == "scores":
+        plan_embeddings(run, recipe.curate)  # fails before the junior writes where the reference cannot judge
     _run_stage(run, Propose(recipe, junior))
-    _run_stage(run, Judge(recipe))
+    if recipe.judge.engine == "scores":
+        publish_verdicts(run, recipe)
+    else:
+        _run_stage(run, Judge(recipe))
     train_on_ray(training, train_model)
 
 

@@ -172,10 +172,13 @@ def _reply(name: str, reply: Row) -> Text:
 
 
 def _above(run: Run, artifact: Artifact) -> tuple[str, ...]:
-    """List the artifacts that a row was made of, nearest first; examples may be of tasks or of passages."""
+    """List the artifacts that a row was made of, nearest first; what was written is about tasks or about passages."""
     above = ABOVE.get(artifact.name, ())
-    examples = run.artifact(EXAMPLES).plan() if above == OF_TASK else None
-    return (examples.input, DOCUMENTS) if examples and examples.input in ASKED_ABOUT else above
+    if above[-2:] != OF_TASK:
+        return above
+    plans = [run.artifact(name).plan() for name in (EXAMPLES, CANDIDATES, DRAFTS)]
+    about = next((plan.input for plan in plans if plan and plan.input in ASKED_ABOUT), None)
+    return (*above[:-2], about, DOCUMENTS) if about else above
 
 
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:

@@ -43,6 +43,7 @@ class ArtifactStatus:
     counts: Counts
     published: bool
     idle: float | None  # seconds since the last commit, by the committing machine's clock
+    asks: bool  # a model
 
     @property
     def state(self) -> str:
@@ -77,6 +78,7 @@ def _standing(artifact: Artifact) -> ArtifactStatus | None:
         counts=sum((commit.counts for commit in commits), Counts()),
         published=artifact.manifest() is not None,
         idle=max(0.0, time.time() - max(commit.finished for commit in commits)) if commits else None,
+        asks="engine" in plan.identity,
     )
 
 
@@ -90,7 +92,7 @@ def status_lines(run: Run) -> list[str]:
             _line(recipe, standing),
             *breakdown(standing),
             *_parsed(artifact),
-            *_places(artifact),
+            *(_places(artifact) if standing.asks else ()),
             *_kept(artifact),
             *judge_lines(artifact),
         ]
@@ -146,7 +148,7 @@ def _line(recipe: Recipe, standing: ArtifactStatus) -> str:
         parts.append(f"{counts.calls:,} calls, {counts.prompt_tokens:,} + {counts.output_tokens:,} tokens")
     if counts.cached_tokens:
         parts.append(f"{counts.prefix_hits:.0%} of the prompts' tokens shared")
-    if recipe.reuse and any(standing.artifact in artifacts for artifacts in ARTIFACTS_OF.values()):
+    if recipe.reuse and standing.asks:
         asked = counts.calls - counts.retries
         parts.append(f"{counts.accepted + counts.rejected - asked:,} rows without a call, by {recipe.reuse}")
     if dollars := _dollars(recipe, standing):

@@ -41,7 +41,7 @@ class EvaluationNgrams:
         """Map the index of each text that shares an n-gram with a set to that set's name."""
         if not self.sets:
             return {}
-        runs, owners = _ngrams(read)
+        runs, owners = word_runs(read)
         found: dict[int, str] = {}
         for name, known in self.sets.items():
             indices = np.minimum(np.searchsorted(known, runs), len(known) - 1)
@@ -58,14 +58,14 @@ def _known(path: str) -> Hashes:
     texts = _texts(Path(os.path.expanduser(path)))
     known = [np.empty(0, np.uint64)]
     while some := list(islice(texts, BATCH)):
-        known.append(np.unique(_ngrams(token_hashes.hash_tokens(some))[0]))
+        known.append(np.unique(word_runs(token_hashes.hash_tokens(some))[0]))
     found = np.unique(np.concatenate(known))
     if not len(found):
         raise UserError(f"curate.decontaminate: {path} holds no text of {rules.FEWEST_TO_COPY} words or more.")
     return found
 
 
-def _ngrams(read: Words) -> tuple[Hashes, Places]:
+def word_runs(read: Words) -> tuple[Hashes, Places]:
     """Hash every run of 13 words, and every whole text of 4 to 12. -> hashes (n,), the text of each (n,)"""
     counts = read.counts()
     found = [read.grams(NGRAM)]

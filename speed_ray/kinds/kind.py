@@ -98,6 +98,11 @@ class Kind:
         """Return whether the passage that the kind is written about is the positive of what is written."""
         return self.passage is not None and self.positive == self.passage
 
+    @property
+    def writes_queries(self) -> bool:
+        """Tell if what a model writes about a passage is one query, which the passage answers."""
+        return self.answered_by_passage and len(self.fields) == 1
+
     def is_placeholder(self, text: str) -> bool:
         """Check whether a text is none: a form's stand-in, or what a prompt shows in its place."""
         return rules.is_stand_in(text) or self._is_shown(text)

@@ -15,7 +15,7 @@ from speed_ray import kinds
 from speed_ray.errors import nearest
 from speed_ray.recipes.corpus_settings import Corpus
 from speed_ray.recipes.curate_settings import Curate
-from speed_ray.recipes.engine_settings import EngineConfig, VllmEngine
+from speed_ray.recipes.engine_settings import EngineConfig, continues_lines
 from speed_ray.recipes.score_settings import BY_REFERENCE, Score
 from speed_ray.recipes.setting import (
     FROZEN,
@@ -46,9 +46,13 @@ class Brainstorm(SampledStage):
 
 
 class Draft(SampledStage):
-    """The teacher's own examples, the junior's lessons (SPEED, section 3.1; 25K calls, section 4.5)."""
+    """The junior's lessons: the teacher's own examples (SPEED, section 3.1; 25K calls, section 4.5).
 
-    examples: PositiveInt = 1_000  # prompts to plan
+    Of documents they may be had without a teacher: titles and headings with their passages, or the user's own queries.
+    """
+
+    examples: PositiveInt = 1_000  # prompts to plan, or pairs to take
+    lessons: Literal["teacher", "corpus", "examples"] = "teacher"  # whose; the last: those of corpus.examples
 
 
 class Propose(SampledStage):
@@ -59,8 +63,12 @@ class Propose(SampledStage):
 
 
 class Judge(SampledStage):
-    """The teacher names the best and the worst candidate of a prompt (SPEED, section 3.2; T=0, appendix B)."""
+    """The teacher names the best and the worst candidate of a prompt (SPEED, section 3.2; T=0, appendix B).
 
+    Of documents the scores do: how well each candidate finds its passage again.
+    """
+
+    engine: Literal["teacher", "scores"] = "teacher"
     sampling: Sampling = Sampling(temperature=0.0)
 
 
@@ -156,16 +164,20 @@ class Recipe(Strict):
     def defaults_of_documents(cls, tree: Any) -> Any:
         """Give a recipe of documents its own defaults: its teacher is the generator, each passage is asked about once.
 
-        A query that repeats its passage is rejected when it is written, by a bound that leaves keywords alone.
+        A query that repeats its passage is rejected when it is written, by a bound that leaves keywords alone. With no
+        teacher named, lessons are pairs that there are already; what is written is judged by scores.
         """
         if not isinstance(tree, dict) or not tree.get("corpus"):
             return tree
         defaults = {"teacher": tree["generator"]} if "generator" in tree else {}
         if not tree.get("topics"):
             defaults["mix"] = {"retrieval": 1}
-            for key, value in (("synthesize", {"examples": None}), ("curate", {"max_overlap": None})):
+            own: dict[str, dict[str, Any]] = {"synthesize": {"examples": None}, "curate": {"max_overlap": None}}
+            if "teacher" not in tree:
+                own["draft"] = {"lessons": "examples" if _has_examples(tree["corpus"]) else "corpus"}
+            for key, values in (own | {"judge": {"engine": "scores"}}).items():
                 given = tree.get(key, {})
-                tree = {**tree, key: value | given if isinstance(given, dict) else given}
+                tree = {**tree, key: values | given if isinstance(given, dict) else given}
         return defaults | tree
 
     @model_validator(mode="after")
@@ -181,15 +193,15 @@ class Recipe(Strict):
     def what_is_asked_of_passages_can_be_written(self) -> "Recipe":
         """Refuse what cannot be written about a passage, or not by the model that is to write it."""
         asked = [kinds.load_kind(name) for name, weight in self.mix.items() if weight]
-        completes = isinstance(self.generator, VllmEngine) and self.generator.completion
+        completes = continues_lines(self.generator)
         if not self.is_grounded:
             if completes:
                 raise ValueError("generator.completion: only what is written about documents is written by a line")
             if self.curate.found_again:
                 raise ValueError("curate.found_again is for examples about passages: name a corpus, and no topics")
             return self
-        if self.synthesize.generator != "base" or self.synthesize.revise:
-            raise ValueError("synthesize: about documents the generator writes as it is: no junior, senior or revisor")
+        if self.synthesize.revise:
+            raise ValueError("synthesize.revise: what is written about documents is not revised: set it to false")
         for kind in asked:
             if kind.grounded is None:
                 raise ValueError(
@@ -251,6 +263,35 @@ class Recipe(Strict):
         """Return whether an embedder is at hand that tells how near two texts are."""
         return self.curate.reference is not None
 
+    @model_validator(mode="after")
+    def alignment_has_what_it_goes_by(self) -> "Recipe":
+        """Refuse lessons and scores that there are not, or that say nothing about what is to be written."""
+        lessons, scores, trained = self.draft.lessons, self.judge.engine == "scores", self.synthesize.generator
+        if not self.is_grounded:
+            if lessons != "teacher":
+                raise ValueError(f"draft.lessons: {lessons} is for recipes of documents: set it to teacher")
+            if scores:
+                raise ValueError("judge.engine: scores is for recipes of documents: set it to teacher")
+            return self
+        if trained == "base":
+            return self
+        if trained == "senior" and not scores:
+            raise ValueError("judge.engine: what is written about documents is judged by scores: set it to scores")
+        if trained == "senior" and not self.has_reference:
+            raise ValueError("judge.engine: scores are by a reference and BM25: name an embedder as curate.reference")
+        if lessons == "examples" and self.corpus and self.corpus.examples is None:
+            raise ValueError("draft.lessons: examples are those of corpus.examples: name your table of queries there")
+        if lessons == "teacher" and trained == "junior":
+            return self
+        others = [name for name, weight in self.mix.items() if weight and not kinds.load_grounded(name).writes_queries]
+        if others:
+            key = "draft.lessons" if lessons != "teacher" else "judge.engine"
+            raise ValueError(
+                f"{key}: {others[0]} writes no query that its passage answers, so that neither headings teach it nor "
+                "scores judge it: leave it out of the mix, or set synthesize.generator to base"
+            )
+        return self
+
     @property
     def is_grounded(self) -> bool:
         """Return whether examples are written about passages of the corpus, not about tasks of topics."""
@@ -297,3 +338,8 @@ class Recipe(Strict):
             if name not in written:
                 raise ValueError(f"languages limits {name}, but the recipe's languages are {', '.join(written)}")
         return curate
+
+
+def _has_examples(corpus: Any) -> bool:
+    """Tell if a corpus, as it was written, names a table of the user's queries."""
+    return isinstance(corpus, dict) and bool(corpus.get("examples"))

@@ -123,12 +123,17 @@ class ExampleStage(Stage[Any, Record]):
 
     def _plan_passages(self, run: Run, at_most: int | None, per_passage: int, decides: dict[str, int]) -> Plan:
         contrast = self.recipe.synthesize.contrast
-        passages = run.artifact(NEIGHBOURS if contrast else PASSAGES)
+        passages = run.artifact(asked_about(self.recipe))
         more = {"own_examples": self._own.digest, "contrast": contrast, **decides}
         identity = {**self.identity(artifact_identity(passages)), **more}
         rows, variants = count_records(passages) * per_passage, tuple(map(str, range(per_passage)))
         rows = rows if at_most is None else min(rows, at_most)
         return Plan(self.name, rows, self.settings.shard_rows, passages.name, variants, identity=identity)
+
+
+def asked_about(recipe: Recipe) -> str:
+    """Name the artifact that prompts about documents are about: passages, or passages with their neighbours."""
+    return NEIGHBOURS if recipe.synthesize.contrast else PASSAGES
 
 
 def sample_slots(recipe: Recipe, kind: Kind, row_id: str, purpose: str) -> SampledSlots:
@@ -153,13 +158,13 @@ def parse_by_context(request: Request, text: str) -> Fields:
     if "passage" in context:
         kind, passage, one_line = kinds.load_grounded(context["kind"]), context["passage"], request.schema is None
         fields = parse_grounded(text, kind, context["slots"], context["language"], passage, one_line)
-        _refuse_copied(fields, context.get("neighbour", ""))
+        refuse_copied_neighbour(fields, context.get("neighbour", ""))
         return fields
     return parse_example(text, kinds.load_kind(context["kind"]), context["slots"], context["language"])
 
 
-def _refuse_copied(fields: Fields, neighbour: str) -> None:
-    """Raise Rejected where a text is a piece of the passage that is not to answer it."""
+def refuse_copied_neighbour(fields: Fields, neighbour: str) -> None:
+    """Raise Rejected where a text is a piece of the passage, if any, that is not to answer it."""
     for name, written in fields.items():
         if neighbour and rules.own_words(name, written, neighbour):
             raise Rejected("copied_neighbour", f"{name} repeats the passage that is not to answer it")
