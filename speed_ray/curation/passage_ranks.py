@@ -1,8 +1,7 @@
-"""Tell how well queries find their own passages again, by a reference embedder and BM25 together.
+"""Tell how well queries find their own passages again, by the mixture that pairs are scored by too (mixture.py).
 
-What each says of a query and all passages is put in standard deviations above the mean, and added 1 : 0.3: on CISI
-MiniLM's nDCG@10 went from 0.419 to 0.445 by that, on two other collections up by 9% and 26%. All passages are
-compared, a few queries at a time, so that memory is flat.
+What reference and BM25 say of a query and all passages is put in standard deviations above the mean, and added. All
+passages are compared, a few queries at a time, so that memory is flat.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speed_ray.curation.exact_search import BLOCK
+from speed_ray.curation.mixture import USUAL_WEIGHT, Floats, z_scores
 from speed_ray.curation.query_blocks import Corpus
 from speed_ray.curation.reference_model import Numbers
 from speed_ray.text.token_hashes import Places
 
-SHARE_OF_BM25 = 0.3
-AT_ONCE = 1 << 24  # scores of each judge: 64 MB
+AT_ONCE = 1 << 24  # cosines: 64 MB
 NEARLY = 0.5  # standard deviations below its own passage within which another one answers a query nearly as well
 LEAST_DEVIATION = 1e-6  # below which scores are one number that was rounded
 
@@ -33,46 +31,31 @@ class PassageRanks:
     """Rank all passages of a corpus for queries."""
 
     def __init__(self, corpus: Corpus) -> None:
-        from speed_ray.text import bm25  # its library takes a second to load
+        from speed_ray.curation.background import Background  # BM25's library takes a second to load
 
-        index = corpus.index
-        self._corpus = corpus
-        self._words, self._split = bm25.index_texts(map(index.text, range(len(index)))), bm25.bm25_words
+        self._index, self._passages = corpus.index, Background.of_corpus(corpus)
 
     def find(self, queries: Sequence[str], vectors: Numbers, own: Places) -> Iterator[Standing]:
         """Yield where the passage `own`, (queries,), of each query stands; `vectors` are theirs, (queries, width)."""
-        at_once = max(1, AT_ONCE // len(self._corpus.index))
+        at_once = max(1, AT_ONCE // len(self._index))
         for begin in range(0, len(queries), at_once):
             part = slice(begin, begin + at_once)
-            yield from self._stand(self._mix(queries[part], vectors[part]), own[part])
-
-    def _mix(self, queries: Sequence[str], vectors: Numbers) -> Numbers:
-        """Score all passages for some queries. -> (queries, passages)"""
-        passages = self._corpus.vectors
-        assert passages is not None
-        blocks = (passages.block(begin, BLOCK) for begin in range(0, passages.rows, BLOCK))
-        cosines = np.concatenate([vectors @ block.astype(np.float32).T for block in blocks], 1)
-        return _z_scores(cosines) + SHARE_OF_BM25 * _z_scores(np.stack([self._by_words(each) for each in queries]))
-
-    def _by_words(self, query: str) -> Numbers:
-        words = self._split(query)
-        found: Numbers = self._words.get_scores(words) if words else np.zeros(len(self._corpus.index), np.float32)
-        return found
-
-    def _stand(self, scores: Numbers, own: Places) -> Iterator[Standing]:
-        index = self._corpus.index
-        ours = scores[np.arange(len(own)), own]
-        copies = index.copies_of(index.texts[own])
-        scores[copies[:, 0], copies[:, 1]] = -np.inf  # its own among them
-        for score, others in zip(ours, scores, strict=True):
-            above = int(np.count_nonzero(others > score))
-            near = int(np.count_nonzero(others > score - NEARLY)) - above
-            yield Standing(above + 1, float(score - others.max()), near)
+            copies = self._index.copies_of(self._index.texts[own[part]])
+            for row, (query, cosines) in enumerate(
+                zip(queries[part], self._passages.cosines(vectors[part]), strict=True)
+            ):
+                mixed = _in_deviations(cosines) + USUAL_WEIGHT * _in_deviations(self._passages.words.of_indexed(query))
+                yield _stand(mixed, int(own[begin + row]), copies[copies[:, 0] == row, 1])
 
 
-def _z_scores(scores: Numbers) -> Numbers:
-    """Put each row in standard deviations above its mean; zeros where it has one number alone."""
-    deviations = scores.std(1, keepdims=True)
-    known = np.where(deviations < LEAST_DEVIATION, np.inf, deviations)
-    found: Numbers = (scores - scores.mean(1, keepdims=True)) / known
+def _stand(scores: Floats, own: int, copies: Places) -> Standing:
+    ours = scores[own]
+    scores[copies] = -np.inf  # its own among them
+    above = int(np.count_nonzero(scores > ours))
+    return Standing(above + 1, float(ours - scores.max()), int(np.count_nonzero(scores > ours - NEARLY)) - above)
+
+
+def _in_deviations(scores: Floats) -> Floats:
+    deviation = float(scores.std())
+    found: Floats = z_scores(scores, float(scores.mean()), deviation if deviation > LEAST_DEVIATION else 0.0)
     return found

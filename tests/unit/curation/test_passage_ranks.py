@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speed_ray.curation import passage_ranks
+from speed_ray.curation import background, passage_ranks
 from speed_ray.curation.passage_ranks import PassageRanks, Standing
 from speed_ray.curation.query_blocks import Corpus, open_corpus
 from speed_ray.records import PASSAGE_EMBEDDING, PassageRow
@@ -66,7 +66,7 @@ def test_memory_bounds_the_queries_at_once_and_changes_nothing(
     found = corpus(run, [passage(text, text) for text in TEXTS], tmp_path)
     together = standings(found)
     monkeypatch.setattr(passage_ranks, "AT_ONCE", 2 * len(TEXTS))
-    monkeypatch.setattr(passage_ranks, "BLOCK", 16)
+    monkeypatch.setattr(background, "BLOCK", 16)
     for one, other in zip(together, standings(found), strict=True):
         assert (one.rank, one.near) == (other.rank, other.near)
         assert one.margin == pytest.approx(other.margin, abs=1e-4)
