@@ -13,6 +13,7 @@ from speed_ray.on_ray import map_tasks, pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.train import train_on_ray
 from speed_ray.recipes.schema import Evaluate, Recipe
+from speed_ray.stages import language_models
 from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.changed_documents import refuse_changed_documents
 from speed_ray.stages.critique import Critique
@@ -164,7 +165,12 @@ def curate(run: Run, recipe: Recipe) -> None:
 def score(run: Run, recipe: Recipe) -> None:
     """Judges score each pair and what may answer its query besides; gates refuse what teaches nothing."""
     judging = prepare_scoring(run, recipe)
+    groups = [[Step(stage.plan(run), stage) for stage in stages] for stages in language_models.stages_of(recipe)]
     run.freeze(recipe)
+    for steps in groups:
+        for step in steps:
+            language_models.replace_outdated(run, step.stage, step.plan)
+        pool.execute(run, *steps)
     for line in judge_lines(publish_scored(run, judging, recipe)):
         Console().print(line, markup=False, soft_wrap=True)
 

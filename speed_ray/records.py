@@ -169,6 +169,29 @@ class PairScoresRow(TypedDict):
     copied: float  # largest share of a text's word triples that its prompt has
 
 
+class FluencyRow(IdColumns):
+    """The log-probability by the base model of a text of a curated example."""
+
+    side: str  # "query" or "positive"
+    tokens: Int32  # that have a log-probability; 0: the text was not asked about, or is one token
+    logprob: float  # their mean, in nats
+
+
+class ReferenceFluencyRow(IdColumns):
+    """The log-probabilities by the base model of a text that people wrote: a passage, from one of its sentences on."""
+
+    text: str
+    logprobs: list[float]  # of each token but a first that has none, in nats
+
+
+class RelevanceRow(IdColumns):
+    """The log-odds by which a model says that a text of a curated example answers its query."""
+
+    place: Int32  # 0: the positive; then the negatives in order
+    log_odds: float  # of yes against no, in nats
+    model: str
+
+
 class PromptRow(IdColumns):
     """The columns with which rows for the training of a generator or revisor begin.
 
@@ -291,6 +314,8 @@ EXAMPLE, REVISED, CURATED, SCORED = map(arrow_schema, (ExampleRow, RevisedRow, C
 JUDGED_PAIR = arrow_schema(PairScoresRow)
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))
 VERDICT, REVISION = map(arrow_schema, (VerdictRow, RevisionRow))
+FLUENCY_ROW, REFERENCE_FLUENCY_ROW = map(arrow_schema, (FluencyRow, ReferenceFluencyRow))
+RELEVANCE_ROW = arrow_schema(RelevanceRow)
 
 
 class Rejected(Exception):

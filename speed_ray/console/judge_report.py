@@ -18,6 +18,8 @@ BOUNDS: dict[Gate, tuple[float, ...]] = {  # that are shown beside the recipe's 
     "order": (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
     "meaning": (-0.1, -0.05, 0.0, 0.05, 0.1, 0.2),
     "copied": (0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    "fluency": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    "logprob": (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0),
 }
 
 
@@ -96,13 +98,14 @@ def _is_judged(run: Run) -> bool:
 
 def _numbers(run: Run, recipe: Recipe, settings: Score, weight: float) -> dict[Gate, list[float]]:
     """Compute every gate's numbers again from the judges' scores, which are kept also of rows that were refused."""
+    from speed_ray.stages.language_models import read_said
     from speed_ray.stages.scored_examples import Decider  # its libraries take a second to load
 
     decider = Decider(settings, recipe.has_reference, recipe.is_grounded, weight)
     found: dict[Gate, list[float]] = {gate: [] for gate in GATES}
     curated, pair_scores = run.artifact(CURATED_EXAMPLES), run.artifact(PAIR_SCORES)
-    for row, judged in zip(curated.records(), pair_scores.records(), strict=True):
-        numbers = decider.numbers(row, judged)
+    for row, judged, said in zip(curated.records(), pair_scores.records(), read_said(run, recipe), strict=True):
+        numbers = decider.numbers(row, judged, said)
         for gate in GATES:
             if (number := getattr(numbers, gate)) is not None:
                 found[gate].append(number)

@@ -22,10 +22,13 @@ from speed_ray.storage.run import (
     DOCUMENTS,
     DRAFTS,
     EXAMPLES,
+    FLUENCY,
     NEIGHBOURS,
     OWN_REVISIONS,
     PASSAGES,
     PROPOSED_TASKS,
+    REFERENCE_FLUENCY,
+    RELEVANCE,
     REVISED_EXAMPLES,
     REVISION_PAIRS,
     REVISIONS,
@@ -48,6 +51,8 @@ ABOVE = {
     **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES, SCORED_EXAMPLES), OF_TASK),
     **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
     OWN_REVISIONS: (REVISIONS, *OF_LIST),
+    **dict.fromkeys((FLUENCY, RELEVANCE), (CURATED_EXAMPLES, *OF_TASK)),
+    REFERENCE_FLUENCY: (PASSAGES, DOCUMENTS),
 }
 # Where the replies are that made a record, first to last, if not in its own artifact: their rows have one id.
 ASKED = dict.fromkeys((REVISED_EXAMPLES, CURATED_EXAMPLES, SCORED_EXAMPLES), (EXAMPLES, REVISED_EXAMPLES))

@@ -6,6 +6,9 @@ order         by how much the deciding judge puts the positive above its negativ
 meaning       the same by the reference's cosine, in the place of order where texts are likenesses (sts): words cannot
               tell them, all of their texts share some
 copied        share of the query's or the positive's word triples that the prompt has
+fluency       share of the corpus's texts that the generator's base model finds less likely than the query, or than
+              the positive where no person wrote it: of as many tokens, see fluency_gate.py
+logprob       the mean log-probability of these tokens
 
 A gate has no number where there is nothing to tell by: no reference, no negative, too few other texts. Of labels none
 says which is right: they are as near to a text as their words are.
@@ -20,7 +23,7 @@ from speed_ray.curation.mixture import mixed_scores, z_scores
 from speed_ray.recipes.score_settings import MIXTURE, REFERENCE, Gates
 from speed_ray.records import PairScoresRow
 
-Gate = Literal["relatedness", "order", "meaning", "copied"]
+Gate = Literal["relatedness", "order", "meaning", "copied", "fluency", "logprob"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 FEWEST_OTHERS = 30  # texts, of which fewer have no deviation to speak of: of n none lies above the root of n - 1
 
@@ -34,6 +37,8 @@ class Numbers(NamedTuple):
     order: float | None
     meaning: float | None
     copied: float
+    fluency: float | None = None
+    logprob: float | None = None
 
 
 def all_scores(row: PairScoresRow, weight: float) -> dict[str, Sequence[float]]:
@@ -53,7 +58,7 @@ def order_gate(kind: str) -> Gate | None:
 def leads(kind: str, scores: Candidates, judge: str) -> Sequence[float] | None:
     """Return the scores that say which of a row's candidates is the better one; None where nobody can tell."""
     gate = order_gate(kind)
-    return None if gate is None else scores.get(REFERENCE) if gate == "meaning" else scores[judge]
+    return None if gate is None else scores.get(REFERENCE) if gate == "meaning" else scores.get(judge)
 
 
 def gate_numbers(
@@ -98,4 +103,6 @@ _SAID: dict[Gate, str] = {
     "order": "the deciding judge puts the positive {:+.3f} above its negative, or above the last of several",
     "meaning": "the positive's cosine lies {:+.3f} above the negative's",
     "copied": "{:.0%} of a text's word triples stand in its prompt",
+    "fluency": "{:.1%} of the corpus's texts are less likely than a text of so many tokens",
+    "logprob": "the tokens of a text have a mean log-probability of {:.2f} nats",
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.score_settings import BM25, MIXTURE, REFERENCE
+from speed_ray.recipes.score_settings import BM25, LLM, MIXTURE, REFERENCE
 from speed_ray.records import PairScoresRow
 
 ENOUGH = 32  # candidates that no model gives one score to by chance
@@ -12,7 +12,7 @@ ENOUGH = 32  # candidates that no model gives one score to by chance
 
 def key_of_judge(name: str) -> str:
     """Return the recipe's key that says who a judge is, for messages."""
-    built_in = {REFERENCE: "curate.reference", BM25: "score.judges", MIXTURE: "score.judges"}
+    built_in = {REFERENCE: "curate.reference", BM25: "score.judges", MIXTURE: "score.judges", LLM: "score.llm"}
     return built_in.get(name, f"score.cross_encoders.{name}")
 
 

@@ -34,7 +34,7 @@ class Stage(ABC, Generic[Parent, Record]):
     """
 
     name: ClassVar[str]  # the artifact that it makes
-    key: ClassVar[str]  # of its settings in the recipe: "judge", "score.gates.fluency"
+    key: ClassVar[str]  # of its settings in the recipe: "judge", "score.fluency"
     record_schema: ClassVar[pa.Schema]
     role: ClassVar[Literal["teacher", "generator"]] = "teacher"  # the recipe's key of the engine, unless one is given
 

@@ -8,8 +8,11 @@ from speed_ray.storage.run import (
     CANDIDATES,
     DRAFTS,
     EXAMPLES,
+    FLUENCY,
     OWN_REVISIONS,
     PROPOSED_TASKS,
+    REFERENCE_FLUENCY,
+    RELEVANCE,
     REVISED_EXAMPLES,
     REVISIONS,
     VERDICTS,
@@ -19,8 +22,8 @@ from speed_ray.storage.shards import Artifact
 from speed_ray.storage.spending import Spending, Usage
 
 ARTIFACTS_OF = {
-    "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS),
-    "generator": (CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES),
+    "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS, RELEVANCE),
+    "generator": (CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES, FLUENCY, REFERENCE_FLUENCY),
 }
 
 

@@ -246,9 +246,34 @@ class Recipe(Strict):
                 raise ValueError(f"{key}: {name} scores no row{nearest(name, names)}")
         if self.score.relabel and self.corpus is None:
             raise ValueError("score.relabel seeks better passages in a corpus: name one as corpus.source")
+        if info.context != FROZEN:
+            self._refuse_mute_models(self.score)
         if self.embedder:
             self._refuse_unheard_scores(self.embedder, names)
         return self
+
+    def _refuse_mute_models(self, score: Score) -> None:
+        """Raise ValueError for engines that do not tell the log-probabilities that gates or a judge ask for."""
+        asked = [
+            key for key in ("fluency", "logprob") if key in score.gates.model_fields_set and getattr(score.gates, key)
+        ]
+        if asked and "prompt" not in self.generator.logprobs:
+            raise ValueError(
+                f"score.gates.{asked[0]}: the generator is to tell how likely a text is, which an engine "
+                f"{self.generator.engine} does not: set the gate to null, or generator.engine to vllm"
+            )
+        if "fluency" in asked and self.corpus is None:
+            raise ValueError(
+                "score.gates.fluency compares with texts of a corpus: name one as corpus.source, or set "
+                "score.gates.logprob, a bound in nats, and fluency to null"
+            )
+        if score.llm and "first_token" not in self.teacher.logprobs:
+            raise ValueError(
+                f"score.llm: the teacher is to tell the log-probabilities of yes and no, which an engine "
+                f"{self.teacher.engine} does not: leave the key out, or set teacher.engine to vllm or openai"
+            )
+        if score.llm and score.relabel:
+            raise ValueError("score.relabel seeks among passages that the llm is not asked about: leave score.llm out")
 
     @staticmethod
     def _refuse_unheard_scores(embedder: Embedder, names: list[str]) -> None:

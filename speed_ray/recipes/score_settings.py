@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NegativeFloat, PositiveInt, model_validator
 
 from speed_ray.errors import nearest
+from speed_ray.recipes.language_model_settings import Fluency, Llm
 from speed_ray.recipes.setting import LocalPath, RuntimeOnly, Similarity, Strict
 from speed_ray.recipes.training_settings import Workers
 
-REFERENCE, BM25, MIXTURE = "reference", "bm25", "mixture"
+REFERENCE, BM25, MIXTURE, LLM = "reference", "bm25", "mixture", "llm"
 BY_REFERENCE = (REFERENCE, MIXTURE)  # judges that need curate.reference
 
 
@@ -22,6 +23,9 @@ class Gates(Strict):
     order: float | None = 0.0  # by which the deciding judge puts the positive above each negative, at least
     meaning: float | None = 0.0  # of sts: by how much the negative's cosine lies below the positive's, at least
     copied: Similarity | None = 0.5  # share of a text's word triples that its prompt has, from which it is refused
+    # Share of people's texts that are less likely, at least.
+    fluency: Annotated[float, Field(gt=0, lt=1)] | None = 0.01
+    logprob: NegativeFloat | None = None  # mean of a text's tokens by the base model in nats, at least
 
 
 class Score(Strict):
@@ -29,10 +33,12 @@ class Score(Strict):
 
     judges: Annotated[list[str], Field(min_length=1)] | None = None  # null: all that can be had
     cross_encoders: dict[str, LocalPath] = {}  # by name: a folder of transformers with one logit
+    llm: Llm | None = None  # the teacher as a judge; null: it is not asked
     judge: str | None = None  # who decides what is in order; null: the mixture, else the first of the judges
     relabel: bool = False  # a passage that the judge puts above the positive takes its place
     neighbours: PositiveInt = 10  # nearest passages by reference and by words, where a better positive is sought
     gates: Gates = Gates()
+    fluency: Fluency = Fluency()
     max_length: PositiveInt = 512  # tokens of a query and a text together that a cross-encoder reads
     batch_size: RuntimeOnly[PositiveInt] = 32  # pairs that a cross-encoder reads at once
     workers: RuntimeOnly[Workers] = Workers()  # more than one, or GPUs: the judges are on Ray
@@ -41,20 +47,26 @@ class Score(Strict):
     @model_validator(mode="after")
     def judges_are_known(self) -> "Score":
         """Refuse a judge that nobody knows, or that nobody asks."""
-        if taken := {REFERENCE, BM25, MIXTURE} & set(self.cross_encoders):
+        if taken := {REFERENCE, BM25, MIXTURE, LLM} & set(self.cross_encoders):
             raise ValueError(f"cross_encoders: {min(taken)} is the name of another judge: choose a name of its own")
-        known = (REFERENCE, BM25, MIXTURE, *self.cross_encoders)
+        known = (REFERENCE, BM25, MIXTURE, *self.asked_judges)
         for name in self.judges or ():
             if name not in known:
                 raise ValueError(f"judges: there is no judge {name!r}{nearest(name, known)}")
-        if idle := [name for name in self.cross_encoders if self.judges and name not in self.judges]:
-            raise ValueError(f"cross_encoders: {idle[0]} is asked for nothing: add it to judges")
+        if idle := [name for name in self.asked_judges if self.judges and name not in self.judges]:
+            key = LLM if idle[0] == LLM else "cross_encoders"
+            raise ValueError(f"{key}: {idle[0]} is asked for nothing: add it to judges")
         return self
+
+    @property
+    def asked_judges(self) -> list[str]:
+        """List the judges that the section itself names a model for."""
+        return [*self.cross_encoders, *([LLM] if self.llm else [])]
 
     def judge_names(self, has_reference: bool) -> list[str]:
         """List the judges by name, each once; of a recipe without a reference those that do without."""
         built_in = (REFERENCE, BM25, MIXTURE) if has_reference else (BM25,)
-        return list(dict.fromkeys(self.judges or (*built_in, *self.cross_encoders)))
+        return list(dict.fromkeys(self.judges or (*built_in, *self.asked_judges)))
 
     def deciding_judge(self, has_reference: bool) -> str:
         """Name the judge that decides which text is the better one."""

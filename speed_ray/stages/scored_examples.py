@@ -7,9 +7,10 @@ pass the same gates, but keep their positives: models are compared by them.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from speed_ray.curation import gates, mixture
 from speed_ray.curation.judge_faults import one_score_to_all
@@ -17,9 +18,10 @@ from speed_ray.curation.kind_sides import answers_are_passages, negatives_are_mi
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Recipe
-from speed_ray.recipes.score_settings import Score
+from speed_ray.recipes.score_settings import LLM, Score
 from speed_ray.records import HELD_OUT, SCORED, CuratedRow, JudgeScores, PairScoresRow, ScoredRow
 from speed_ray.stages import driver_stage
+from speed_ray.stages.language_models import Said, read_said, said_identity
 from speed_ray.stages.pair_scores import Judging, plan_judging, publish_judging
 from speed_ray.storage.fingerprint import code_digests, identity_fields
 from speed_ray.storage.run import CURATED_EXAMPLES, SCORED_EXAMPLES, Run
@@ -47,27 +49,27 @@ def publish_scored(run: Run, judging: Judging, recipe: Recipe) -> Artifact:
     curated, pair_scores = run.artifact(CURATED_EXAMPLES), publish_judging(run, judging, recipe)
     fitted = mixture.fit_weight(_gains(pair_scores))
     decider = Decider(judging.settings, recipe.has_reference, recipe.is_grounded, fitted.bm25)
-    decider.refuse_blind_judges(pair_scores.records())
-    artifact, plan = run.artifact(SCORED_EXAMPLES), _plan(curated, pair_scores, decider, fitted)
+    decider.refuse_blind_judges(zip(pair_scores.records(), read_said(run, recipe), strict=True))
+    inputs = {"input": artifact_identity(curated), "scores": artifact_identity(pair_scores)}
+    plan = _plan(inputs | said_identity(run, recipe), count_records(curated), decider, fitted)
+    artifact = run.artifact(SCORED_EXAMPLES)
     existing = artifact.plan()
     if existing is not None and existing.digest != plan.digest and Model(run, "embedder").plan() is None:
         artifact.replace_plan(plan, "was decided by other judges or gates, or of other examples")
-    pairs = zip(curated.records(), pair_scores.records(), strict=True)
-    driver_stage.publish_rows(artifact, plan, SCORED, (decider.decide(row, judged) for row, judged in pairs))
+    pairs = zip(curated.records(), pair_scores.records(), read_said(run, recipe), strict=True)
+    driver_stage.publish_rows(artifact, plan, SCORED, (decider.decide(*pair) for pair in pairs))
     return artifact
 
 
-def _plan(curated: Artifact, pair_scores: Artifact, decider: "Decider", fitted: mixture.Fitted) -> Plan:
+def _plan(inputs: dict[str, Any], rows: int, decider: "Decider", fitted: mixture.Fitted) -> Plan:
     identity = {
-        "code": code_digests(__name__, unused=["stages.pair_scores"]),
-        "input": artifact_identity(curated),
-        "scores": artifact_identity(pair_scores),
+        "code": code_digests(__name__, unused=["stages.pair_scores", "stages.fluency", "stages.relevance"]),
+        **inputs,
         "settings": identity_fields(decider.settings),
         "judges": decider.names,
         WEIGHTS: fitted._asdict(),
     }
-    rows, shard_rows = count_records(curated), decider.settings.shard_rows
-    return Plan(SCORED_EXAMPLES, rows, shard_rows, input=CURATED_EXAMPLES, identity=identity)
+    return Plan(SCORED_EXAMPLES, rows, decider.settings.shard_rows, input=CURATED_EXAMPLES, identity=identity)
 
 
 def _gains(pair_scores: Artifact) -> Iterator[list[float]]:
@@ -94,17 +96,17 @@ class Decider:
         """Name the judge who decides."""
         return self.settings.deciding_judge(self.has_reference)
 
-    def decide(self, row: CuratedRow, judged: PairScoresRow) -> driver_stage.RowResult:
+    def decide(self, row: CuratedRow, judged: PairScoresRow, said: Said) -> driver_stage.RowResult:
         """Return the scored row, or its reject; with what is counted of its judges."""
-        scores = gates.all_scores(judged, self.weight)
+        if LLM in self.names and said.answers is None:
+            return _reject(row, "unjudged", "one of its texts has no answer: see the rejects of relevance")
+        scores = self._scores(judged, said)
         texts, own = [row["positive"], *row["negatives"], *judged["neighbours"]], len(row["negatives"])
         positive = self._best(row, scores)
-        numbers = self._numbers(row, judged, scores, positive)
+        numbers = self._numbers(row, judged, said, scores, positive)
         counted = count_agreement({name: scores[name][: 1 + own] for name in self.names})
         if broken := gates.refusal(numbers, self.settings.gates):
-            text = f"{row['query']}\n{row['positive']}"
-            found = driver_stage.reject(row["id"], row["parent_id"], SCORED_EXAMPLES, *broken, text, row["kind"])
-            return found._replace(judged=counted)
+            return _reject(row, *broken)._replace(judged=counted)
         kept = self._kept_negatives(row, scores, positive)
         dropped = [texts[place] for place in range(1, 1 + own) if place not in (*kept, positive)]
         record: ScoredRow = {
@@ -119,16 +121,21 @@ class Decider:
         counted.update({"relabelled": int(positive > 0), "dropped": len(dropped)})
         return driver_stage.RowResult(row["id"], record, None, judged=counted)
 
-    def numbers(self, row: CuratedRow, judged: PairScoresRow) -> gates.Numbers:
+    def numbers(self, row: CuratedRow, judged: PairScoresRow, said: Said) -> gates.Numbers:
         """Return the numbers by which gates decide about a row."""
-        scores = gates.all_scores(judged, self.weight)
-        return self._numbers(row, judged, scores, self._best(row, scores))
+        scores = self._scores(judged, said)
+        return self._numbers(row, judged, said, scores, self._best(row, scores))
+
+    def _scores(self, judged: PairScoresRow, said: Said) -> dict[str, Sequence[float]]:
+        by_model: dict[str, Sequence[float]] = {LLM: said.answers} if said.answers else {}
+        return gates.all_scores(judged, self.weight) | by_model
 
     def _numbers(
-        self, row: CuratedRow, judged: PairScoresRow, scores: gates.Candidates, positive: int
+        self, row: CuratedRow, judged: PairScoresRow, said: Said, scores: gates.Candidates, positive: int
     ) -> gates.Numbers:
         negatives = len(row["negatives"])
-        return gates.gate_numbers(judged, scores, self.judge, negatives, self.grounded, positive)
+        found = gates.gate_numbers(judged, scores, self.judge, negatives, self.grounded, positive)
+        return found._replace(fluency=said.fluency, logprob=said.logprob)
 
     def _best(self, row: CuratedRow, scores: gates.Candidates) -> int:
         """Return the place of the positive among a row's candidates: 0 where it stays as it is."""
@@ -147,17 +154,21 @@ class Decider:
             return places
         return [place for place in places if by[0] - by[place] >= bound]
 
-    def refuse_blind_judges(self, rows: Iterator[PairScoresRow]) -> None:
+    def refuse_blind_judges(self, rows: Iterable[tuple[PairScoresRow, Said]]) -> None:
         """Raise UserError for a judge that gives one score to all candidates of each row."""
         blind: dict[str, float] = {}
-        for number, row in enumerate(row for row in rows if len(row["judged"][0]["scores"]) > 1):
-            scores = gates.all_scores(row, self.weight)
+        for number, (row, said) in enumerate(pair for pair in rows if self._can_tell(*pair)):
+            scores = self._scores(row, said)
             asked = blind if number else self.names
             blind = {name: scores[name][0] for name in asked if len(set(scores[name])) == 1}
             if not blind:
                 return
         for name, score in blind.items():
             raise one_score_to_all(name, score)
+
+    def _can_tell(self, row: PairScoresRow, said: Said) -> bool:
+        """Tell if a row has several candidates, and every judge's scores of them."""
+        return len(row["judged"][0]["scores"]) > 1 and (said.answers is not None or LLM not in self.names)
 
 
 def count_agreement(scores: gates.Candidates) -> Counter[str]:
@@ -181,6 +192,11 @@ def count_agreement(scores: gates.Candidates) -> Counter[str]:
         counted[f"pairs/{one}/{other}"] = sum(way != 0 for way in ways)
         counted[f"order/{one}/{other}"] = sum(way > 0 for way in ways)
     return counted
+
+
+def _reject(row: CuratedRow, reason: str, detail: str) -> driver_stage.RowResult:
+    text = f"{row['query']}\n{row['positive']}"
+    return driver_stage.reject(row["id"], row["parent_id"], SCORED_EXAMPLES, reason, detail, text, row["kind"])
 
 
 def _judge_scores(name: str, scores: Sequence[float], positive: int, negatives: Sequence[int]) -> JudgeScores:

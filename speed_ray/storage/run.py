@@ -19,10 +19,12 @@ DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "r
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
 CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES = "curated_examples", "pair_scores", "scored_examples"
+FLUENCY, REFERENCE_FLUENCY, RELEVANCE = "fluency", "reference_fluency", "relevance"  # what language models say
 ARTIFACTS = (
     *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS, NEIGHBOURS),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
-    *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES),
+    *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
+    *(FLUENCY, REFERENCE_FLUENCY, RELEVANCE, PAIR_SCORES, SCORED_EXAMPLES),
 )
 
 PRODUCED_BY = {  # the command that makes an artifact or a model; its last one is what it is told to have made
@@ -33,7 +35,7 @@ PRODUCED_BY = {  # the command that makes an artifact or a model; its last one i
     **dict.fromkeys((REVISIONS, "revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"), "align-revisor"),
     **dict.fromkeys((EXAMPLES, REVISED_EXAMPLES), "synthesize"),
     **dict.fromkeys((PASSAGE_EMBEDDINGS, CURATED_EXAMPLES), "curate"),
-    **dict.fromkeys((PAIR_SCORES, SCORED_EXAMPLES), "score"),
+    **dict.fromkeys((FLUENCY, REFERENCE_FLUENCY, RELEVANCE, PAIR_SCORES, SCORED_EXAMPLES), "score"),
     **dict.fromkeys(("tuned_embedder", "embedder"), "train-embedder"),  # the first: as trained, before a merge
 }
 

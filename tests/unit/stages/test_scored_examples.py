@@ -28,6 +28,7 @@ PASSAGE_ROWS = [passage(each["passage"], each["question"]) for each in PLANTED]
 PARAPHRASES = [passage(each["paraphrase"], each["question"] + " again") for each in PLANTED]
 REFERENCE, SCORE = f"curate.reference={MINILM}", "score.shard_rows=5"
 OPEN = "score.gates={relatedness: null, order: null}"
+MUTE = "generator={engine: scripted}"  # tells no log-probabilities
 
 
 def pair(number: int, about: PassageRow | None = None, split: str = "train", **changes: object) -> Row:
@@ -45,7 +46,7 @@ def publish(run: Run, rows: Sequence[Row], passages: Sequence[PassageRow] = PASS
 
 def scored(run: Run, *overrides: str) -> tuple[list[Row], list[Row]]:
     """Score. Returns the records and the rejects."""
-    pipeline.score(run, grounded(SCORE, *overrides))
+    pipeline.score(run, grounded(SCORE, MUTE, *overrides))
     files = [commit.files for commit in run.artifact(SCORED_EXAMPLES).commits()]
     kept, rejects = ([row for each in files if role in each
                       for row in run.artifact(SCORED_EXAMPLES).read(each[role].path).to_pylist()]
