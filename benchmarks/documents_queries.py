@@ -44,6 +44,7 @@ class Arm(NamedTuple):
     completion: bool
     temperature: float
     examples: bool = True  # whether ours are shown
+    contrast: bool = False  # whether the document's nearest neighbour is shown
 
 
 BEST = "continuation, T 0.3"  # as the recipe `documents` asks
@@ -53,6 +54,7 @@ ARMS = {
     "continuation, T 0.3": Arm(True, 0.3),
     "continuation, T 0.7": Arm(True, 0.7),
     "continuation, T 1.0": Arm(True, 1.0),
+    "continuation with a neighbour, T 0.3": Arm(True, 0.3, contrast=True),
 }
 
 
@@ -109,6 +111,15 @@ def spread_rows(texts: dict[str, str], documents: int) -> Iterator[PlannedRow[Pa
             yield PlannedRow(content_id(passage["id"], variant), passage, variant)
 
 
+def with_neighbour(row: PlannedRow[PassageRow], corpus: Corpus) -> PlannedRow[PassageRow]:
+    """Add the beginning of the nearest other document."""
+    names = list(corpus.texts)
+    own = names.index(row.parent["document_id"])
+    nearest = int(np.argsort(-(corpus.vectors @ corpus.vectors[own]))[1])
+    neighbour = " ".join(corpus.texts[names[nearest]].split()[:MAX_WORDS])
+    return replace(row, parent={**row.parent, "neighbour_id": names[nearest], "neighbour": neighbour})
+
+
 def stage_of(arm: Arm, model: str, bare: Path) -> Synthesize:
     """Return the stage that writes one arm's queries."""
     engine = {"engine": "vllm", "model": model, "completion": arm.completion}
@@ -151,7 +162,7 @@ async def write_queries(
 
 
 async def write_arms(
-    model: str, names: Sequence[str], rows: Sequence[PlannedRow[PassageRow]]
+    model: str, names: Sequence[str], rows: Sequence[PlannedRow[PassageRow]], corpus: Corpus
 ) -> dict[str, tuple[list[Written], dict[str, Any]]]:
     """Write the queries of every arm, each by an engine of its own."""
     found = {}
@@ -163,7 +174,8 @@ async def write_arms(
             assert isinstance(stage.engine, VllmEngine)
             engine = Vllm(stage.engine)
             await engine.start()
-            found[name] = await write_queries(engine, stage, rows)
+            asked = [with_neighbour(row, corpus) for row in rows] if ARMS[name].contrast else rows
+            found[name] = await write_queries(engine, stage, asked)
             await engine.close()
     return found
 
@@ -210,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     corpus = read_corpus(options.corpus)
     rows = list(spread_rows(corpus.texts, options.documents))
-    found = asyncio.run(write_arms(options.model, options.arms, rows))
+    found = asyncio.run(write_arms(options.model, options.arms, rows, corpus))
     for name, (written, _) in found.items() if options.show else ():
         report.say("\n".join([name, *(f"  {one.form}: {one.query or one.reason}" for one in written[:24])]))
     best = BEST if BEST in found else options.arms[-1]
