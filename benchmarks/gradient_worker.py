@@ -152,7 +152,7 @@ def main() -> None:
         {"model": "miniature://base", "lr_scheduler_type": "constant", **case["settings"]}
     )
     torch.optim.AdamW = Descent  # type: ignore[misc]
-    distributed.prepare_environment(settings)
+    distributed.prepare_environment(settings, "embedder")
     distributed.init_process_group(0)
     gradient = by_graph(case, settings) if case["graph"] else by_step(case, settings)
     if distributed.rank() == 0:

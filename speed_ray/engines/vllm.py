@@ -43,6 +43,7 @@ from speed_ray.engines.base import (
     Request,
     Sample,
 )
+from speed_ray.engines.half_precision import warn_of_slow_cpu
 from speed_ray.engines.model_folder import (
     check_adapter_folder,
     ensure_checked_folder,
@@ -88,6 +89,9 @@ class Vllm:
         _set_environment()
         ranks = [check_adapter_folder(_folder(adapter, self._key), self._key) for adapter in self._adapters]
         self._engine = _launch(_engine_args(self._config, args, str(folder or self._config.model), ranks), self._key)
+        if current_platform.is_cpu():
+            dtype = str(self._engine.model_config.dtype).removeprefix("torch.")
+            warn_of_slow_cpu(f"{self._key}.engine_kwargs.dtype", dtype, "float32")
         self._tokenizer = self._engine.get_tokenizer()
         self._window = self._engine.model_config.max_model_len
         if not self._config.completion and self._template is None and not self._tokenizer.chat_template:

@@ -7,12 +7,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from speed_ray.engines.half_precision import warn_of_slow_cpu
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import TrainingConfig
 
 
-def prepare_environment(settings: TrainingConfig) -> None:
-    """Set the variables that DeepSpeed reads: the device, and a process group even of one. Raises UserError."""
+def prepare_environment(settings: TrainingConfig, key: str) -> None:
+    """Set the variables that DeepSpeed reads: the device, and a process group even of one. Raises UserError.
+
+    `key` is the recipe's of these settings, for messages.
+    """
     if settings.workers.num_gpus and not torch.cuda.is_available():
         raise UserError(
             f"workers.num_gpus is {settings.workers.num_gpus:g}, but this machine has no GPU that PyTorch sees.\n"
@@ -20,6 +24,8 @@ def prepare_environment(settings: TrainingConfig) -> None:
         )
     if not settings.workers.num_gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"
+        if settings.precision == "bf16" and rank() == 0:
+            warn_of_slow_cpu(f"{key}.precision", "bfloat16", "fp32")
     if settings.zero_stage and "RANK" not in os.environ:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -32,7 +32,7 @@ def train_with_trl(training: TrainingPlan, report: Report) -> None:
     """
     settings = training.settings
     assert not isinstance(settings, Embedder)
-    distributed.prepare_environment(settings)
+    distributed.prepare_environment(settings, training.key)
     disable_progress_bar()
     digest = training.model.ensure_plan(plan.training_identity(training))
     if training.model.manifest() is not None:

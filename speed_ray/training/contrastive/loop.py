@@ -68,7 +68,7 @@ def train_contrastive(training: TrainingPlan, report: Report) -> None:
     diverges.
     """
     settings = _settings(training)
-    distributed.prepare_environment(settings)
+    distributed.prepare_environment(settings, training.key)
     disable_progress_bar()
     digest = training.model.ensure_plan(plan.training_identity(training))
     if training.model.manifest() is not None:
