@@ -8,8 +8,7 @@ from rich.table import Table
 
 from speed_ray.curation import gates
 from speed_ray.curation.gates import GATES, Gate
-from speed_ray.recipes.schema import Recipe
-from speed_ray.recipes.score_settings import MIXTURE, Score
+from speed_ray.recipes.score_settings import MIXTURE
 from speed_ray.storage.run import CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES, Run
 from speed_ray.storage.shards import Artifact, Counts
 
@@ -69,12 +68,10 @@ def _weighed(weights: dict[str, Any]) -> str:
 
 def gate_table(run: Run) -> Table | None:
     """Tabulate how many curated examples each gate would refuse at other bounds; None before they are judged."""
-    plan = run.artifact(SCORED_EXAMPLES).plan()
-    if plan is None or not _is_judged(run):
+    if run.artifact(SCORED_EXAMPLES).plan() is None or not _is_judged(run):
         return None
-    recipe = run.recipe()
+    recipe, numbers = run.recipe(), gate_numbers_of(run)
     assert recipe.score is not None, "scored examples hold it"
-    numbers = _numbers(run, recipe, recipe.score, plan.identity["weights"]["bm25"])
     table = Table("gate", "rows that have its number", "refused at each bound", title="Gates (score.gates)")
     for gate in GATES:
         found = numbers[gate]
@@ -96,12 +93,14 @@ def _is_judged(run: Run) -> bool:
     return plan is not None and plan.identity["input"]["sha256"] == curated.records_digest()
 
 
-def _numbers(run: Run, recipe: Recipe, settings: Score, weight: float) -> dict[Gate, list[float]]:
+def gate_numbers_of(run: Run) -> dict[Gate, list[float]]:
     """Compute every gate's numbers again from the judges' scores, which are kept also of rows that were refused."""
     from speed_ray.stages.language_models import read_said
     from speed_ray.stages.scored_examples import Decider  # its libraries take a second to load
 
-    decider = Decider(settings, recipe.has_reference, recipe.is_grounded, weight)
+    recipe, plan = run.recipe(), run.artifact(SCORED_EXAMPLES).plan()
+    assert recipe.score is not None and plan is not None, "scored examples hold both"
+    decider = Decider(recipe.score, recipe.has_reference, recipe.is_grounded, plan.identity["weights"]["bm25"])
     found: dict[Gate, list[float]] = {gate: [] for gate in GATES}
     curated, pair_scores = run.artifact(CURATED_EXAMPLES), run.artifact(PAIR_SCORES)
     for row, judged, said in zip(curated.records(), pair_scores.records(), read_said(run, recipe), strict=True):
