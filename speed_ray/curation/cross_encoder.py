@@ -9,7 +9,9 @@ from typing import Any
 
 from speed_ray.engines import model_folder
 from speed_ray.engines.cross_encoder_folder import check_cross_encoder
+from speed_ray.errors import UserError
 
+ENOUGH_TOKENS = 200  # to tell a language that a model cannot read from a name or two
 
 class CrossEncoder:
     """Score pairs with a loaded cross-encoder."""
@@ -28,12 +30,18 @@ class CrossEncoder:
         window = getattr(model.config, "max_position_embeddings", max_length)
         self.max_length = min(max_length, window, self.tokenizer.model_max_length)
         self.batch_size = batch_size
+        self.key = key
+        self._tokens = self._unknown = 0  # of all texts so far
 
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> list[float]:
-        """Return the logit of each query with the text beside it; what is too long is cut."""
+        """Return the logit of each query with the text beside it; what is too long is cut.
+
+        Raises UserError where most of what the model was given to read are no words to it.
+        """
         import torch
 
         encoded = self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_length)
+        self._refuse_unknown(encoded["input_ids"], queries[0])
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order, found = sorted(range(len(lengths)), key=lambda place: lengths[place]), [0.0] * len(lengths)
         for begin in range(0, len(order), self.batch_size):
@@ -45,3 +53,13 @@ class CrossEncoder:
             for place, logit in zip(places, logits, strict=True):
                 found[place] = logit
         return found
+
+    def _refuse_unknown(self, texts: Sequence[Sequence[int]], such_as: str) -> None:
+        self._tokens += sum(map(len, texts))
+        self._unknown += sum(ids.count(self.tokenizer.unk_token_id) for ids in texts)
+        if self._tokens >= ENOUGH_TOKENS and self._unknown > self._tokens / 2:
+            raise UserError(
+                f"{self.key}: {self._unknown / self._tokens:.0%} of the tokens of these texts are unknown to this "
+                f"cross-encoder, such as in {such_as[:80]!r}: it was trained on another language.\n"
+                "Name one that was trained on the language of the texts, or leave it out."
+            )

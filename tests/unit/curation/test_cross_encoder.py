@@ -28,6 +28,13 @@ def test_a_score_is_the_logit_of_the_pair_alone(tmp_path: Path) -> None:
             assert score == pytest.approx(model.model(**encoded).logits.item(), abs=1e-5)
 
 
+def test_texts_of_a_script_that_the_model_cannot_read_are_refused(tmp_path: Path) -> None:
+    model = loaded(tiny_cross_encoder(tmp_path))
+    model.score(["ምን ነው"], ["ውሻ"])  # a word or two say nothing about a model
+    with pytest.raises(UserError, match=rf"^{KEY}: \d\d% of the tokens .* such as in 'ውሻ ምን ይበላል': .* another lang"):
+        model.score(["ውሻ ምን ይበላል"] * 40, ["ውሻ ሥጋ ይበላል እንጂ ሣር አይበላም"] * 40)
+
+
 def test_a_pair_is_cut_at_what_the_model_can_read(tmp_path: Path) -> None:
     assert loaded(tiny_cross_encoder(tmp_path)).max_length == 64
 
