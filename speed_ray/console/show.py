@@ -13,7 +13,7 @@ from rich.text import Text
 
 from speed_ray import kinds
 from speed_ray.errors import UserError, nearest
-from speed_ray.records import Row
+from speed_ray.records import Row, titled_text
 from speed_ray.storage.run import (
     ARTIFACTS,
     ASKED_ABOUT,
@@ -25,6 +25,7 @@ from speed_ray.storage.run import (
     FLUENCY,
     NEIGHBOURS,
     OWN_REVISIONS,
+    PAIR_SCORES,
     PASSAGES,
     PROPOSED_TASKS,
     REFERENCE_FLUENCY,
@@ -51,7 +52,7 @@ ABOVE = {
     **dict.fromkeys((DRAFTS, CANDIDATES, EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES, SCORED_EXAMPLES), OF_TASK),
     **dict.fromkeys((VERDICTS, REVISIONS, REVISION_PAIRS), OF_LIST),
     OWN_REVISIONS: (REVISIONS, *OF_LIST),
-    **dict.fromkeys((FLUENCY, RELEVANCE), (CURATED_EXAMPLES, *OF_TASK)),
+    **dict.fromkeys((FLUENCY, RELEVANCE, PAIR_SCORES), (CURATED_EXAMPLES, *OF_TASK)),
     REFERENCE_FLUENCY: (PASSAGES, DOCUMENTS),
 }
 # Where the replies are that made a record, first to last, if not in its own artifact: their rows have one id.
@@ -131,6 +132,8 @@ def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:
     parts: list[RenderableType] = [_fields(record)]
     if whole:
         parts += [_fields(parent, f"from {name}: ") for name, parent in _ancestors(run, artifact, record)]
+        if record.get("relabelled_from"):
+            parts += [_fields(row, "positive's passage: ") for row in _passages_of(run, record["positive"])]
         for name in ASKED.get(artifact.name, (artifact.name,)):
             parts += [_reply(name, reply) for reply in _found(run.artifact(name), REPLIES, str(row_id), "row_id")]
     return Panel(Group(*parts), title=Text(f"{artifact.name} {row_id}"), title_align="left")
@@ -187,10 +190,15 @@ def _above(run: Run, artifact: Artifact) -> tuple[str, ...]:
 
 
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
-    parent_id = record.get("parent_id")
+    parent_id = record.get("parent_id", record.get("id"))  # what is said of an example has its id
     for name in _above(run, artifact):
         found = _found(run.artifact(name), RECORDS, str(parent_id), "id")
         if not found:
             return
         yield name, {key: value for key, value in found[0].items() if (name, key) != (DOCUMENTS, "text")}  # a book's
         parent_id = found[0].get("parent_id")
+
+
+def _passages_of(run: Run, text: str) -> list[Row]:
+    """Find the passages that say what a positive says which took another's place."""
+    return [row for row in _rows(run.artifact(PASSAGES), RECORDS) if text in (row["text"], titled_text(row))][:FEW]

@@ -244,8 +244,13 @@ def test_a_row_is_shown_with_scores_by_judge_and_gates(run) -> None:
     show.show_rows(run, SCORED_EXAMPLES, console, row=row["id"])
     shown = console.file.getvalue()
     for part in ("judge reference, positive 0.", "judge mixture, positive", "gate copied, number 0",
-                 f"relabelled_from: {PASSAGE_ROWS[20]['text'][:40]}", "from passages: text:"):  # fmt: skip
+                 f"relabelled_from: {PASSAGE_ROWS[20]['text'][:40]}", "from passages: text:",
+                 "positive's passage: document_id: " + PASSAGE_ROWS[3]["document_id"]):  # fmt: skip
         assert part in shown, part
+    console.file.truncate(0)
+    show.show_rows(run, PAIR_SCORES, console, row=row["id"])
+    for part in ("judge bm25, scores ", f"from curated_examples: query: {row['query']}", "from passages: text:"):
+        assert part in console.file.getvalue(), part
 
 
 def test_status_tells_what_judges_say_alike(run) -> None:
