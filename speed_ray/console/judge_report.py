@@ -16,6 +16,7 @@ BOUNDS: dict[Gate, tuple[float, ...]] = {  # that are shown beside the recipe's 
     "relatedness": (0.0, 1.0, 1.5, 2.0, 3.0, 4.0),
     "order": (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
     "meaning": (-0.1, -0.05, 0.0, 0.05, 0.1, 0.2),
+    "label": (1, 2, 3, 5, 10, 20),
     "copied": (0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
     "fluency": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
     "logprob": (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0),
@@ -96,13 +97,14 @@ def _is_judged(run: Run) -> bool:
 def gate_numbers_of(run: Run) -> dict[Gate, list[float]]:
     """Compute every gate's numbers again from the judges' scores, which are kept also of rows that were refused."""
     from speed_ray.stages.language_models import read_said
-    from speed_ray.stages.scored_examples import Decider  # its libraries take a second to load
+    from speed_ray.stages.scored_examples import Decider, count_labels  # its libraries take a second to load
 
     recipe, plan = run.recipe(), run.artifact(SCORED_EXAMPLES).plan()
     assert recipe.score is not None and plan is not None, "scored examples hold both"
-    decider = Decider(recipe.score, recipe.has_reference, recipe.is_grounded, plan.identity["weights"]["bm25"])
-    found: dict[Gate, list[float]] = {gate: [] for gate in GATES}
     curated, pair_scores = run.artifact(CURATED_EXAMPLES), run.artifact(PAIR_SCORES)
+    weight, labels = plan.identity["weights"]["bm25"], count_labels(curated)
+    decider = Decider(recipe.score, recipe.has_reference, recipe.is_grounded, weight, labels)
+    found: dict[Gate, list[float]] = {gate: [] for gate in GATES}
     for row, judged, said in zip(curated.records(), pair_scores.records(), read_said(run, recipe), strict=True):
         numbers = decider.numbers(row, judged, said)
         for gate in GATES:

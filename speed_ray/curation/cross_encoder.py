@@ -13,6 +13,7 @@ from speed_ray.errors import UserError
 
 ENOUGH_TOKENS = 200  # to tell a language that a model cannot read from a name or two
 
+
 class CrossEncoder:
     """Score pairs with a loaded cross-encoder."""
 

@@ -5,13 +5,14 @@ order         by how much the deciding judge puts the positive above its negativ
               mined, because those above the positive are left out
 meaning       the same by the reference's cosine, in the place of order where texts are likenesses (sts): words cannot
               tell them, all of their texts share some
+label         other examples of its task that get a classification's label, see label_gate.py
 copied        share of the query's or the positive's word triples that the prompt has
 fluency       share of the corpus's texts that the generator's base model finds less likely than the query, or than
               the positive where no person wrote it: of as many tokens, see fluency_gate.py
 logprob       the mean log-probability of these tokens
 
-A gate has no number where there is nothing to tell by: no reference, no negative, too few other texts. Of labels none
-says which is right: they are as near to a text as their words are.
+A gate has no number where there is nothing to tell by: no reference, no negative, too few other texts. Of two labels
+none says which is right: they are as near to a text as their words are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from speed_ray.curation.mixture import mixed_scores, z_scores
 from speed_ray.recipes.score_settings import MIXTURE, REFERENCE, Gates
 from speed_ray.records import PairScoresRow
 
-Gate = Literal["relatedness", "order", "meaning", "copied", "fluency", "logprob"]
+Gate = Literal["relatedness", "order", "meaning", "label", "copied", "fluency", "logprob"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 FEWEST_OTHERS = 30  # texts, of which fewer have no deviation to speak of: of n none lies above the root of n - 1
 
@@ -37,6 +38,7 @@ class Numbers(NamedTuple):
     order: float | None
     meaning: float | None
     copied: float
+    label: int | None = None
     fluency: float | None = None
     logprob: float | None = None
 
@@ -102,6 +104,7 @@ _SAID: dict[Gate, str] = {
     "relatedness": "the positive's cosine with the query lies {:+.2f} standard deviations above those of other texts",
     "order": "the deciding judge puts the positive {:+.3f} above its negative, or above the last of several",
     "meaning": "the positive's cosine lies {:+.3f} above the negative's",
+    "label": "{:d} other examples of its task get its label",
     "copied": "{:.0%} of a text's word triples stand in its prompt",
     "fluency": "{:.1%} of the corpus's texts are less likely than a text of so many tokens",
     "logprob": "the tokens of a text have a mean log-probability of {:.2f} nats",

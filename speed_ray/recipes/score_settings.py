@@ -22,6 +22,7 @@ class Gates(Strict):
     relatedness: float | None = 1.5  # deviations of the positive's cosine above those of other texts, at least
     order: float | None = 0.0  # by which the deciding judge puts the positive above each negative, at least
     meaning: float | None = 0.0  # of sts: by how much the negative's cosine lies below the positive's, at least
+    label: PositiveInt | None = 1  # other examples of its task that get a classification's label, at least
     copied: Similarity | None = 0.5  # share of a text's word triples that its prompt has, from which it is refused
     # Share of people's texts that are less likely, at least.
     fluency: Annotated[float, Field(gt=0, lt=1)] | None = 0.01

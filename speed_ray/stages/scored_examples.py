@@ -15,6 +15,7 @@ from typing import Any
 from speed_ray.curation import gates, mixture
 from speed_ray.curation.judge_faults import one_score_to_all
 from speed_ray.curation.kind_sides import answers_are_passages, negatives_are_mined
+from speed_ray.curation.label_gate import LabelCounts
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Recipe
@@ -48,7 +49,8 @@ def publish_scored(run: Run, judging: Judging, recipe: Recipe) -> Artifact:
     """
     curated, pair_scores = run.artifact(CURATED_EXAMPLES), publish_judging(run, judging, recipe)
     fitted = mixture.fit_weight(_gains(pair_scores))
-    decider = Decider(judging.settings, recipe.has_reference, recipe.is_grounded, fitted.bm25)
+    labels = count_labels(curated)
+    decider = Decider(judging.settings, recipe.has_reference, recipe.is_grounded, fitted.bm25, labels)
     decider.refuse_blind_judges(zip(pair_scores.records(), read_said(run, recipe), strict=True))
     inputs = {"input": artifact_identity(curated), "scores": artifact_identity(pair_scores)}
     plan = _plan(inputs | said_identity(run, recipe), count_records(curated), decider, fitted)
@@ -72,6 +74,13 @@ def _plan(inputs: dict[str, Any], rows: int, decider: "Decider", fitted: mixture
     return Plan(SCORED_EXAMPLES, rows, decider.settings.shard_rows, input=CURATED_EXAMPLES, identity=identity)
 
 
+def count_labels(curated: Artifact) -> LabelCounts:
+    """Count the labels that curated examples of each task have."""
+    files = curated.record_files().values()
+    columns = ["parent_id", "kind", "positive"]
+    return LabelCounts(row for file in files for row in curated.read(file.path).select(columns).to_pylist())
+
+
 def _gains(pair_scores: Artifact) -> Iterator[list[float]]:
     for file in pair_scores.record_files().values():
         yield from filter(None, pair_scores.read(file.path)["gains"].to_pylist())
@@ -85,6 +94,7 @@ class Decider:
     has_reference: bool
     grounded: bool
     weight: float  # of BM25 in the mixture
+    labels: LabelCounts
 
     @property
     def names(self) -> list[str]:
@@ -135,7 +145,7 @@ class Decider:
     ) -> gates.Numbers:
         negatives = len(row["negatives"])
         found = gates.gate_numbers(judged, scores, self.judge, negatives, self.grounded, positive)
-        return found._replace(fluency=said.fluency, logprob=said.logprob)
+        return found._replace(label=self.labels.others(row), fluency=said.fluency, logprob=said.logprob)
 
     def _best(self, row: CuratedRow, scores: gates.Candidates) -> int:
         """Return the place of the positive among a row's candidates: 0 where it stays as it is."""

@@ -118,6 +118,22 @@ def test_a_query_that_repeats_the_prompt_is_refused(run) -> None:
     assert reject["reason"] == "gate_copied" and reject["detail"].startswith("100% of a text's word triples")
 
 
+def labelled(number: int, label: str, task: str = "task") -> Row:
+    return pair(number, kind="classification", positive=label, negatives=["weather"], parent_id=task)
+
+
+def test_a_label_that_no_other_example_of_its_task_gets_is_refused(run) -> None:
+    labels = [*["baking", "trains"] * 5, "Trains", "lamps"]
+    few = [labelled(number, label, "small task") for number, label in ((20, "stars"), (21, "seas"))]
+    rows = [labelled(number, label) for number, label in enumerate(labels)]
+    publish(run, [*rows, pair(22), *few])
+    kept, [reject] = scored(run, "topics={source: topics.txt}", "curate.reference=null", OPEN)
+    assert (reject["row_id"], reject["reason"]) == (rows[11]["id"], "gate_label")
+    assert reject["detail"].startswith("0 other examples of its task get its label; score.gates.label is 1")
+    assert {"gate": "label", "number": 5.0} in kept[1]["gates"], "case is no other label"
+    assert not [each for row in kept[-2:] for each in row["gates"] if each["gate"] == "label"]
+
+
 def test_a_better_passage_takes_the_place_of_the_positive_but_for_held_out_rows(run) -> None:
     wrong = PASSAGE_ROWS[20]
     rows = [pair(3, wrong), pair(4, wrong, split=HELD_OUT), pair(5)]

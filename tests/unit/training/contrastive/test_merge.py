@@ -1,5 +1,6 @@
 """A merge is chosen by held-out queries and guards, ends as it would unbroken, and never below the base."""
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -17,8 +18,10 @@ from speed_ray.storage.trained_models import Model
 from speed_ray.training import model_card, plan
 from speed_ray.training.contrastive import encoder, loop, merge
 from speed_ray.training.contrastive.merge import ShareScores, choose_share
+from tests.helpers.grounded_run import MINILM
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_training import command, cpus, tiny_model, torchrun
-from tests.unit.training.contrastive.test_loop import a_recipe, a_run, examples, trained
+from tests.unit.training.contrastive.test_loop import a_recipe, a_run, example, examples, trained
 
 SHARES = {"merge": {"shares": [0.0, 0.5, 1.0]}, "num_train_epochs": 1}
 
@@ -156,6 +159,27 @@ def test_a_merge_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path, monk
             trained(run, wanted)
     assert Model(run, plan.EMBEDDER).manifest() is None
     assert trained(run, wanted).published()["digest"] == unbroken.published()["digest"]
+
+
+@pytest.mark.slow
+def test_rows_of_which_two_in_five_are_wrong_leave_the_base_as_it_was(tmp_path):
+    lines = (ROOT / "tests/golden/planted_passages.jsonl").read_text().splitlines()
+    pairs = [(each["question"], each[side]) for each in map(json.loads, lines) for side in ("passage", "paraphrase")]
+    made = [{**example(place), "instruction": "", "negatives": [], "query": query,
+             "positive": pairs[(place + 9) % len(pairs)][1] if place % 5 < 2 else text,
+             "split": "held_out" if place % 3 == 0 else "train"}
+            for place, (query, text) in enumerate(pairs)]  # fmt: skip
+    settings = {"num_train_epochs": 1, "global_batch_size": 8, "temperature": 0.05}
+    run = a_run(tmp_path / "run", made)
+    model = trained(run, recipe(MINILM, merge={}, **settings))
+
+    def found(folder):
+        model = SentenceTransformer(str(folder), device="cpu")
+        asked, answers = (model.encode(list(texts), normalize_embeddings=True) for texts in zip(*pairs, strict=True))
+        return ((asked @ answers.T).argmax(1) // 2 == torch.arange(len(pairs)).numpy() // 2).mean()
+
+    assert found(Model(run, plan.TUNED).fetch()) < found(MINILM) == found(model.fetch())
+    assert facts(model)["merge"]["share"] == 0.0
 
 
 @pytest.mark.slow
