@@ -33,9 +33,14 @@ def scored(rows: list[Row]) -> list[Row]:
         {
             **row,
             "negatives": [each["positive"] for each in rng.sample(rows, NEGATIVES + 1) if each is not row][:NEGATIVES],
-            **{"gates": [], "relabelled_from": "", "dropped": []},
+            **{"gates": [], "relabelled_from": "", "dropped": [], "further_positives": []},
             "scores": [
-                {"judge": "a", "positive": rng.gauss(4, 3), "negatives": [rng.gauss(-4, 3) for _ in range(NEGATIVES)]}
+                {
+                    "judge": "a",
+                    "positive": rng.gauss(4, 3),
+                    "further_positives": [],
+                    "negatives": [rng.gauss(-4, 3) for _ in range(NEGATIVES)],
+                }
             ],
         }
         for row in rows

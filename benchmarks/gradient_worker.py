@@ -36,8 +36,11 @@ class Descent(torch.optim.SGD):
         super().__init__(groups, lr=1.0)
 
 
-def rows(tokenizer: Any, count: int) -> list[TokenizedExample]:
-    """Questions of the miniature world, each with its answer, two other documents, a judge's scores and a weight."""
+def rows(tokenizer: Any, count: int, positives: int) -> list[TokenizedExample]:
+    """Questions of the miniature world, each with its answer, two other documents, a judge's scores and a weight.
+
+    So many of a question's three texts count as answers.
+    """
     documents, queries, relevant = retrieval_set.draw_queries()
     names, rng = list(documents), random.Random(0)
     made = []
@@ -46,7 +49,7 @@ def rows(tokenizer: Any, count: int) -> list[TokenizedExample]:
         texts = [queries[query], documents[positive], *(documents[rng.choice(names)] for _ in range(2))]
         ids = tuple(tokenizer(text, truncation=True, max_length=128).input_ids for text in texts)
         target = Target(tuple(rng.gauss(0, 3) for _ in texts[1:]), rng.uniform(0.5, 1.5))
-        made.append(TokenizedExample(query, ids, tuple(map(train_step.text_hash, texts)), target))
+        made.append(TokenizedExample(query, ids, tuple(map(train_step.text_hash, texts)), target, positives=positives))
     return made
 
 
@@ -74,7 +77,9 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
     before = {name: weight.detach().clone() for name, weight in net.named_parameters() if weight.requires_grad}
     strategy = loop.make_strategy(net, settings, 1)
     each = case["rows"] // distributed.world_size()
-    mine = rows(tokenizer, case["rows"])[distributed.rank() * each : (distributed.rank() + 1) * each]
+    mine = rows(tokenizer, case["rows"], case["positives"])[
+        distributed.rank() * each : (distributed.rank() + 1) * each
+    ]
     torch.manual_seed(distributed.rank())
     train_step.train_step(
         strategy.network,
@@ -94,7 +99,7 @@ def by_step(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
 def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
     """The gradient of one graph over the batch, each worker's texts under the random numbers that it would draw."""
     net, tokenizer = network(case, settings)
-    batch, world = rows(tokenizer, case["rows"]), case["workers"]
+    batch, world = rows(tokenizer, case["rows"], case["positives"]), case["workers"]
     each = case["rows"] // world
     vectors = [
         _embedded(net, batch[rank * each : (rank + 1) * each], settings, tokenizer, rank) for rank in range(world)
@@ -111,7 +116,7 @@ def by_graph(case: dict[str, Any], settings: Embedder) -> dict[str, Tensor]:
         mine = torch.tensor([row.hashes for row in batch[rank * each : (rank + 1) * each]])
         first = rank * (len(documents) // world)
         own = torch.arange(first, first + len(documents) // world).view(-1, each).T
-        text_hashes = TextHashes(mine[:, 0], mine[:, 1], hashes, own)
+        text_hashes = TextHashes(mine[:, 0], mine[:, 1 : 1 + case["positives"]], hashes, own)
         weights = torch.tensor([row.target.weight for row in batch[rank * each : (rank + 1) * each]])
         in_batch = infonce.infonce_loss(vector[:each], documents, text_hashes, settings.temperature, False, weights)
         judged = _judged(vector, documents[own], batch[rank * each : (rank + 1) * each], settings)

@@ -30,6 +30,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ZeRO-3": {"zero_stage": 3},
     "ZeRO-3, LoRA": {"zero_stage": 3, "lora": {"r": 8}},
     "DDP, KL": {"loss": "kl"},
+    "DDP, KL, two positives": {"loss": "kl", "positives": 2},
     "DDP, MarginMSE": {"loss": "margin_mse"},
     "ZeRO-3, KL": {"zero_stage": 3, "loss": "kl"},
 }
@@ -66,10 +67,12 @@ def main() -> None:
             for way, changes in WAYS.items():
                 row: dict[str, Any] = {"way": way, "dropout": "on" if dropout else "off"}
                 for workers in (1, 2, 4):
-                    case = {"dropout": dropout, "workers": workers, "rows": options.rows}
-                    graph = {**PLAIN, **changes, "zero_stage": 0, "gradient_checkpointing": False}
+                    settings = {**PLAIN, **changes}
+                    positives = settings.pop("positives", 1)
+                    case = {"dropout": dropout, "workers": workers, "rows": options.rows, "positives": positives}
+                    graph = {**settings, "zero_stage": 0, "gradient_checkpointing": False}
                     whole = gradient(Path(folder), {**case, "graph": True, "settings": graph}, 1)
-                    ours = gradient(Path(folder), {**case, "graph": False, "settings": {**PLAIN, **changes}}, workers)
+                    ours = gradient(Path(folder), {**case, "graph": False, "settings": settings}, workers)
                     row[f"{workers} workers"] = f"{error(ours, whole):.1e}"
                 report.say(f"gradients: {row}")
                 details.append(row)

@@ -126,7 +126,8 @@ class JudgeScores(TypedDict):
 
     judge: str
     positive: float
-    negatives: list[float]  # in the order of the row's
+    further_positives: list[float]  # in the order of the row's
+    negatives: list[float]  # likewise
 
 
 class GateNumber(TypedDict):
@@ -139,6 +140,7 @@ class GateNumber(TypedDict):
 class ScoredRow(CuratedRow):
     """A curated example with the scores that judges gave it, past the gates."""
 
+    further_positives: list[str]  # that answer the query too
     scores: list[JudgeScores]  # one of each judge
     gates: list[GateNumber]  # of each gate that could tell
     relabelled_from: str  # the positive as it was before a better one took its place, else ""

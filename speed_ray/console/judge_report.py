@@ -38,8 +38,8 @@ def judge_lines(artifact: Artifact) -> list[str]:
     if MIXTURE in names:
         lines.append(f"  {_weighed(plan.identity['weights'])}")
     lines.append(
-        f"  relabelled: {counted.get('relabelled', 0):,} positives; mined negatives left out as likely right answers: "
-        f"{counted.get('dropped', 0):,}"
+        f"  relabelled: {counted.get('relabelled', 0):,} positives; further positives: {counted.get('further', 0):,}; "
+        f"mined negatives left out as likely right answers: {counted.get('dropped', 0):,}"
     )
     return lines
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, NegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NegativeFloat, NonNegativeFloat, PositiveInt, model_validator
 
 from speed_ray.errors import nearest
 from speed_ray.recipes.language_model_settings import Fluency, Llm
@@ -37,6 +37,8 @@ class Score(Strict):
     llm: Llm | None = None  # the teacher as a judge; null: it is not asked
     judge: str | None = None  # who decides what is in order; null: the mixture, else the first of the judges
     relabel: bool = False  # a passage that the judge puts above the positive takes its place
+    # A mined negative, or a neighbour, by so much above the positive is one more positive; null: it is left out.
+    further_positives: NonNegativeFloat | None = None
     neighbours: PositiveInt = 10  # nearest passages by reference and by words, where a better positive is sought
     gates: Gates = Gates()
     fluency: Fluency = Fluency()

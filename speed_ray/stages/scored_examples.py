@@ -1,9 +1,10 @@
 """Decide by the judges' scores which curated examples are learnt from, and with which texts -> `scored_examples`.
 
 A row that a gate refuses is a reject with the gate's number. A mined negative that the deciding judge puts above the
-positive is left out: it may well be a right answer. One that was written with the positive is not: one of the two is
-wrong, and the row is refused. With `score.relabel` the best passage above the positive takes its place. Held-out rows
-pass the same gates, but keep their positives: models are compared by them.
+positive is left out: it may well be a right answer. From `score.further_positives` above it on it is learnt as one.
+One that was written with the positive is neither: one of the two is wrong, and the row is refused. With
+`score.relabel` the best passage above the positive takes its place. Held-out rows pass the same gates, but keep their
+positives: models are compared by them.
 """
 
 from collections import Counter
@@ -117,18 +118,20 @@ class Decider:
         counted = count_agreement({name: scores[name][: 1 + own] for name in self.names})
         if broken := gates.refusal(numbers, self.settings.gates):
             return _reject(row, *broken)._replace(judged=counted)
-        kept = self._kept_negatives(row, scores, positive)
-        dropped = [texts[place] for place in range(1, 1 + own) if place not in (*kept, positive)]
+        further = self._further_positives(row, scores, positive)
+        kept = [place for place in self._kept_negatives(row, scores, positive) if place not in further]
+        dropped = [texts[place] for place in range(1, 1 + own) if place not in (*kept, *further, positive)]
         record: ScoredRow = {
             **row,
             "positive": texts[positive],
             "negatives": [texts[place] for place in kept],
-            "scores": [_judge_scores(name, scores[name], positive, kept) for name in self.names],
+            "further_positives": [texts[place] for place in further],
+            "scores": [_judge_scores(name, scores[name], positive, further, kept) for name in self.names],
             "gates": [{"gate": name, "number": at} for name, at in numbers._asdict().items() if at is not None],
             "relabelled_from": row["positive"] if positive else "",
             "dropped": dropped,
         }
-        counted.update({"relabelled": int(positive > 0), "dropped": len(dropped)})
+        counted.update({"relabelled": int(positive > 0), "dropped": len(dropped), "further": len(further)})
         return driver_stage.RowResult(row["id"], record, None, judged=counted)
 
     def numbers(self, row: CuratedRow, judged: PairScoresRow, said: Said) -> gates.Numbers:
@@ -149,11 +152,21 @@ class Decider:
 
     def _best(self, row: CuratedRow, scores: gates.Candidates) -> int:
         """Return the place of the positive among a row's candidates: 0 where it stays as it is."""
-        is_open = self.settings.relabel and row["split"] != HELD_OUT and answers_are_passages(row["kind"])
-        by = gates.leads(row["kind"], scores, self.judge)
-        if not is_open or by is None or not negatives_are_mined(row["kind"], self.grounded):
-            return 0
-        return max(range(len(by)), key=lambda place: (by[place], -place))
+        by = self._better_answers(row, scores)
+        return max(range(len(by)), key=lambda place: (by[place], -place)) if by and self.settings.relabel else 0
+
+    def _further_positives(self, row: CuratedRow, scores: gates.Candidates, positive: int) -> list[int]:
+        """Return the places of what answers a row's query besides: far enough above the row's own positive."""
+        by, bound = self._better_answers(row, scores), self.settings.further_positives
+        if not by or bound is None:
+            return []
+        return [place for place in range(1, len(by)) if place != positive and by[place] - by[0] >= bound]
+
+    def _better_answers(self, row: CuratedRow, scores: gates.Candidates) -> Sequence[float] | None:
+        """Return the scores by which a row's answers may change; None where they may not, or nobody can tell."""
+        kind = row["kind"]
+        is_open = row["split"] != HELD_OUT and answers_are_passages(kind) and negatives_are_mined(kind, self.grounded)
+        return gates.leads(kind, scores, self.judge) if is_open else None
 
     def _kept_negatives(self, row: CuratedRow, scores: gates.Candidates, positive: int) -> list[int]:
         """Return the places of the negatives that are no right answers: those below the row's own positive."""
@@ -209,5 +222,12 @@ def _reject(row: CuratedRow, reason: str, detail: str) -> driver_stage.RowResult
     return driver_stage.reject(row["id"], row["parent_id"], SCORED_EXAMPLES, reason, detail, text, row["kind"])
 
 
-def _judge_scores(name: str, scores: Sequence[float], positive: int, negatives: Sequence[int]) -> JudgeScores:
-    return {"judge": name, "positive": scores[positive], "negatives": [scores[place] for place in negatives]}
+def _judge_scores(
+    name: str, scores: Sequence[float], positive: int, further: Sequence[int], negatives: Sequence[int]
+) -> JudgeScores:
+    return {
+        "judge": name,
+        "positive": scores[positive],
+        "further_positives": [scores[place] for place in further],
+        "negatives": [scores[place] for place in negatives],
+    }

@@ -21,10 +21,11 @@ ROWS, NEGATIVES = 8, 2
 CONFIG = ContrastiveConfig(temperature=0.05, micro_batch_size=5)
 
 
-def rows(tokenizer, judged: bool = False) -> list[TokenizedExample]:
+def rows(tokenizer, judged: bool = False, positives: int = 1) -> list[TokenizedExample]:
     """Make rows of unequal lengths; the last two have the same positive, and one query is another's negative.
 
-    With `judged` each has a judge's scores, and a weight of its own.
+    With `judged` each has a judge's scores, and a weight of its own. Of its answer and two negatives `positives` count
+    as answers.
     """
     made = []
     for number in range(ROWS):
@@ -34,12 +35,18 @@ def rows(tokenizer, judged: bool = False) -> list[TokenizedExample]:
         read = [encoder.format_query("Answer it", query), *texts[1:]]
         ids = tuple(tokenizer(text).input_ids for text in read)
         target = Target((3.0 - number, 0.5 * number, -1.0), 0.5 + number / 10) if judged else NO_TARGET
-        made.append(TokenizedExample(str(number), ids, tuple(map(train_step.text_hash, texts)), target))
+        hashes = tuple(map(train_step.text_hash, texts))
+        made.append(TokenizedExample(str(number), ids, hashes, target, positives=positives))
     return made
 
 
 def gradient(
-    base: Path, micro_batch_size: int, batch_rows: int = ROWS, padding: int = 0, loss: Loss = "infonce"
+    base: Path,
+    micro_batch_size: int,
+    batch_rows: int = ROWS,
+    padding: int = 0,
+    loss: Loss = "infonce",
+    positives: int = 1,
 ) -> dict[str, Tensor]:
     """Return the gradient of a global batch of the first rows, as this worker has it after the step.
 
@@ -51,7 +58,7 @@ def gradient(
     rank, world = distributed.rank(), distributed.world_size()
     shared = DistributedDataParallel(network) if world > 1 else network
     each = -(-batch_rows // world) + padding
-    made = rows(tokenizer, judged=loss != "infonce")
+    made = rows(tokenizer, loss != "infonce", positives)
     mine = [made[min(place, batch_rows - 1)] for place in range(rank * each, (rank + 1) * each)]
     no_sync = shared.no_sync if world > 1 else contextlib.nullcontext
     config = ContrastiveConfig(CONFIG.temperature, micro_batch_size, loss=loss)
@@ -70,6 +77,7 @@ def gradient(
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
-    made = gradient(Path(sys.argv[1]), CONFIG.micro_batch_size, int(sys.argv[3]), loss=sys.argv[4])
+    settings = {"batch_rows": int(sys.argv[3]), "loss": sys.argv[4], "positives": int(sys.argv[5])}
+    made = gradient(Path(sys.argv[1]), CONFIG.micro_batch_size, **settings)
     torch.save(made, f"{sys.argv[2]}/{dist.get_rank()}.pt")
     dist.destroy_process_group()

@@ -36,7 +36,7 @@ class BatchLoss:
     hashes: TextHashes
     kept: Tensor | slice
     weights: Tensor  # of the queries, fp32 (n,)
-    teacher: Tensor  # a judge's logits or scores of each query's own documents, fp32 (n, 1 + negatives); or (n, 0)
+    teacher: Tensor  # a judge's logits or scores of each query's own documents, fp32 (n, its own documents); or (n, 0)
     guide: GuideVectors | None
 
     def __call__(self, embeddings: Tensor) -> Tensor:

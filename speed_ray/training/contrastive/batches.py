@@ -1,8 +1,8 @@
 """Draw the batches of contrastive training: windows of shards -> shuffled batches of rows of one kind.
 
 A batch holds rows of one kind, so that in-batch negatives are hard; what remains of the kinds at the end of a window
-is mixed, where kinds may be. Rows with unequal numbers of negatives never share a batch: a column of padding would
-count as a text.
+is mixed, where kinds may be. Rows with unequal numbers of positives or negatives never share a batch: a column of
+padding would count as a text.
 
 Each epoch shuffles the shards and goes through them in windows, so that memory stays flat; rows that fill no batch
 move on to the next window, and at the end of the epoch into smaller batches: an epoch takes every row once, also of a
@@ -38,11 +38,17 @@ STALL_SECONDS = 30 * 60.0
 
 
 class BatchGroup(NamedTuple):
-    """Rows that may share a batch: their kind, the number of negatives of each, and the kind's negatives policy."""
+    """Rows that may share a batch: their kind, its negatives policy, and how many texts of each sort a row has."""
 
     kind: str
     negatives: int
     no_in_batch_negatives: bool
+    positives: int = 1
+
+    @property
+    def shape(self) -> tuple[int, bool, int]:
+        """Return what rows of several kinds must share to be in one batch."""
+        return self[1:]
 
 
 class Batch(NamedTuple):
@@ -81,14 +87,14 @@ def draw_batches(
     no batch are divided evenly among as few smaller ones as hold them.
     """
     batches: list[Batch] = []
-    rests: dict[tuple[int, bool], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
+    rests: dict[tuple[int, bool, int], list[tuple[BatchGroup, np.ndarray]]] = defaultdict(list)
     for group in sorted(groups):
         shuffled = rng.permutation(groups[group])
         full = len(shuffled) // size * size
         batches += [Batch(group.no_in_batch_negatives, rows) for rows in _split(shuffled[:full], size)]
-        rests[group.negatives, group.no_in_batch_negatives].append((group, shuffled[full:]))
+        rests[group.shape].append((group, shuffled[full:]))
     leftover: dict[BatchGroup, np.ndarray] = {}
-    for (_, no_in_batch_negatives), rest in sorted(rests.items(), key=lambda item: item[0]):
+    for (_, no_in_batch_negatives, _), rest in sorted(rests.items(), key=lambda item: item[0]):
         mixed = rng.permutation(np.concatenate([rows for _, rows in rest]))
         full = len(mixed) if is_last else len(mixed) // size * size
         batches += [Batch(no_in_batch_negatives, rows) for rows in _split(mixed[:full], size)]
@@ -103,10 +109,10 @@ def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 def count_batches(shards: Iterable[RowsByGroup], size: int) -> int:
     """Return the number of batches of one epoch, smaller ones included, of the rows of all shards."""
-    rows: Counter[tuple[int, bool]] = Counter()
+    rows: Counter[tuple[int, bool, int]] = Counter()
     for groups in shards:
         for group, indices in groups.items():
-            rows[group.negatives, group.no_in_batch_negatives] += len(indices)
+            rows[group.shape] += len(indices)
     return sum(math.ceil(count / size) for count in rows.values())
 
 

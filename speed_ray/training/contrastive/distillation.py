@@ -4,7 +4,8 @@
     MarginMSE  mean over d- of ( s(d+) - s(d-) - j(d+) + j(d-) )^2, where j is the judge's score
 
 An embedder's logit s is the cosine of query and candidate over the temperature; candidates are the positive, d+, and
-the row's own negatives, d-. KL is as in CADET (arXiv 2505.19274), MarginMSE as in arXiv 2010.02666.
+the row's own other texts, d-: its further positives and its negatives. KL is as in CADET (arXiv 2505.19274), MarginMSE
+as in arXiv 2010.02666.
 """
 
 from torch import Tensor

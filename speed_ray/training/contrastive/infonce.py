@@ -2,12 +2,14 @@
 
     loss of a query = -log( exp(s(q, d+) / t) / sum over d of exp(s(q, d) / t) )
 
-s is the cosine similarity, t the temperature, d+ the query's positive, and d goes over the documents that are not
-masked (SPEED, section 3.4; guide.py masks more). Logits are this worker's queries x all workers' documents, computed
+s is the cosine similarity, t the temperature, d+ the query's positive, and d goes over d+ and the documents that are
+not masked (SPEED, section 3.4; guide.py masks more). Of several positives none is a negative of another: a query's
+loss is the mean over them. Logits are this worker's queries x all workers' documents, computed
 in chunks of at most `MAX_LOGITS`: at 16,384 queries on one worker 4 MB instead of 1 GB, and several times that in
 masks and gradients.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +26,19 @@ MAX_LOGITS = 1 << 20  # in memory at once
 class TextHashes:
     """Hashes of a batch's texts, int64, to know equal texts by: this worker's n queries, all workers' m documents.
 
-    `queries` and `positives` are (n,), `documents` (m,). `own_documents` (n, 1 + negatives) holds indices into
-    `documents`: of each query's positive, then of its negatives.
+    `queries` is (n,), `positives` (n, positives), `documents` (m,). `own_documents` (n, positives + negatives) holds
+    indices into `documents`: of each query's positives, then of its negatives.
     """
 
     queries: Tensor
     positives: Tensor
     documents: Tensor
     own_documents: Tensor
+
+    @property
+    def own_positives(self) -> Tensor:
+        """Return the indices into `documents` of each query's positives, (n, positives)."""
+        return self.own_documents[:, : self.positives.shape[1]]
 
     def slice_queries(self, chunk: slice) -> "TextHashes":
         """Return the hashes for a slice of the queries, with all documents."""
@@ -50,7 +57,7 @@ def infonce_loss(
     """Return the sum of this worker's queries' losses, an fp32 scalar: the caller divides by all workers' queries.
 
     `queries` (n, width) are this worker's embeddings, `documents` (m, width) all workers', of any length and float
-    type. With `no_in_batch_negatives` a query is compared with its own positive and negatives alone: the labels of
+    type. With `no_in_batch_negatives` a query is compared with its own positives and negatives alone: the labels of
     classification answer many other queries too. `weights` (n,) are of the queries, all 1 where there are none.
     """
     weights = queries.new_ones(len(queries), dtype=torch.float32) if weights is None else weights
@@ -84,15 +91,17 @@ class _InfoNCE(torch.autograd.Function):
             chunk = slice(first, first + rows)
             chunk_hashes = hashes.slice_queries(chunk)
             logits = (unit_queries[chunk] @ unit_documents.T).div_(temperature)
-            positives, chunk_weights = chunk_hashes.own_documents[:, :1], weights[chunk, None]
+            positives, chunk_weights = chunk_hashes.own_positives, weights[chunk, None]
             mask = false_negative_mask(chunk_hashes, no_in_batch_negatives)
             if guide is not None:
-                mask.logical_or_(guide.mask(chunk)).scatter_(1, positives, False)
-            logits.masked_fill_(mask, float("-inf"))
-            log_sums = logits.logsumexp(1, keepdim=True)
-            total += ((log_sums - logits.gather(1, positives)) * chunk_weights).sum()
-            slope = logits.sub_(log_sums).exp_()  # softmax, less one at the positive, is the gradient by the logits
-            slope.scatter_add_(1, positives, slope.new_full(positives.shape, -1.0)).mul_(chunk_weights / temperature)
+                mask.logical_or_(guide.mask(chunk))
+            near, count = logits.gather(1, positives), positives.shape[1]
+            logits.masked_fill_(mask.scatter_(1, positives, True), float("-inf"))
+            log_sums = torch.logaddexp(logits.logsumexp(1, keepdim=True), near)  # of each positive and all negatives
+            total += ((log_sums - near).mean(1, keepdim=True) * chunk_weights).sum()
+            # The gradient by the logits: softmax, less one at the positive, in the mean over positives.
+            slope = logits.add_(torch.logsumexp(-log_sums, 1, keepdim=True) - math.log(count)).exp_()
+            slope.scatter_(1, positives, ((near - log_sums).exp_() - 1) / count).mul_(chunk_weights / temperature)
             query_gradient[chunk] = slope @ unit_documents
             document_gradient.addmm_(slope.T, unit_queries[chunk])
         context.save_for_backward(
@@ -117,13 +126,15 @@ def _normalize_backward(gradient: Tensor, unit: Tensor, vectors: Tensor) -> Tens
 def false_negative_mask(hashes: TextHashes, no_in_batch_negatives: bool) -> Tensor:
     """Return a bool mask (n, m), True where a document is not compared with a query.
 
-    Masked are copies of the query's positive and of the query itself; with `no_in_batch_negatives` all documents but
-    the query's own. The positive itself is never masked.
+    Masked are copies of the query's positives and of the query itself; with `no_in_batch_negatives` all documents but
+    the query's own. The positives themselves are never masked.
     """
     own = torch.zeros(len(hashes.queries), len(hashes.documents), dtype=torch.bool, device=hashes.own_documents.device)
     own.scatter_(1, hashes.own_documents, True)
     if no_in_batch_negatives:
         return ~own
-    same = (hashes.documents == hashes.positives[:, None]) | (hashes.documents == hashes.queries[:, None])
-    positive = own.zero_().scatter_(1, hashes.own_documents[:, :1], True)
+    same = hashes.documents == hashes.queries[:, None]
+    for positives in hashes.positives.T:
+        same |= hashes.documents == positives[:, None]
+    positive = own.zero_().scatter_(1, hashes.own_positives, True)
     return same & ~positive

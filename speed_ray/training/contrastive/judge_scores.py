@@ -30,7 +30,7 @@ RowIndices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Target(NamedTuple):
-    """Hold what is learnt of one row: the judge's scores of positive and negatives, and the row's weight."""
+    """Hold what is learnt of one row: the judge's scores of positives and negatives, and the row's weight."""
 
     scores: tuple[float, ...]
     weight: float
@@ -45,26 +45,32 @@ class JudgeScale:
 
     judge: str
     unit: float  # the difference of two scores that counts as one logit
-    mean_share: float  # of the positive among a row's candidates, over all rows with negatives
+    mean_share: float  # of the positives among a row's candidates, over all rows with negatives
     is_raw: bool  # a target holds scores, not logits
     weighs_rows: bool
 
     def target(self, scores: Sequence[JudgeScores]) -> Target:
         """Return the target of a row with these scores."""
         found = next(each for each in scores if each["judge"] == self.judge)
-        values = [found["positive"], *found["negatives"]]
+        positives = [found["positive"], *found["further_positives"]]
+        values = [*positives, *found["negatives"]]
         logits = [value / self.unit for value in values]
-        share = 1 / sum(math.exp(min(logit - logits[0], MAX_EXPONENT)) for logit in logits)
-        weight = share / self.mean_share if self.weighs_rows and len(values) > 1 else 1.0
+        odds = [math.exp(min(logit - logits[0], MAX_EXPONENT)) for logit in logits]
+        share = sum(odds[: len(positives)]) / sum(odds)
+        weight = share / self.mean_share if self.weighs_rows and found["negatives"] else 1.0
         return Target(tuple(values if self.is_raw else logits), weight)
 
 
 class _Candidates(NamedTuple):
-    """Hold a judge's scores of the candidates of n rows, and the row of each: all positives, then all negatives."""
+    """Hold a judge's scores of the candidates of n rows, and the row of each.
+
+    First come the rows' positives, then their further ones, `positives` in all, then all negatives.
+    """
 
     scores: Floats
     rows: RowIndices
     row_count: int  # n
+    positives: int
 
     @property
     def leads(self) -> Floats:
@@ -124,15 +130,24 @@ def _read_candidates(where: str, table: pa.Table, judge: str) -> _Candidates:
     times = np.bincount(rows.filter(is_judges).to_numpy(), minlength=len(table))
     _refuse_rows(where, table, times != 1, f"must have scores of {judge!r} once; there are {_judges(table)}")
     given = given.filter(is_judges)
-    negatives = pc.struct_field(given, "negatives")
-    lengths = pc.list_value_length(negatives).to_numpy()
-    wanted = pc.list_value_length(table["negatives"].combine_chunks()).to_numpy()
-    _refuse_rows(where, table, lengths != wanted, f"must have a score of {judge!r} for each of its negatives")
-    scores = np.concatenate([pc.struct_field(given, "positive").to_numpy(), pc.list_flatten(negatives).to_numpy()])
-    indices = np.concatenate([np.arange(len(table)), np.repeat(np.arange(len(table)), lengths)])
+    scores, indices = [pc.struct_field(given, "positive").to_numpy()], [np.arange(len(table))]
+    for column in ("further_positives", "negatives"):
+        values = pc.struct_field(given, column)
+        lengths = pc.list_value_length(values).to_numpy()
+        wanted = pc.list_value_length(table[column].combine_chunks()).to_numpy()
+        said = column.replace("_", " ")
+        _refuse_rows(where, table, lengths != wanted, f"must have a score of {judge!r} for each of its {said}")
+        scores.append(pc.list_flatten(values).to_numpy())
+        indices.append(np.repeat(np.arange(len(table)), lengths))
+    return _finite(where, table, judge, scores, indices)
+
+
+def _finite(where: str, table: pa.Table, judge: str, parts: list[Floats], rows: list[RowIndices]) -> _Candidates:
+    """Join the scores of positives, further positives and negatives. Raises UserError for one that is no number."""
+    scores, indices = np.concatenate(parts), np.concatenate(rows)
     broken = np.bincount(indices[~np.isfinite(scores)], minlength=len(table)) > 0
     _refuse_rows(where, table, broken, f"has a score of {judge!r} that is no finite number")
-    return _Candidates(scores, indices, len(table))
+    return _Candidates(scores, indices, len(table), len(scores) - len(parts[-1]))
 
 
 def _refuse_rows(where: str, table: pa.Table, are_wrong: np.ndarray[Any, Any], problem: str) -> None:
@@ -152,11 +167,13 @@ def _deviation_within_rows(parts: Sequence[_Candidates]) -> float:
 
 
 def _mean_share(parts: Sequence[_Candidates], unit: float) -> float:
-    """Compute the mean probability of the positive among a row's candidates, over rows with negatives."""
+    """Compute the mean probability of the positives among a row's candidates, over rows with negatives."""
     shares = []
     for part in parts:
         odds = np.exp(np.minimum(part.leads / unit, MAX_EXPONENT))
-        shares.append(1 / np.bincount(part.rows, odds)[np.bincount(part.rows) > 1])
+        of_positives = np.bincount(part.rows[: part.positives], odds[: part.positives])
+        has_negatives = np.bincount(part.rows[part.positives :], minlength=part.row_count) > 0
+        shares.append((of_positives / np.bincount(part.rows, odds))[has_negatives])
     return float(np.concatenate(shares).mean())
 
 

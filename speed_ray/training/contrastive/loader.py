@@ -27,6 +27,7 @@ from speed_ray.training.contrastive.judge_scores import NO_TARGET, SCORES, Judge
 from speed_ray.training.contrastive.train_step import TokenizedExample, text_hash
 
 COLUMNS = ("id", "kind", "instruction", "query", "positive", "negatives")
+FURTHER = "further_positives"  # a column of scored rows
 PREFETCH_BATCHES = 4
 
 
@@ -80,23 +81,30 @@ class Corpus:
         return plan.read_training_rows(self.artifact, path).select(self.columns)
 
     def groups(self, shard: int) -> RowsByGroup:
-        """Group the rows of a shard by kind and number of negatives: their numbers in `table`, int32 (rows,).
+        """Group the rows of a shard by kind and number of texts: their numbers in `table`, int32 (rows,).
 
         Rows without negatives are left out where in-batch negatives are off, and counted: there is nothing to contrast
         them with.
         """
         table = self.table(shard)
         kinds = np.array(table["kind"].to_pylist(), dtype=object)
-        negatives = np.array(pc.list_value_length(table["negatives"]).to_pylist(), dtype=np.int64)
+        negatives, further = _lengths(table, "negatives"), _lengths(table, FURTHER)
         groups: dict[BatchGroup, np.ndarray] = {}
-        for kind, count in sorted(set(zip(kinds.tolist(), negatives.tolist(), strict=True))):
-            group = BatchGroup(kind, count, kind in self.no_in_batch_negatives)
-            rows = np.flatnonzero((kinds == kind) & (negatives == count)).astype(np.int32)
+        for kind, count, more in sorted(set(zip(kinds.tolist(), negatives.tolist(), further.tolist(), strict=True))):
+            group = BatchGroup(kind, count, kind in self.no_in_batch_negatives, 1 + more)
+            rows = np.flatnonzero((kinds == kind) & (negatives == count) & (further == more)).astype(np.int32)
             if count or not group.no_in_batch_negatives:
                 groups[group] = rows
             else:
                 self.excluded[kind] += len(rows)
         return groups
+
+
+def _lengths(table: pa.Table, column: str) -> np.ndarray:
+    """Return how many texts each row has in a column, int64 (rows,): none where there is no such column."""
+    if column not in table.column_names:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.array(pc.list_value_length(table[column]).to_pylist(), dtype=np.int64)
 
 
 @dataclass
@@ -170,7 +178,8 @@ class BatchReader:
             self.prompts.format_query(instruction, query)
             for instruction, query in zip(table["instruction"], table["query"], strict=True)
         ]
-        plain = [table["query"], table["positive"], *zip(*table["negatives"], strict=True)]
+        further = list(zip(*table.get(FURTHER, ()), strict=True))
+        plain = [table["query"], table["positive"], *further, *zip(*table["negatives"], strict=True)]
         columns = [queries, *([self.prompts.document + text for text in texts] for texts in plain[1:])]
         encoded = [self.tokenizer(column, truncation=True, max_length=self.max_length) for column in columns]
         cut = sum(bool(encoding.overflowing) for column in encoded for encoding in column.encodings[:counted])
@@ -183,6 +192,7 @@ class BatchReader:
                 tuple(text_hash(texts[index]) for texts in plain),
                 targets[index],
                 tuple(texts[index] for texts in plain) if self.with_texts else (),
+                1 + len(further),
             )
             for index, row_id in enumerate(table["id"])
         ]

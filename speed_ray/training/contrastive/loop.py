@@ -166,7 +166,8 @@ def make_reader(
     else:
         artifact = plan.finished_training_data(training)
         files = [file.path for file in artifact.record_files().values()]
-        columns = [*loader.COLUMNS, judge_scores.SCORES] if judge else loader.COLUMNS
+        wanted = (*loader.COLUMNS, loader.FURTHER, *((judge_scores.SCORES,) if judge else ()))
+        columns = [name for name in artifact.read(files[0]).column_names if name in wanted]
         corpus = Corpus(artifact, settings.no_in_batch_negatives, files, columns)
         groups = [corpus.groups(shard) for shard in range(len(files))] if distributed.rank() == 0 else []
         groups = distributed.broadcast(groups)

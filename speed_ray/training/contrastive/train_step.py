@@ -21,7 +21,7 @@ from speed_ray.training.contrastive.judge_scores import NO_TARGET, Target
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """The texts of one row: query, positive, negatives. The rows of a batch have equally many negatives.
+    """The texts of one row: query, positives, negatives. The rows of a batch have equally many of each.
 
     `token_ids` has the query with its instruction; `hashes` (`text_hash`) are of the texts without one. `texts` are
     these too, and there for a guide alone.
@@ -32,12 +32,13 @@ class TokenizedExample:
     hashes: tuple[int, ...]
     target: Target = NO_TARGET
     texts: tuple[str, ...] = ()
+    positives: int = 1
 
 
 class _Documents(NamedTuple):
     """Select this worker's documents that are of rows without padding, and of all workers' those that are."""
 
-    own: Tensor  # int64 (n, 1 + negatives): indices into the kept documents
+    own: Tensor  # int64 (n, positives + negatives): indices into the kept documents
     kept: Tensor | slice  # of all workers' documents
 
 
@@ -92,14 +93,15 @@ def _batch_loss(
 ) -> BatchLoss:
     """Gather what the loss needs of all workers' rows beside their embeddings."""
     own_rows = min(len(rows), max(0, batch_rows - distributed.rank() * len(rows)))
-    hashes = torch.tensor([row.hashes for row in rows], device=device).T  # (query, positive, negatives; rows)
+    hashes = torch.tensor([row.hashes for row in rows], device=device).T  # (query, positives, negatives; rows)
     documents = _select_documents(len(rows), len(hashes) - 1, own_rows, batch_rows, device)
     gathered = gradcache.all_gather_with_gradient(hashes[1:].flatten())[documents.kept]
+    positives = hashes[1 : 1 + rows[0].positives, :own_rows].T
     return BatchLoss(
         config,
         no_in_batch_negatives,
         len(rows),
-        TextHashes(hashes[0, :own_rows], hashes[1, :own_rows], gathered, documents.own),
+        TextHashes(hashes[0, :own_rows], positives, gathered, documents.own),
         documents.kept,
         weights=torch.tensor([row.target.weight for row in rows], device=device)[:own_rows],
         teacher=torch.tensor([row.target.scores for row in rows], device=device)[:own_rows],

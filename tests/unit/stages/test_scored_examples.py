@@ -91,6 +91,18 @@ def test_a_mined_negative_above_the_positive_is_left_out(run) -> None:
     assert "mined negatives left out as likely right answers: 1" in lines(run)
 
 
+def test_a_mined_negative_far_above_the_positive_is_a_further_one_but_for_held_out_rows(run) -> None:
+    texts = [f"{PLANTED[3]['question']} {PLANTED[3]['passage']}", PASSAGE_ROWS[9]["text"]]
+    rows = [pair(0), pair(3, negatives=texts), pair(3, PARAPHRASES[3], negatives=texts, split=HELD_OUT)]
+    publish(run, rows, PASSAGE_ROWS + PARAPHRASES)
+    _, turned, held_out = scored(run, REFERENCE, "score.further_positives=0.1")[0]
+    assert turned["further_positives"] == texts[:1] and turned["negatives"] == texts[1:] and not turned["dropped"]
+    assert not held_out["further_positives"] and held_out["dropped"] == texts[:1]
+    for each in turned["scores"][:3:2]:
+        assert each["further_positives"][0] > each["positive"] > each["negatives"][0]
+    assert "further positives: 1; mined negatives left out as likely right answers: 1" in lines(run)
+
+
 def test_a_row_whose_negatives_all_lie_above_its_positive_is_refused(run) -> None:
     wrong = pair(3, positive=PASSAGE_ROWS[20]["text"], negatives=[PLANTED[3]["passage"], PLANTED[3]["paraphrase"]])
     publish(run, [pair(0), wrong])

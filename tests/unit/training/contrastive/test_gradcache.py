@@ -10,7 +10,7 @@ from speed_ray.training.contrastive.infonce import TextHashes
 QUERIES, WIDTH = 8, 16
 HASHES = TextHashes(
     queries=torch.arange(QUERIES),
-    positives=torch.arange(QUERIES),
+    positives=torch.arange(QUERIES)[:, None],
     documents=torch.arange(2 * QUERIES),
     own_documents=torch.stack([torch.arange(QUERIES), QUERIES + torch.arange(QUERIES)], dim=1),
 )
@@ -69,15 +69,34 @@ def mask(queries, positives, documents, own, no_in_batch_negatives=False):
 
 def test_a_text_that_answers_a_query_is_no_negative_of_it_wherever_it_stands():
     # Documents 20 and 20 are one text, the answer to both queries; 10 is the first query's own text.
-    assert mask([10, 11], [20, 20], [20, 20, 10, 30], [[0, 2], [1, 3]]) == [[0, 1, 1, 0], [1, 0, 0, 0]]
+    assert mask([10, 11], [[20], [20]], [20, 20, 10, 30], [[0, 2], [1, 3]]) == [[0, 1, 1, 0], [1, 0, 0, 0]]
+
+
+def test_no_positive_of_a_query_is_a_negative_of_it():
+    assert mask([10, 11], [[20, 30], [21, 31]], [20, 21, 30, 31, 30], [[0, 2], [1, 3]])[0] == [0, 0, 0, 0, 1]
+
+
+def test_several_positives_count_in_the_mean():
+    vectors = torch.randn(3 * QUERIES, WIDTH, generator=torch.Generator().manual_seed(5), requires_grad=True)
+    both = TextHashes(HASHES.queries, HASHES.own_documents, HASHES.documents, HASHES.own_documents)
+    found = infonce.infonce_loss(vectors[:QUERIES], vectors[QUERIES:], both, 0.05, no_in_batch_negatives=False)
+    logits = torch.nn.functional.normalize(vectors, dim=-1)
+    logits = logits[:QUERIES] @ logits[QUERIES:].T / 0.05
+    expected = 0
+    for query, own in enumerate(HASHES.own_documents.tolist()):
+        others = [place for place in range(2 * QUERIES) if place not in own]
+        expected += sum(logits[query, [one, *others]].logsumexp(0) - logits[query, one] for one in own) / 2
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    one, other = (torch.autograd.grad(each, vectors, retain_graph=True)[0] for each in (found, expected))
+    assert (one - other).abs().max() < 1e-5 * other.abs().max()
 
 
 def test_no_in_batch_negatives():
-    assert mask([10, 11], [20, 21], [20, 21, 30, 31], [[0, 2], [1, 3]], True) == [[0, 1, 0, 1], [1, 0, 1, 0]]
+    assert mask([10, 11], [[20], [21]], [20, 21, 30, 31], [[0, 2], [1, 3]], True) == [[0, 1, 0, 1], [1, 0, 1, 0]]
 
 
 def test_a_query_that_knows_only_its_answer_has_no_loss():
-    hashes = TextHashes(*(torch.tensor(each) for each in ([1, 2], [7, 7], [7, 7], [[0], [1]])))
+    hashes = TextHashes(*(torch.tensor(each) for each in ([1, 2], [[7], [7]], [7, 7], [[0], [1]])))
     assert (
         infonce.infonce_loss(torch.randn(2, WIDTH), torch.randn(2, WIDTH), hashes, 0.05, no_in_batch_negatives=False)
         == 0.0

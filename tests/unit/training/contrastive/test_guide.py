@@ -12,7 +12,7 @@ from tests.helpers.tiny_training import tiny_model
 
 HASHES = TextHashes(
     queries=torch.arange(2),
-    positives=torch.arange(10, 12),
+    positives=torch.arange(10, 12)[:, None],
     documents=torch.arange(10, 14),
     own_documents=torch.tensor([[0, 2], [1, 3]]),
 )

@@ -13,13 +13,21 @@ SCORES = [(3.0, [1.0, 2.0]), (0.5, [0.5, -4.0]), (9.0, [])]
 
 def judged(rows=SCORES, judge="a"):
     """One judge's scores of some rows."""
-    return [{"judge": judge, "positive": positive, "negatives": negatives} for positive, negatives in rows]
+    return [
+        {"judge": judge, "positive": positive, "further_positives": list(further), "negatives": negatives}
+        for positive, negatives, *further in rows
+    ]
 
 
 def table(*judges, negatives=(2, 2, 0)):
-    schema = pa.schema([SCORED.field(name) for name in ("id", "negatives", "scores")])
+    schema = pa.schema([SCORED.field(name) for name in ("id", "negatives", "further_positives", "scores")])
     rows = [
-        {"id": f"row {index}", "negatives": ["-"] * count, "scores": [each[index] for each in judges]}
+        {
+            "id": f"row {index}",
+            "negatives": ["-"] * count,
+            "scores": [each[index] for each in judges],
+            "further_positives": ["-"] * len(judges[0][index]["further_positives"]),
+        }
         for index, count in enumerate(negatives)
     ]
     return pa.Table.from_pylist(rows, schema)
@@ -56,6 +64,15 @@ def test_weights_have_a_mean_of_one_and_follow_the_judge():
     sure, unsure, alone = (measured.target([row]).weight for row in judged())
     assert (sure + unsure) / 2 == pytest.approx(1) and sure > unsure
     assert alone == 1, "a row without negatives"
+
+
+def test_further_positives_are_learnt_before_negatives_and_share_the_weight():
+    rows = judged([(3.0, [1.0, 2.0], 2.5), SCORES[1]])
+    measured = scale(table(rows, negatives=(2, 2)), loss="infonce", weight_by_score=True)
+    assert scale(table(rows, negatives=(2, 2)), loss="margin_mse").target(rows[:1]).scores == (3.0, 2.5, 1.0, 2.0)
+    weights = [measured.target([row]).weight for row in rows]
+    assert sum(weights) / 2 == pytest.approx(1)
+    assert weights[0] > measured.target(judged([(3.0, [1.0, 2.0, 2.5])])).weight
 
 
 def test_one_of_several_judges_is_learnt_from():

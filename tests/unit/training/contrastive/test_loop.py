@@ -44,10 +44,11 @@ def examples(count=100):
 
 def scored(rows):
     """A judge's scores: sure of some rows, unsure of others."""
-    fixed = {"gates": [], "relabelled_from": "", "dropped": []}
+    fixed = {"gates": [], "relabelled_from": "", "dropped": [], "further_positives": []}
     return [
         {**row, **fixed,
-         "scores": [{"judge": "a", "positive": index % 5, "negatives": [-1.0] * len(row["negatives"])}]}
+         "scores": [{"judge": "a", "positive": index % 5, "further_positives": [],
+                     "negatives": [-1.0] * len(row["negatives"])}]}
         for index, row in enumerate(rows)
     ]  # fmt: skip
 
