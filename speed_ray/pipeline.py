@@ -34,6 +34,7 @@ from speed_ray.stages.select_tasks import select_tasks
 from speed_ray.stages.self_revise import SelfRevise
 from speed_ray.stages.synthesize import Synthesize
 from speed_ray.stages.topics import collect_topics, topics_of
+from speed_ray.storage.rounds import of_round
 from speed_ray.storage.run import PROPOSED_TASKS, Run
 from speed_ray.storage.trained_models import generator_with_trained_weights
 from speed_ray.training.contrastive.judge_scores import read_scale
@@ -176,7 +177,21 @@ def score(run: Run, recipe: Recipe) -> None:
 
 
 def train_embedder(run: Run, recipe: Recipe) -> None:
-    """Train the embedder: each query against its positive, its hard negatives and those of the whole batch."""
+    """Train the embedder: each query against its positive, its hard negatives and those of the whole batch.
+
+    In later rounds (`rounds`) the embedder just trained finds and judges the pairs that the base is trained on anew.
+    """
+    _train_embedder(run, recipe)
+    for number in range(2, recipe.rounds + 1):
+        later, changed = of_round(run, recipe, number)
+        Console().print(f"round {number}, in {later.uri}", markup=False, soft_wrap=True)
+        curate(later, changed)
+        if changed.score is not None:
+            score(later, changed)
+        _train_embedder(later, changed)
+
+
+def _train_embedder(run: Run, recipe: Recipe) -> None:
     training = plan_embedder(run, recipe)
     data_identity(training)  # fails where there is nothing to train on yet
     read_scale(training)  # fails where scores that are to teach are missing or cannot

@@ -17,6 +17,7 @@ from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.rounds import later_rounds, round_name
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
 from speed_ray.storage.spending import Spending, Usage
@@ -102,6 +103,7 @@ def status_lines(run: Run) -> list[str]:
     return [
         *found,
         *_trained(run),
+        *(f"round {number}: {line}" for number, later in later_rounds(run) for line in _trained(later)),
         *_scored(run),
         *_teacher(recipe, spent, charged),
     ]
@@ -223,7 +225,8 @@ def _trained(run: Run) -> list[str]:
         logged = read_if_exists(run.store, f"{model.path}/metrics.jsonl")
         step = _last_step(logged or b"")
         if manifest is not None:
-            found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
+            where = f"{model.where.removeprefix(run.store.uri)}/{manifest['weights']}".strip("/")
+            found.append(f"{model.name}: trained{step} · {where}")
             found += trained_rows(manifest)
             found += [f"  {line}" for line in describe_choice(manifest["facts"])]
         elif logged is not None or read_if_exists(run.store, f"{model.path}/plan.json") is not None:
@@ -255,7 +258,14 @@ def _scored(run: Run) -> list[str]:
     """Lines that say how the models did on each evaluation set, and what was left out of it."""
     lines: dict[tuple[str, ...], str] = {}
     faults: dict[tuple[str, ...], list[str]] = {}
-    for model in ("base", TUNED, EMBEDDER, "bm25"):  # as evaluation/results.py names them, which loads scikit-learn
+    later = [round_name(number) for number, _ in later_rounds(run)]
+    for model in (
+        "base",
+        TUNED,
+        EMBEDDER,
+        *later,
+        "bm25",
+    ):  # as evaluation/results.py names them, which loads scikit-learn
         for result in _results(run, f"evaluation/{model}.json"):
             task = result["kind"], result["name"], *result["sources"]
             score = result["scores"][datasets.MAIN_SCORES[result["kind"]]]

@@ -9,7 +9,7 @@ prompts of its own folder, mostly none. Documents get their folder's prompt.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,7 @@ from speed_ray.evaluation.metrics import Embed, Vectors
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import content_id
 from speed_ray.storage.fingerprint import code_digests
+from speed_ray.storage.rounds import of_round, round_name
 from speed_ray.storage.run import Run
 from speed_ray.storage.trained_models import FOLDER, Model
 from speed_ray.text import bm25
@@ -48,7 +49,10 @@ class EvalModel:
 
 
 def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
-    """List the base, the embedder, as trained and merged, and BM25. Raises UserError before it is trained."""
+    """List the base, the embedder, as trained and merged, those of later rounds, and BM25.
+
+    Raises UserError before one is trained.
+    """
     settings = recipe.embedder
     if settings is None:
         raise UserError("embedder: this recipe trains none, so there is nothing to evaluate. Name at least its model.")
@@ -68,6 +72,9 @@ def models_of(run: Run, recipe: Recipe) -> list[EvalModel]:
     models = [_trained(trained, length)]
     if 0 < manifest["facts"].get("merge", {}).get("share", 1) < 1:
         models.insert(0, _trained(Model(run, TUNED), length))
+    for number in range(2, recipe.rounds + 1):
+        later = Model(of_round(run, recipe, number)[0], EMBEDDER)
+        models.append(replace(_trained(later, length), name=round_name(number)))
     words = *code_digests(bm25.__name__).values(), version("icu4py")  # how a text is split into words
     return [base, *models, EvalModel(BM25, content_id(BM25, version("bm25s"), *words))]
 

@@ -157,6 +157,7 @@ class Recipe(Strict):
     curate: Curate = Curate()
     score: Score | None = None  # null: the embedder is trained on curated examples as they are
     embedder: Embedder | None = None  # null: the run ends with its examples
+    rounds: RuntimeOnly[PositiveInt] = 1  # of curation, scoring and training, each by the embedder of the one before
     evaluate: RuntimeOnly[Evaluate] = Evaluate()
 
     @model_validator(mode="before")
@@ -282,6 +283,20 @@ class Recipe(Strict):
         if embedder.learns_from_scores and embedder.judge is None and len(names) > 1:
             said = ", ".join(names)
             raise ValueError(f"embedder.judge: the rows are scored by {said}: name the one to learn from")
+
+    @model_validator(mode="after")
+    def later_rounds_find_other_pairs(self) -> "Recipe":
+        """Refuse rounds in which nothing would be mined or judged by the embedder of the one before."""
+        if self.rounds == 1:
+            return self
+        if self.embedder is None or self.embedder.stream:
+            raise ValueError("rounds: later ones train on what an embedder found: name embedder.model, and no stream")
+        if not self.has_reference:
+            raise ValueError(
+                "rounds: in later ones the trained embedder takes the place of curate.reference: name one, by which "
+                "the first mines and judges"
+            )
+        return self
 
     @property
     def has_reference(self) -> bool:

@@ -27,6 +27,10 @@ ARTIFACTS = (
     *(FLUENCY, REFERENCE_FLUENCY, RELEVANCE, PAIR_SCORES, SCORED_EXAMPLES),
 )
 
+# What each round makes for itself; a later one, a folder below the run, takes all else from it.
+OF_ROUND = (PASSAGE_EMBEDDINGS, CURATED_EXAMPLES, FLUENCY, RELEVANCE, PAIR_SCORES, SCORED_EXAMPLES)
+LATER_ROUNDS = "/later_rounds/"
+
 PRODUCED_BY = {  # the command that makes an artifact or a model; its last one is what it is told to have made
     **dict.fromkeys((DOCUMENTS, NEIGHBOURS, PASSAGES), "read-documents"),
     **dict.fromkeys((TOPICS, PROPOSED_TASKS, TASKS), "brainstorm"),
@@ -75,15 +79,17 @@ def finished_pairs(recipe: Recipe) -> str:
 
 
 class Run:
-    """The folder at `uri`. Opening it touches nothing."""
+    """The folder at `uri`, a run's or that of a later round of one. Opening it touches nothing."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.store: Store = open_store(uri)
+        first, later, _ = uri.rpartition(LATER_ROUNDS)
+        self._first = open_store(first) if later else self.store
 
     def artifact(self, name: str) -> Artifact:
         """One of `ARTIFACTS`, finished or not."""
-        return Artifact(self.store, name)
+        return Artifact(self.store if name in OF_ROUND else self._first, name)
 
     def freeze(self, recipe: Recipe) -> None:
         """Write the resolved recipe, or find one there that makes the same rows. Raises UserError with the difference.
@@ -126,13 +132,17 @@ class Run:
             check_create_is_exclusive(self.store)
             return self.store.create("recipe.yaml", recipes.dump_yaml(recipe).encode())
         except Interrupted as error:
-            if self._is_begun():
+            if self._seems_begun():
                 raise
             raise UserError(f"--run {self.uri} cannot be begun. {error}") from error
 
-    def _is_begun(self) -> bool:
+    def is_begun(self) -> bool:
+        """Tell if the folder holds a recipe."""
+        return read_if_exists(self.store, "recipe.yaml") is not None
+
+    def _seems_begun(self) -> bool:
         try:
-            return read_if_exists(self.store, "recipe.yaml") is not None
+            return self.is_begun()
         except Interrupted:
             return False
 

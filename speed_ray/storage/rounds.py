@@ -1,0 +1,48 @@
+"""Find the later rounds of a run, each a folder within it: `<run>/later_rounds/<number>`, from 2 on.
+
+A round is a run of its own that shares what was made before curation (`storage/run.py:OF_ROUND`). Its reference, by
+which pairs are found again, negatives are mined and pairs are judged, is the embedder of the round before it.
+"""
+
+from collections.abc import Iterator
+
+from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.run import LATER_ROUNDS, Run
+from speed_ray.storage.trained_models import Model
+
+EMBEDDER = "embedder"
+
+
+def of_round(run: Run, recipe: Recipe, number: int) -> tuple[Run, Recipe]:
+    """Return a round of a run, and its recipe: the first is the run itself.
+
+    Later ones take over what language models said in the first, where they ask the same.
+    """
+    if number == 1:
+        return run, recipe
+    before = Model(_folder(run, number - 1), EMBEDDER).where
+    changes = {"rounds": 1, "reuse": run.store.uri, "curate": recipe.curate.model_copy(update={"reference": before})}
+    return _folder(run, number), recipe.model_copy(update=changes)
+
+
+def later_rounds(run: Run) -> Iterator[tuple[int, Run]]:
+    """Yield number and run of each later round that was begun."""
+    number = 2
+    while (later := _folder(run, number)).is_begun():
+        yield number, later
+        number += 1
+
+
+def last_embedder(run: Run) -> Model:
+    """Return the embedder of a run's last round that has one; of the first where none has."""
+    later = [Model(each, EMBEDDER) for _, each in later_rounds(run)]
+    return next((each for each in reversed(later) if each.manifest()), Model(run, EMBEDDER))
+
+
+def round_name(number: int) -> str:
+    """Name the embedder of a later round among those of an evaluation."""
+    return f"{EMBEDDER}_round_{number}"
+
+
+def _folder(run: Run, number: int) -> Run:
+    return run if number == 1 else Run(f"{run.store.uri}{LATER_ROUNDS}{number}")
