@@ -103,7 +103,7 @@ def status_lines(run: Run) -> list[str]:
     return [
         *found,
         *_trained(run),
-        *(f"round {number}: {line}" for number, later in later_rounds(run) for line in _trained(later)),
+        *(f"later_rounds/{number}: {line}" for number, later in later_rounds(run) for line in _trained(later)),
         *_scored(run),
         *_teacher(recipe, spent, charged),
     ]
@@ -225,8 +225,7 @@ def _trained(run: Run) -> list[str]:
         logged = read_if_exists(run.store, f"{model.path}/metrics.jsonl")
         step = _last_step(logged or b"")
         if manifest is not None:
-            where = f"{model.where.removeprefix(run.store.uri)}/{manifest['weights']}".strip("/")
-            found.append(f"{model.name}: trained{step} · {where}")
+            found.append(f"{model.name}: trained{step} · models/{model.name}/{manifest['weights']}")
             found += trained_rows(manifest)
             found += [f"  {line}" for line in describe_choice(manifest["facts"])]
         elif logged is not None or read_if_exists(run.store, f"{model.path}/plan.json") is not None:

@@ -77,7 +77,7 @@ def test_a_round_that_was_cut_short_goes_on_and_ends_as_an_unbroken_one(tmp_path
     assert len(digests) == 1 and digests != {Model(runs[0], "embedder").published()["digest"]}
     assert all(verdict.holds for verdict in verify(later[0]))
     assert rounds.last_embedder(runs[0]).where == f"{later[0].uri}/models/embedder"
-    assert "round 2: embedder: trained" in "\n".join(status.status_lines(runs[0]))
+    assert "later_rounds/2: embedder: trained" in "\n".join(status.status_lines(runs[0]))
     assert [each.name for each in eval_models.models_of(runs[0], recipe)] == [
         "base", "embedder", "embedder_round_2", "bm25",
     ]  # fmt: skip
