@@ -28,7 +28,9 @@ from speed_ray.stages.neighbours import publish_neighbours
 from speed_ray.stages.pair_revisions import pair_revisions
 from speed_ray.stages.passages import prepare_split, split_passages
 from speed_ray.stages.propose import Propose
+from speed_ray.stages.query_ranks import publish_ranked, publish_sooner_found
 from speed_ray.stages.revise import Revise
+from speed_ray.stages.rewrite import Rewrite
 from speed_ray.stages.scored_examples import prepare_scoring, publish_scored
 from speed_ray.stages.select_tasks import select_tasks
 from speed_ray.stages.self_revise import SelfRevise
@@ -98,7 +100,7 @@ def align_junior(run: Run, recipe: Recipe) -> None:
     training = plan_junior(run, recipe)
     if recipe.synthesize.generator == "senior":  # settings that do not fit together fail before the teacher is paid
         plan_senior(run, recipe)
-    if recipe.synthesize.revise:
+    if recipe.trains_revisor:
         plan_revisor(run, recipe)
     if lessons:
         said = f"There are no more of them by draft.lessons: {recipe.draft.lessons}.\n"
@@ -144,16 +146,23 @@ def align_revisor(run: Run, recipe: Recipe) -> None:
 
 
 def synthesize(run: Run, recipe: Recipe) -> None:
-    """The generator writes one example for every planned prompt, and the revisor revises each of them once."""
+    """The generator writes one example for every planned prompt, and the revisor revises each of them once.
+
+    Of documents the generator itself writes queries again that find their passages late; the better one stays.
+    """
     name = recipe.synthesize.generator
     generator = recipe.generator if name == "base" else generator_with_trained_weights(run, recipe, name)
     writing = Synthesize(recipe, generator)
     steps = [Step(writing.plan(run), writing)]
-    if recipe.synthesize.revise:
+    if recipe.trains_revisor:
         revising = Revise(recipe, generator_with_trained_weights(run, recipe, REVISOR))
         steps.append(Step(revising.plan(run, steps[0].plan), revising))
     run.freeze(recipe)
     pool.execute(run, *steps)
+    if recipe.synthesize.revise and recipe.is_grounded:
+        publish_ranked(run, recipe)
+        _run_stage(run, Rewrite(recipe, generator))
+        publish_sooner_found(run, recipe)
 
 
 def curate(run: Run, recipe: Recipe) -> None:
@@ -230,9 +239,9 @@ def needed(recipe: Recipe) -> list[str]:
     jobs = {
         "read_documents": recipe.corpus is not None,
         "brainstorm": not recipe.is_grounded,
-        "align_junior": wanted.generator != "base" or wanted.revise,
+        "align_junior": wanted.generator != "base" or recipe.trains_revisor,
         "align_senior": wanted.generator == "senior",
-        "align_revisor": wanted.revise,
+        "align_revisor": recipe.trains_revisor,
         "synthesize": True,
         "curate": recipe.score is not None or (recipe.embedder is not None and not recipe.embedder.stream),
         "score": recipe.score is not None,

@@ -108,6 +108,20 @@ class ExampleRow(IdColumns):
     model: str
 
 
+class RankedRow(ExampleRow):
+    """An example about a passage, and how soon its query finds it."""
+
+    rank: Int32  # of its passage among all of the corpus, from 1; 0 where no query was written
+
+
+class RewrittenRow(RankedRow):
+    """An example whose query was written again, where it finds its passage late."""
+
+    rewritten: str  # the query as it was written again, "" where it was not
+    writer: str  # the model that wrote it
+    kept_because: str  # why there is none, "" where there is
+
+
 class RevisedRow(ExampleRow):
     """An example that the revisor has been asked to revise."""
 
@@ -312,6 +326,7 @@ def _arrow_field(name: str, hint: Any) -> pa.Field:
 TOPIC, TASK, REPLY, REJECT = map(arrow_schema, (TopicRow, TaskRow, ReplyRow, RejectRow))
 DOCUMENT, PASSAGE, NEIGHBOUR = map(arrow_schema, (DocumentRow, PassageRow, NeighbourRow))
 PASSAGE_EMBEDDING = arrow_schema(PassageEmbeddingRow)
+RANKED, REWRITTEN = map(arrow_schema, (RankedRow, RewrittenRow))
 EXAMPLE, REVISED, CURATED, SCORED = map(arrow_schema, (ExampleRow, RevisedRow, CuratedRow, ScoredRow))
 JUDGED_PAIR = arrow_schema(PairScoresRow)
 SFT_EXAMPLE, CANDIDATE_LIST, PREFERENCE_PAIR = map(arrow_schema, (SftRow, CandidatesRow, PreferenceRow))

@@ -15,6 +15,7 @@ from speed_ray.storage.run import (
     RELEVANCE,
     REVISED_EXAMPLES,
     REVISIONS,
+    REWRITTEN_EXAMPLES,
     VERDICTS,
     Run,
 )
@@ -23,7 +24,9 @@ from speed_ray.storage.spending import Spending, Usage
 
 ARTIFACTS_OF = {
     "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS, RELEVANCE),
-    "generator": (CANDIDATES, OWN_REVISIONS, EXAMPLES, REVISED_EXAMPLES, FLUENCY, REFERENCE_FLUENCY),
+    "generator": (
+        *(CANDIDATES, OWN_REVISIONS, EXAMPLES, REWRITTEN_EXAMPLES, REVISED_EXAMPLES, FLUENCY, REFERENCE_FLUENCY),
+    ),
 }
 
 

@@ -89,8 +89,12 @@ class Synthesize(SampledStage):
 
 
 class Revise(SampledStage):
-    """The revisor goes over each example once: one whose revision fails its checks stays as it was (single pass)."""
+    """The revisor goes over each example once: one whose revision fails its checks stays as it was (single pass).
 
+    Of documents the generator writes queries again that find their passages late.
+    """
+
+    found_after: PositiveInt = 20  # others: a query about a passage with a higher rank than this is written again
     max_retries: NonNegativeInt = 0
 
 
@@ -201,8 +205,13 @@ class Recipe(Strict):
             if self.curate.found_again:
                 raise ValueError("curate.found_again is for examples about passages: name a corpus, and no topics")
             return self
-        if self.synthesize.revise:
-            raise ValueError("synthesize.revise: what is written about documents is not revised: set it to false")
+        if self.synthesize.revise and not self.has_reference:
+            raise ValueError(
+                "synthesize.revise: of documents those queries are written again that find their passages late, by a "
+                "reference and BM25: name an embedder as curate.reference"
+            )
+        if self.synthesize.revise and self.embedder and self.embedder.stream:
+            raise ValueError("embedder.stream: queries that are ranked are no stream: set it to false")
         for kind in asked:
             if kind.grounded is None:
                 raise ValueError(
@@ -336,6 +345,11 @@ class Recipe(Strict):
     def is_grounded(self) -> bool:
         """Return whether examples are written about passages of the corpus, not about tasks of topics."""
         return self.topics is None
+
+    @property
+    def trains_revisor(self) -> bool:
+        """Return whether a model is trained to revise examples of tasks."""
+        return self.synthesize.revise and not self.is_grounded
 
     @validates("mix")
     @classmethod

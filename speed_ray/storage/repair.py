@@ -14,6 +14,7 @@ from speed_ray.storage.run import (
     OWN_REVISIONS,
     PRODUCED_BY,
     REVISED_EXAMPLES,
+    REWRITTEN_EXAMPLES,
     Run,
 )
 from speed_ray.storage.shards import mark_repaired
@@ -25,6 +26,7 @@ WRITTEN_BY = {  # the models of a run that may write an artifact's records
     CANDIDATES: ("junior",),
     OWN_REVISIONS: ("revisor_sft",),
     EXAMPLES: ("junior", "senior"),
+    REWRITTEN_EXAMPLES: ("junior", "senior"),
     REVISED_EXAMPLES: ("revisor",),
 }
 

@@ -18,12 +18,13 @@ TOPICS, PROPOSED_TASKS, TASKS = "topics", "proposed_tasks", "tasks"
 DRAFTS, CANDIDATES, VERDICTS, REVISIONS = "drafts", "candidates", "verdicts", "revisions"
 OWN_REVISIONS, REVISION_PAIRS = "own_revisions", "revision_pairs"  # what the revisor's DPO learns from
 EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
+RANKED_EXAMPLES, REWRITTEN_EXAMPLES = "ranked_examples", "rewritten_examples"  # on the way from one to the other
 CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES = "curated_examples", "pair_scores", "scored_examples"
 FLUENCY, REFERENCE_FLUENCY, RELEVANCE = "fluency", "reference_fluency", "relevance"  # what language models say
 ARTIFACTS = (
     *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS, NEIGHBOURS),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
-    *(EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
+    *(EXAMPLES, RANKED_EXAMPLES, REWRITTEN_EXAMPLES, REVISED_EXAMPLES, CURATED_EXAMPLES),
     *(FLUENCY, REFERENCE_FLUENCY, RELEVANCE, PAIR_SCORES, SCORED_EXAMPLES),
 )
 
@@ -37,7 +38,7 @@ PRODUCED_BY = {  # the command that makes an artifact or a model; its last one i
     **dict.fromkeys((DRAFTS, "junior"), "align-junior"),
     **dict.fromkeys((CANDIDATES, VERDICTS, "senior"), "align-senior"),
     **dict.fromkeys((REVISIONS, "revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"), "align-revisor"),
-    **dict.fromkeys((EXAMPLES, REVISED_EXAMPLES), "synthesize"),
+    **dict.fromkeys((EXAMPLES, RANKED_EXAMPLES, REWRITTEN_EXAMPLES, REVISED_EXAMPLES), "synthesize"),
     **dict.fromkeys((PASSAGE_EMBEDDINGS, CURATED_EXAMPLES), "curate"),
     **dict.fromkeys((FLUENCY, REFERENCE_FLUENCY, RELEVANCE, PAIR_SCORES, SCORED_EXAMPLES), "score"),
     **dict.fromkeys(("tuned_embedder", "embedder"), "train-embedder"),  # the first: as trained, before a merge
@@ -61,7 +62,7 @@ DECIDED_BY = {
     "critique": (REVISIONS,),
     "revisor": ("revisor_sft", OWN_REVISIONS, REVISION_PAIRS, "revisor"),
     "synthesize": (EXAMPLES, REVISED_EXAMPLES),
-    "revise": (REVISED_EXAMPLES,),
+    "revise": (REWRITTEN_EXAMPLES, REVISED_EXAMPLES),
     "curate": (CURATED_EXAMPLES,),
     "score": ("embedder",),  # what is decided of its pairs is decided anew in seconds
     "embedder": ("embedder",),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from speed_ray.errors import UserError
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
-from speed_ray.storage.run import ARTIFACTS, REVISED_EXAMPLES, Run
+from speed_ray.storage.run import ARTIFACTS, REVISED_EXAMPLES, REWRITTEN_EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, manifest_of
 
@@ -94,7 +94,7 @@ def _former_inputs(run: Run, artifact: Artifact, plan: Plan) -> list[str]:
 
 def _inputs(run: Run, plan: Plan, verdict: VerifyResult, before: list[VerifyResult]) -> Inputs | FollowedInputs | None:
     """Return the planned rows to compare with the committed ones; None for a driver stage."""
-    follows = plan.stage == REVISED_EXAMPLES
+    follows = plan.stage in (REWRITTEN_EXAMPLES, REVISED_EXAMPLES)
     if not plan.input or not (plan.variants or plan.mix or follows):
         return None
     source = run.artifact(plan.input)

@@ -252,7 +252,7 @@ def test_what_the_users_examples_say_decides_the_rows(run, tmp_path):
         ({"mix": {"retrieval": 1, "matching_short": 1}}, "mix: matching_short cannot be written about a passage"),
         ({"synthesize": {"contrast": True}, "mix": {"sts": 1}}, "synthesize.contrast: no passage answers .* of sts"),
         ({"synthesize": {"contrast": True}, "topics": {"source": "miniature://topics"}}, "synthesize.contrast is for"),
-        ({"synthesize": {"revise": True}}, "synthesize.revise: what is written about documents is not revised"),
+        ({"synthesize": {"revise": True}}, "synthesize.revise: .* name an embedder as curate.reference"),
         ({"slots": {"retrieval": {"query_type": "common"}}}, "retrieval has no slot 'query_type'"),
         ({"slots": {"retrieval": {"form": "questoin"}}}, "did you mean 'question'"),
         ({"mix": {"classification": 1}, "generator": COMPLETION}, "classification has several fields"),
