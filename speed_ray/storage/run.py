@@ -1,5 +1,7 @@
 """A Run: one folder, on any storage, that holds the frozen recipe and the named artifacts made by it."""
 
+from functools import cached_property
+
 from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.plain_yaml import parse_yaml
@@ -85,8 +87,12 @@ class Run:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.store: Store = open_store(uri)
-        first, later, _ = uri.rpartition(LATER_ROUNDS)
-        self._first = open_store(first) if later else self.store
+
+    @cached_property
+    def _first(self) -> Store:
+        """Open the store of the first round."""
+        first, later, _ = self.uri.rpartition(LATER_ROUNDS)
+        return open_store(first) if later else self.store
 
     def artifact(self, name: str) -> Artifact:
         """One of `ARTIFACTS`, finished or not."""
