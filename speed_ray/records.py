@@ -73,6 +73,11 @@ def titled_text(row: DocumentRow | PassageRow) -> str:
     return f"{row['title']} {row['text']}".strip()
 
 
+def format_query(instruction: str, text: str) -> str:
+    """Prefix a query with its instruction; without an instruction return the text unchanged."""
+    return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
+
+
 class PassageEmbeddingRow(TypedDict):
     """A passage's vector by the reference model."""
 

@@ -19,7 +19,7 @@ from speed_ray.engines.model_folder import fetch_model_folder, identify_model
 from speed_ray.errors import UserError
 from speed_ray.evaluation.metrics import Embed, Vectors
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import content_id
+from speed_ray.records import content_id, format_query
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.rounds import of_round, round_name
 from speed_ray.storage.run import Run
@@ -106,7 +106,6 @@ def load_model(model: EvalModel, device: str) -> "SentenceTransformer":
 
 def embed_with(model: "SentenceTransformer", instructed: bool, instruction: str) -> Embed:
     """Return a function that embeds texts; `instruction` goes before queries, and "" is none."""
-    from speed_ray.training.contrastive.encoder import format_query
 
     def vectors(texts: Sequence[str], side: Literal["query", "document"]) -> Vectors:
         prompt = model.prompts.get(side) or ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speed_ray.errors import UserError
-from speed_ray.records import ExampleRow
+from speed_ray.records import ExampleRow, format_query
 from speed_ray.storage.run import EXAMPLES, Run
 from speed_ray.storage.shards import RECORDS, Artifact, Counts
 from speed_ray.text.language import other_language
@@ -208,8 +208,7 @@ def measure_margins(embed: "Embed", rows: Sequence[ExampleRow], instructed: bool
 
     Raises UserError where no example has a negative.
     """
-    from speed_ray.evaluation.metrics import unit  # these two bring torch and scikit-learn
-    from speed_ray.training.contrastive.encoder import format_query
+    from speed_ray.evaluation.metrics import unit  # brings scikit-learn
 
     sampled, rows = len(rows), [row for row in rows if row["negatives"]]
     if not rows:

@@ -23,6 +23,7 @@ from speed_ray.engines.embedder_folder import Pooling, load_embedder
 from speed_ray.engines.model_folder import explain_loading
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import Embedder, Lora
+from speed_ray.records import format_query
 from speed_ray.training import load_model
 
 TokenIds = np.ndarray  # int32 (tokens,): a list takes nine times as much memory
@@ -79,11 +80,6 @@ def _pooled_transformer(
 def trained_dtype(settings: Embedder) -> torch.dtype:
     """Return the type of the weights in training: frozen ones below LoRA are bf16 where the recipe's precision is."""
     return torch.bfloat16 if settings.lora is not None and settings.precision == "bf16" else torch.float32
-
-
-def format_query(instruction: str, text: str) -> str:
-    """Prefix a query with its instruction; without an instruction return the text unchanged."""
-    return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
 
 
 class TextPrompts(NamedTuple):
