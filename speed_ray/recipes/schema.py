@@ -163,6 +163,7 @@ class Recipe(Strict):
     embedder: Embedder | None = None  # null: the run ends with its examples
     rounds: RuntimeOnly[PositiveInt] = 1  # of curation, scoring and training, each by the embedder of the one before
     evaluate: RuntimeOnly[Evaluate] = Evaluate()
+    license: RuntimeOnly[str | None] = None  # of the rows and models made, for the cards of exports: cc-by-4.0
 
     @model_validator(mode="before")
     @classmethod
