@@ -40,6 +40,7 @@ ALL = (
     "dedup",
     "documents_reading",
     "documents_search",
+    "export",
     "serving",
 )
 CLUSTER = ("fleet", "preemption", "elastic", "soak")
