@@ -9,6 +9,7 @@ import contextlib
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -187,6 +188,43 @@ def quality(
 
         rate = measure_win_rate(opened, Run(against), artifact)
         console.print(win_rate_tables(rate, against), soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", help="The folder to make.", metavar="FOLDER")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="hub, beir, sentence-transformers, flagembedding, tevatron, jsonl; embedder: the model.",
+            metavar="FORM",
+        ),
+    ],
+    artifact: Annotated[
+        str | None, typer.Option("--artifact", help="Which rows; the finished examples, of hub all.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", help="Upload it to the hub, private.", metavar="OWNER/NAME")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see what is pushed.")] = False,
+) -> None:
+    """Write a run's rows, with a card, in the form that another tool reads; push them to the hub if asked."""
+    from speed_ray.export.forms import EMBEDDER, export_run
+    from speed_ray.export.push import check_push, push_folder
+
+    if public and push is None:
+        raise UserError("--public says who sees what is pushed: name where to with --push owner/name.")
+    if "://" in to:
+        raise UserError(f"--to {to}: an export is a folder on this machine; copy it to a bucket from there.")
+    if push is not None:
+        check_push(push)
+    folder = Path(to).expanduser()
+    said = export_run(Run(run), folder, form, artifact)
+    print(*said, f"in {to}" if said else f"{to} holds this export already", sep="\n")
+    if push is not None:
+        print(f"pushed to {push_folder(folder, push, 'model' if form == EMBEDDER else 'dataset', public)}")
 
 
 @app.command()

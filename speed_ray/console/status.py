@@ -104,7 +104,7 @@ def status_lines(run: Run) -> list[str]:
         *found,
         *_trained(run),
         *(f"later_rounds/{number}: {line}" for number, later in later_rounds(run) for line in _trained(later)),
-        *_scored(run),
+        *score_lines(run),
         *_teacher(recipe, spent, charged),
     ]
 
@@ -253,7 +253,7 @@ def _last_step(logged: bytes) -> str:
         return ""
 
 
-def _scored(run: Run) -> list[str]:
+def score_lines(run: Run) -> list[str]:
     """Lines that say how the models did on each evaluation set, and what was left out of it."""
     lines: dict[tuple[str, ...], str] = {}
     faults: dict[tuple[str, ...], list[str]] = {}

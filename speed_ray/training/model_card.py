@@ -65,7 +65,7 @@ def _describe_merge(merge: dict[str, Any]) -> str:
     return f"Published is {mean}: nDCG@10 {chosen['ndcg_at_10']:.4f} on {queries} held-out queries{gain}."
 
 
-def _table_of_shares(merge: dict[str, Any]) -> str:
+def table_of_shares(merge: dict[str, Any]) -> str:
     """Write the scores of each share as a table in Markdown."""
     guards = list(merge["shares"][0].get("guards", {}))
     rows = [["trained share", "nDCG@10, held out", "over the base, 95%", *guards]]
@@ -86,7 +86,7 @@ def _render(training: TrainingPlan, facts: dict[str, Any]) -> str:
     scores = f"`evaluation/{training.name}.json` of its run, with what each set left out, once it is evaluated"
     evaluated = f"Its scores are in {scores}.\n\n" if training.method == "contrastive" else ""
     chosen = "".join(f"{line}\n\n" for line in describe_choice(facts))
-    chosen += f"{_table_of_shares(facts['merge'])}\n" if "merge" in facts else ""
+    chosen += f"{table_of_shares(facts['merge'])}\n" if "merge" in facts else ""
     return (
         f"# {training.name}\n\n"
         f"{weights} {base}, trained by {METHODS[training.method]} on synthetic rows (speed_ray {facts['code']}).\n\n"

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "speed_ray"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline", "console", "serving"),
+    ("pipeline", "console", "serving", "export"),
     ("stages", "training", "evaluation"),
     ("curation", "documents"),
     ("executor", "on_ray"),

@@ -119,12 +119,12 @@ def test_what_was_left_out_is_said_below_the_table_and_in_the_status(job):
     below = " ".join(console.export_text().split())
     assert below.endswith("beir: 1 queries without a relevant document are left out")
     results.publish_scores(run, scored, tasks)
-    said = status._scored(run)
+    said = status.score_lines(run)
     line = next(number for number, text in enumerate(said) if text.startswith("evaluation, beir: base "))
     assert said[line].endswith(" bm25 1.0000")
     assert said[line + 1] == "  1 queries without a relevant document are left out"
     run.store.put("evaluation/bm25.json", b"{")
-    assert "bm25" not in "".join(status._scored(run)), "a damaged file does not end the command"
+    assert "bm25" not in "".join(status.score_lines(run)), "a damaged file does not end the command"
 
 
 def test_what_is_scored_is_not_scored_again(job, wanted):
