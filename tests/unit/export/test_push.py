@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from speed_ray import cli
 from speed_ray.errors import Interrupted, UserError
-from speed_ray.export.push import check_push, push_folder
+from speed_ray.export.push import push_folder
 
 
 class Hub:
@@ -96,10 +96,18 @@ def test_a_token_that_may_not_write_is_told(hub, folder):
         push_folder(folder, "me/rows", "dataset", public=False)
 
 
-def test_a_push_without_a_token_or_a_name_writes_nothing(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--push", "rows"], "write it as owner/name"),
+        (["--push", "me/rows"], "there is no token of the hub"),
+        (["--public"], "name where to with --push"),
+        (["--to", "s3://bucket/to"], "an export is a folder on this machine"),
+    ],
+)
+def test_what_cannot_be_pushed_is_refused_before_anything_is_written(monkeypatch, tmp_path, capsys, options, named):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    with pytest.raises(UserError, match="write it as owner/name"):
-        check_push("rows")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["export", "no-run", "--to", str(tmp_path / "to"), "--as", "hub", "--push", "me/rows"])
-    assert ended.value.code == 2 and not (tmp_path / "to").exists()
+        cli.main(["export", "no-run", "--as", "hub", "--to", "to", *options])
+    assert ended.value.code == 2 and named in capsys.readouterr().err and not list(tmp_path.iterdir())
