@@ -30,6 +30,7 @@ def render_card(source: Source, form: str, tables: list[ExportedTable]) -> str:
         version=__version__,
         license=source.recipe.license,
         judge=source.judge,
+        unfinished=source.unfinished,
         funnel=_funnel(source),
         writers=_writers(source),
         measured=_measure(source) if source.examples else None,
@@ -68,11 +69,12 @@ def _funnel(source: Source) -> list[tuple[str, int, dict[str, Any]]]:
 
 
 def _writers(source: Source) -> dict[str, str]:
-    """Name for each artifact that a model was asked for the model, as its plan has it."""
+    """Name for each finished artifact that a model was asked for the model, as its plan has it."""
     found = {}
     for name in ARTIFACTS:
         plan = source.run.artifact(name).plan()
-        if plan and (engine := plan.identity.get("engine")):
+        finished = source.run.artifact(name).manifest() is not None
+        if plan and finished and (engine := plan.identity.get("engine")):
             adapter = f" with the adapter {engine['adapter']}" if engine.get("adapter") else ""
             found[name] = f"{engine['model']}{adapter} ({engine['engine']})"
     return found

@@ -35,6 +35,7 @@ class Source:
     recipe: Recipe
     artifacts: tuple[Artifact, ...]
     examples: Artifact | None
+    unfinished: tuple[str, ...] = ()  # artifacts that were begun, and would be exported once they are finished
 
     @property
     def judge(self) -> str | None:
@@ -65,7 +66,10 @@ def all_artifacts(run: Run, name: str | None) -> Source:
             f"{run.uri} holds nothing finished to export yet. See how far it is: speed-ray status {run.uri}"
         )
     of_examples = {artifact.name: artifact for artifact in filled if artifact.name in OF_EXAMPLES}
-    return Source(run, recipe, filled, next((of_examples[each] for each in OF_EXAMPLES if each in of_examples), None))
+    examples = next((of_examples[each] for each in OF_EXAMPLES if each in of_examples), None)
+    begun = (run.artifact(each) for each in names)
+    unfinished = tuple(each.name for each in begun if each.plan() is not None and each.manifest() is None)
+    return Source(run, recipe, filled, examples, unfinished)
 
 
 def examples_alone(run: Run, name: str | None) -> Source:

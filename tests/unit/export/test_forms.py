@@ -170,6 +170,14 @@ def test_of_a_half_run_the_unfinished_is_named_with_what_to_do(tmp_path, run):
         export_rows(Run(str(tmp_path)), tmp_path / "to", "hub")
 
 
+def test_the_hub_form_of_a_half_run_says_what_is_missing(tmp_path):
+    run = finished_run(str(tmp_path / "run"))
+    run.store.delete(f"{SCORED_EXAMPLES}/_SUCCESS")
+    assert [table.name for table in export_rows(run, tmp_path / "hub", "hub")] == [PASSAGES]
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "# 40 rows of passages" in card and "left out: scored_examples." in card
+
+
 def test_of_a_damaged_run_nothing_is_exported(tmp_path):
     run = finished_run(str(tmp_path / "run"))
     path = Path(run.uri, SCORED_EXAMPLES, run.artifact(SCORED_EXAMPLES).record_files()[3].path)
