@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -67,20 +67,39 @@ def _weighed(weights: dict[str, Any]) -> str:
     return f"{said}, by {weights['queries']:,} held-out queries (nDCG@10 at {scores})"
 
 
-def gate_table(run: Run) -> Table | None:
-    """Tabulate how many curated examples each gate would refuse at other bounds; None before they are judged."""
+class GateRefusals(NamedTuple):
+    """Count the curated examples that a gate has a number for, and those that it would refuse at each bound."""
+
+    gate: Gate
+    numbers: int
+    own: float | None  # the recipe's bound
+    refused: dict[float, int]
+
+
+def count_refusals(run: Run) -> list[GateRefusals]:
+    """Count what each gate would refuse at other bounds; nothing before the curated examples are judged."""
     if run.artifact(SCORED_EXAMPLES).plan() is None or not _is_judged(run):
-        return None
+        return []
     recipe, numbers = run.recipe(), gate_numbers_of(run)
     assert recipe.score is not None, "scored examples hold it"
-    table = Table("gate", "rows that have its number", "refused at each bound", title="Gates (score.gates)")
+    found = []
     for gate in GATES:
-        found = numbers[gate]
         own = getattr(recipe.score.gates, gate)
         bounds = sorted({*BOUNDS[gate], *(() if own is None else (own,))})
-        counts = {bound: sum(gates.is_refused(gate, number, bound) for number in found) for bound in bounds}
-        refused = "   ".join(f"{'*' if bound == own else ''}{bound:g}: {count:,}" for bound, count in counts.items())
-        table.add_row(gate, f"{len(found):,}", refused)
+        refused = {bound: sum(gates.is_refused(gate, each, bound) for each in numbers[gate]) for bound in bounds}
+        found.append(GateRefusals(gate, len(numbers[gate]), own, refused))
+    return found
+
+
+def gate_table(run: Run) -> Table | None:
+    """Tabulate how many curated examples each gate would refuse at other bounds; None before they are judged."""
+    counted = count_refusals(run)
+    if not counted:
+        return None
+    table = Table("gate", "rows that have its number", "refused at each bound", title="Gates (score.gates)")
+    for each in counted:
+        refused = "   ".join(f"{'*' * (bound == each.own)}{bound:g}: {n:,}" for bound, n in each.refused.items())
+        table.add_row(each.gate, f"{each.numbers:,}", refused)
     table.caption = "* the recipe's bound; a row that several gates would refuse counts for each"
     return table
 

@@ -184,7 +184,7 @@ def _reply(name: str, reply: Row) -> Text:
     return text
 
 
-def _above(run: Run, artifact: Artifact) -> tuple[str, ...]:
+def lineage_of(run: Run, artifact: Artifact) -> tuple[str, ...]:
     """List the artifacts that a row was made of, nearest first; what was written is about tasks or about passages."""
     above = ABOVE.get(artifact.name, ())
     if above[-2:] != OF_TASK:
@@ -196,7 +196,7 @@ def _above(run: Run, artifact: Artifact) -> tuple[str, ...]:
 
 def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str, Row]]:
     parent_id = record.get("parent_id", record.get("id"))  # what is said of an example has its id
-    for name in _above(run, artifact):
+    for name in lineage_of(run, artifact):
         found = _found(run.artifact(name), RECORDS, str(parent_id), "id")
         if not found:
             return

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,8 @@ from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.rounds import later_rounds, round_name
 from speed_ray.storage.run import ARTIFACTS, PRODUCED_BY, PROPOSED_TASKS, REVISED_EXAMPLES, VERDICTS, Run
-from speed_ray.storage.shards import Artifact, Counts
+from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact, Commit, Counts
 from speed_ray.storage.spending import Spending, Usage
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
@@ -70,7 +71,11 @@ def _standing(artifact: Artifact) -> ArtifactStatus | None:
     plan = artifact.plan()
     if plan is None:
         return None
-    commits = list(artifact.commits())
+    return standing_of(artifact, plan, list(artifact.commits()))
+
+
+def standing_of(artifact: Artifact, plan: Plan, commits: Sequence[Commit]) -> ArtifactStatus:
+    """Add up what is committed of an artifact."""
     return ArtifactStatus(
         artifact=artifact.name,
         planned=plan.rows,
@@ -89,14 +94,7 @@ def status_lines(run: Run) -> list[str]:
     found = []
     for standing in artifact_statuses(run):
         artifact = run.artifact(standing.artifact)
-        found += [
-            _line(recipe, standing),
-            *breakdown(standing),
-            *_parsed(artifact),
-            *(_places(artifact) if standing.asks else ()),
-            *_kept(artifact),
-            *judge_lines(artifact),
-        ]
+        found += [_line(recipe, standing), *breakdown(standing), *measured(artifact, standing)]
     spent = usage_by_artifact(run, "teacher")
     # Without a balance the run was charged what counts, which is added up already: it reads every commit.
     charged = Spending(run.store, "teacher", before=lambda: sum(spent.values(), Usage())).balance().charged
@@ -107,6 +105,12 @@ def status_lines(run: Run) -> list[str]:
         *score_lines(run),
         *_teacher(recipe, spent, charged),
     ]
+
+
+def measured(artifact: Artifact, standing: ArtifactStatus) -> list[str]:
+    """Lines that say what an artifact's rows tell of who wrote and judged them."""
+    places = _places(artifact) if standing.asks else []
+    return [*_parsed(artifact), *places, *_kept(artifact), *judge_lines(artifact)]
 
 
 def watch_status(run: Run, console: Console) -> None:
@@ -153,8 +157,8 @@ def _line(recipe: Recipe, standing: ArtifactStatus) -> str:
     if recipe.reuse and standing.asks:
         asked = counts.calls - counts.retries
         parts.append(f"{counts.accepted + counts.rejected - asked:,} rows without a call, by {recipe.reuse}")
-    if dollars := _dollars(recipe, standing):
-        parts.append(dollars)
+    if (dollars := dollars_of(recipe, standing)) is not None:
+        parts.append(f"${dollars:,.2f}")
     return " · ".join(parts)
 
 
@@ -257,15 +261,8 @@ def score_lines(run: Run) -> list[str]:
     """Lines that say how the models did on each evaluation set, and what was left out of it."""
     lines: dict[tuple[str, ...], str] = {}
     faults: dict[tuple[str, ...], list[str]] = {}
-    later = [round_name(number) for number, _ in later_rounds(run)]
-    for model in (
-        "base",
-        TUNED,
-        EMBEDDER,
-        *later,
-        "bm25",
-    ):  # as evaluation/results.py names them, which loads scikit-learn
-        for result in _results(run, f"evaluation/{model}.json"):
+    for model in scored_models(run):
+        for result in published_results(run, model):
             task = result["kind"], result["name"], *result["sources"]
             score = result["scores"][datasets.MAIN_SCORES[result["kind"]]]
             lines[task] = lines.get(task, f"evaluation, {result['name']}:") + f" {model} {score:.4f}"
@@ -273,9 +270,15 @@ def score_lines(run: Run) -> list[str]:
     return [line for task in lines for line in (lines[task], *(f"  {fault}" for fault in faults[task]))]
 
 
-def _results(run: Run, path: str) -> list[Any]:
+def scored_models(run: Run) -> list[str]:
+    """List the models that an evaluation may have scored, as evaluation/results.py, which loads scikit-learn, does."""
+    return ["base", TUNED, EMBEDDER, *(round_name(number) for number, _ in later_rounds(run)), "bm25"]
+
+
+def published_results(run: Run, model: str) -> list[Any]:
+    """Read a model's results on all sets; none before there are any."""
     try:
-        return list(json.loads(read_if_exists(run.store, path) or b'{"results": []}')["results"])
+        return list(json.loads(read_if_exists(run.store, f"evaluation/{model}.json") or b'{"results": []}')["results"])
     except ValueError:
         return []  # damaged: the next evaluation writes it anew
 
@@ -300,11 +303,10 @@ def _teacher(recipe: Recipe, spent: dict[str, Usage], charged: Usage) -> list[st
     return [*lines, f"  against the paper, which leaves brainstorming out: {shares}"]
 
 
-def _dollars(recipe: Recipe, standing: ArtifactStatus) -> str:
+def dollars_of(recipe: Recipe, standing: ArtifactStatus) -> float | None:
+    """Return what the calls that count cost; None where the recipe names no price."""
     for role, artifacts in ARTIFACTS_OF.items():
         engine = getattr(recipe, role)
         if standing.artifact in artifacts and isinstance(engine, OpenAIEngine) and engine.price:
-            return (
-                f"${Usage(0, standing.counts.prompt_tokens, standing.counts.output_tokens).dollars(engine.price):,.2f}"
-            )
-    return ""
+            return Usage(0, standing.counts.prompt_tokens, standing.counts.output_tokens).dollars(engine.price)
+    return None

@@ -18,7 +18,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -287,10 +287,10 @@ class Artifact:
     def _is_whole(self, commit: Commit) -> bool:
         return not any(self.damage(entry) for entry in commit.files.values())
 
-    def read(self, path: str) -> pa.Table:
-        """Read one committed file. Raises Interrupted where it is damaged."""
+    def read(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one committed file, or some of its columns. Raises Interrupted where it is damaged."""
         try:
-            return parquet.read_table(self.get(path))
+            return parquet.read_table(self.get(path), columns)
         except (OSError, pa.ArrowException) as error:
             raise Interrupted(
                 f"{self.where}/{path} cannot be read: {error}\n"

@@ -128,5 +128,5 @@ def _count(
 def _column(artifact: Artifact, commit: Commit, role: str, column: str) -> list[str]:
     if role not in commit.files:
         return []
-    values: list[str] = artifact.read(commit.files[role].path)[column].to_pylist()
+    values: list[str] = artifact.read(commit.files[role].path, [column])[column].to_pylist()
     return values
