@@ -9,6 +9,7 @@ import contextlib
 import os
 import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -225,6 +226,25 @@ def export(
     print(*said, f"in {to}" if said else f"{to} holds this export already", sep="\n")
     if push is not None:
         print(f"pushed to {push_folder(folder, push, 'model' if form == EMBEDDER else 'dataset', public)}")
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    to: Annotated[str | None, typer.Option("--to", help="The file.  [default: RUN/report.html]")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
+    proven: Annotated[bool, typer.Option("--verify", help="With the proof of `verify`.")] = False,
+) -> None:
+    """Write a run's report as one HTML file: funnel, rejects, cost, curves, scores, examples to look through."""
+    from speed_ray.report.page import watch_report, write_report
+
+    opened, file = Run(run), Path(to) if to else None
+    if not watch:
+        print(write_report(opened, file, proven))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        for where in watch_report(opened, file):
+            print(f"{datetime.now():%H:%M:%S} {where}", flush=True)
 
 
 @app.command()

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "speed_ray"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline", "console", "serving", "export"),
+    ("pipeline", "console", "report", "serving", "export"),
     ("stages", "training", "evaluation"),
     ("curation", "documents"),
     ("executor", "on_ray"),
@@ -73,7 +73,7 @@ def test_only_some_rooms_know_ray(module: str) -> None:
     assert not knows or module.split(".")[0] in KNOW_RAY, f"speed_ray.{module} imports ray"
 
 
-@pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality"])
+@pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality", "report"])
 def test_looking_loads_no_model_library(command: str, tmp_path: Path) -> None:
     arguments = {"--help": [], "show": [str(tmp_path), "examples"]}.get(command, [str(tmp_path)])
     script = (

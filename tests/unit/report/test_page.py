@@ -1,0 +1,95 @@
+"""The report as a file: small whatever its rows are, and written of what can be read."""
+
+import json
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from speed_ray.errors import UserError
+from speed_ray.report import drawn_examples, page
+from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, TASKS, Run
+from speed_ray.storage.shards import REJECTS
+
+
+@pytest.fixture
+def job(make_job):
+    """A run on disk whose examples are half written."""
+    return make_job().begin().half_done(7)
+
+
+def faults(html: str) -> str:
+    found = LexborHTMLParser(html).css_first("#faults")
+    return found.text() if found else ""
+
+
+def test_a_half_written_run_is_told_as_it_stands(job):
+    told = LexborHTMLParser(page.render_report(job.run))
+    row = told.css_first(f"[data-artifact={EXAMPLES}]")
+    assert row.css_first("[data-n=planned]").text() == "460" and row.css_first("[data-n=waiting]").text() == "390"
+    assert told.css_first(".state").text() == "running"
+    assert not told.css("#faults")
+
+
+def test_a_damaged_file_is_named_and_the_rest_is_told(job):
+    (job.examples / "commits/00000003.0.json").write_text("{")
+    html = page.render_report(job.run, proven=False)
+    assert f"{EXAMPLES}/commits/00000003.0.json is damaged" in faults(html)
+    rows = {row.attributes["data-artifact"] for row in LexborHTMLParser(html).css("[data-artifact]")}
+    assert {TASKS} <= rows and EXAMPLES not in rows
+
+
+def test_damaged_examples_are_named_and_the_others_shown(job):
+    commit = json.loads((job.examples / "commits/00000000.0.json").read_bytes())
+    path = job.examples / commit["files"]["records"]["path"]
+    path.write_bytes(path.read_bytes()[:-40])
+    told = LexborHTMLParser(page.render_report(job.run, proven=True))
+    assert commit["files"]["records"]["path"] in told.css_first("#faults").text()
+    assert "FAILS" in told.css_first(f"[data-verified={EXAMPLES}]").text()
+    assert len(json.loads(told.css_first("#data").text())["examples"]) == 60
+
+
+def test_a_recipe_of_another_version_costs_the_prices_alone(job):
+    (job.examples.parent / "recipe.yaml").write_text("seed: 0\na_key_of_old: 3\n")
+    html = page.render_report(job.run)
+    assert "recipe.yaml" in faults(html)
+    assert LexborHTMLParser(html).css(f"[data-artifact={EXAMPLES}]")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a run"):
+        page.render_report(Run(str(tmp_path)))
+
+
+def test_hostile_texts_are_escaped_and_cut(hostile):
+    html = page.render_report(hostile)
+    assert len(html.encode()) < page.MAX_BYTES
+    assert "(cut: 1,080,000 characters)" in html
+    for attack in ("<img", "<iframe", "<base", "@import 'http", "\x1b", "\u202e", "onload=window.owned=3>"):
+        assert attack not in html
+    assert html.count("<script") == 2 and html.count("</script>") == 2
+
+
+def test_the_page_stays_small_by_showing_fewer_examples(alignment, monkeypatch):
+    monkeypatch.setattr(page, "MAX_BYTES", 0)
+    monkeypatch.setattr(page, "FEWEST_BYTES", 40_000)
+    data = LexborHTMLParser(page.render_report(alignment.run)).css_first("#data").text()
+    assert 0 < len(json.loads(data)["examples"]) < 46
+    assert len(data.encode()) < 40_000
+
+
+def test_of_many_rows_shards_at_even_distances_are_read(alignment, monkeypatch):
+    monkeypatch.setattr(drawn_examples, "ENOUGH", 15)
+    told = LexborHTMLParser(page.render_report(alignment.run))
+    made = told.css_first("#made p").text()
+    assert made.startswith(f"{REVISED_EXAMPLES}: one shard in ")
+    assert len(alignment.rows(REVISED_EXAMPLES, REJECTS)) == int(
+        told.css_first(f"[data-artifact={REVISED_EXAMPLES}] [data-n=rejected]").text()
+    ), "counts are of all shards all the same"
+
+
+def test_the_report_is_written_into_the_run_or_beside(job, said, tmp_path):
+    code, words = said("report", job.uri)
+    assert (code, words.strip()) == (0, f"{job.uri}/report.html")
+    said("report", job.uri, "--to", str(tmp_path / "new/r.html"))
+    assert (tmp_path / "new/r.html").read_text().startswith("<!doctype html>")
+    assert said("report", job.uri, "--to", str(tmp_path / "new/r.html/x"))[0] == 2
