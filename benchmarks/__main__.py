@@ -36,6 +36,7 @@ ALL = (
     "contrastive",
     "distillation",
     "reader",
+    "run_report",
     "real_corpus",
     "dedup",
     "documents_reading",
