@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from speed_ray.console.status import SCORED, published_results
+from speed_ray.console.status import published_results, scored_models
 from speed_ray.evaluation.datasets import MAIN_SCORES, describe_faults
 from speed_ray.report.charts import interval
 from speed_ray.report.shown_text import TEXT, shown_text
@@ -14,7 +14,7 @@ BASE = "base"
 def read_scores(run: Run) -> list[dict[str, Any]]:
     """Return a row for each set: the metric, each model's score, and gains over the base where queries were scored."""
     by_set: dict[tuple[str, ...], dict[str, Any]] = {}
-    for model in SCORED:
+    for model in scored_models(run):
         for result in published_results(run, model):
             by_set.setdefault((result["kind"], result["name"], *result["sources"]), {})[model] = result
     rows = [_row(kind, name, results) for (kind, name, *_), results in by_set.items()]

@@ -125,5 +125,6 @@ def _judgements(example: Row, answers: Sequence[Row]) -> Iterator[tuple[str, str
     for name in ("relabelled_from", "kept_because"):
         if example.get(name):
             yield name, shown_text(example[name], TEXT)
-    for text in example.get("dropped") or []:
-        yield "dropped as a likely answer", shown_text(text, TEXT)
+    for name, said in (("further_positives", "answers too"), ("dropped", "dropped as a likely answer")):
+        for text in example.get(name) or []:
+            yield said, shown_text(text, TEXT)

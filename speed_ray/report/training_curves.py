@@ -9,6 +9,7 @@ from speed_ray.console.status import MODELS, trained_rows
 from speed_ray.report.charts import Points, curves
 from speed_ray.report.shown_text import NAME, TEXT, shown_text
 from speed_ray.report.unreadable import Faults
+from speed_ray.storage.rounds import later_rounds
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
@@ -20,11 +21,12 @@ EVAL = "eval_"  # before the name of a metric on held-out rows
 
 
 def read_trainings(run: Run, faults: Faults) -> list[dict[str, Any]]:
-    """Return the charts of each model, with what status says of it."""
+    """Return the charts of each model, with what status says of it; those of later rounds last."""
+    named = [(name, Model(run, name)) for name in MODELS]
+    later = faults.read("later rounds", [], _later_models, run)
     found = []
-    for name in MODELS:
-        model = Model(run, name)
-        metrics = faults.read(f"metrics of {name}", [], read_metrics, run, model)
+    for name, model in (*named, *later):
+        metrics = faults.read(f"metrics of {name}", [], read_metrics, model)
         manifest = faults.read(f"the weights of {name}", None, model.manifest)
         if metrics or manifest:
             said = faults.read(f"facts of {name}", [], _said, manifest)
@@ -32,9 +34,14 @@ def read_trainings(run: Run, faults: Faults) -> list[dict[str, Any]]:
     return found
 
 
-def read_metrics(run: Run, model: Model) -> list[dict[str, Any]]:
+def _later_models(run: Run) -> list[tuple[str, Model]]:
+    rounds = later_rounds(run)
+    return [(f"later_rounds/{number}: {name}", Model(each, name)) for number, each in rounds for name in MODELS]
+
+
+def read_metrics(model: Model) -> list[dict[str, Any]]:
     """Read the logged steps of a model, without lines that are no JSON object: a file may be half written."""
-    logged = read_if_exists(run.store, f"{model.path}/metrics.jsonl") or b""
+    logged = read_if_exists(model.store, f"{model.path}/metrics.jsonl") or b""
     return [tree for line in logged.splitlines() for tree in _object(line)]
 
 
