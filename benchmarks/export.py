@@ -8,7 +8,6 @@ written is opened: row counts by `datasets`, and the BEIR folder by our own read
 
 import itertools
 import json
-import re
 import sys
 import tempfile
 import time
@@ -47,16 +46,10 @@ def export(form: str, folder: str) -> dict[str, Any]:
     written = {f"{table.name}/{split}": count for table in tables for split, count in table.rows.items()}
     return {
         "seconds": seconds,
-        "peak RSS MB": peak_memory(),
+        "peak RSS MB": report.peak(),
         "written MB": sum(path.stat().st_size for path in to.rglob("*") if path.is_file()) / 1e6,
         "rows": written,
     }
-
-
-def peak_memory() -> float:
-    """Return the largest resident memory of this process in MB; getrusage's begins with that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
 
 def opened(form: str, folder: str) -> dict[str, int]:
