@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import LATER_ROUNDS, Run
+from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import Model
 
 EMBEDDER = "embedder"
@@ -28,8 +29,8 @@ def of_round(run: Run, recipe: Recipe, number: int) -> tuple[Run, Recipe]:
 def later_rounds(run: Run) -> Iterator[tuple[int, Run]]:
     """Yield number and run of each later round that was begun."""
     number = 2
-    while (later := _folder(run, number)).is_begun():
-        yield number, later
+    while read_if_exists(run.store, f"{LATER_ROUNDS.strip('/')}/{number}/recipe.yaml") is not None:
+        yield number, _folder(run, number)
         number += 1
 
 

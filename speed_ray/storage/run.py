@@ -139,17 +139,13 @@ class Run:
             check_create_is_exclusive(self.store)
             return self.store.create("recipe.yaml", recipes.dump_yaml(recipe).encode())
         except Interrupted as error:
-            if self._seems_begun():
+            if self._is_begun():
                 raise
             raise UserError(f"--run {self.uri} cannot be begun. {error}") from error
 
-    def is_begun(self) -> bool:
-        """Tell if the folder holds a recipe."""
-        return read_if_exists(self.store, "recipe.yaml") is not None
-
-    def _seems_begun(self) -> bool:
+    def _is_begun(self) -> bool:
         try:
-            return self.is_begun()
+            return read_if_exists(self.store, "recipe.yaml") is not None
         except Interrupted:
             return False
 
