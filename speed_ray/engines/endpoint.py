@@ -13,6 +13,7 @@ from speed_ray.errors import UserError
 from speed_ray.recipes.engine_settings import OpenAIEngine
 
 LONGEST_RETRY_AFTER = 86_400.0  # seconds
+RATE_LIMIT = re.compile(r"ratelimit-limit|ratelimit-.*-limit$", re.I)
 SECRET_HEADERS = re.compile(r"authorization|api[-_]?key|token|secret|cookie", re.I)
 
 
@@ -72,6 +73,11 @@ def parse_retry_after(headers: Mapping[str, str]) -> float:
     """
     fine = _seconds(headers.get("retry-after-ms", "")) / 1000
     return min(fine or _seconds(headers.get("Retry-After", "")), LONGEST_RETRY_AFTER)
+
+
+def read_rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that tell what an endpoint allows in a time: OpenAI's, Azure's, Groq's, Anthropic's."""
+    return {name.lower(): value for name, value in headers.items() if RATE_LIMIT.search(name)}
 
 
 def _seconds(header: str) -> float:

@@ -31,7 +31,7 @@ from speed_ray.engines.base import (
     TooLargeForEndpoint,
 )
 from speed_ray.engines.budget import Ledger
-from speed_ray.engines.endpoint import check_endpoint, parse_retry_after, proxy_of, request_headers
+from speed_ray.engines.endpoint import check_endpoint, parse_retry_after, proxy_of, read_rate_limits, request_headers
 from speed_ray.engines.endpoint_errors import BILLED, OTHER, Refusal, Rule, affordable_tokens, explain_refusal
 from speed_ray.engines.openai_wire import Dialect
 from speed_ray.engines.throttle import Throttle
@@ -89,6 +89,7 @@ class OpenAI:
         self.ledger = ledger
         self._dialect = Dialect()
         self._secrets: list[str] = []
+        self.rate_limits: dict[str, str] = {}  # as the endpoint's first answer told them, by the header's name
         self._open = self._answers = self._faults = 0  # the last two since the last report
         self._completions = self._non_completions = 0  # answers that are a completion, and that are none
         self._warned_of_usage = False
@@ -125,6 +126,11 @@ class OpenAI:
             f"{self._key}.base_url: nobody answers at {self._config.base_url} ({reason}).\n"
             "Start the endpoint, or correct the address, and run the same command again."
         )
+
+    @property
+    def refused_fields(self) -> frozenset[str]:
+        """Return the optional fields of a request that the endpoint was found to refuse."""
+        return frozenset(self._dialect.left_out)
 
     def load(self) -> Load:
         """Count calls in flight, and requests that wait for the throttle, the budget or a retry."""
@@ -221,6 +227,7 @@ class OpenAI:
         try:
             # Redirects are not followed: they would carry the key to another host.
             async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                self.rate_limits = self.rate_limits or read_rate_limits(response.headers)
                 raw = await response.content.read(MAX_ANSWER_BYTES)
                 while not response.content.at_eof():
                     if len(raw) >= MAX_ANSWER_BYTES:

@@ -168,10 +168,11 @@ def _probe_node(uri: str, path: str) -> dict[str, Any]:
         seen, fault = read_if_exists(Run(uri).store, path), ""
     except (UserError, Interrupted) as error:
         seen, fault = None, str(error)
-    return {"versions": _versions(), "time": time.time(), "seen": seen, "fault": fault}
+    return {"versions": package_versions(), "time": time.time(), "seen": seen, "fault": fault}
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python, of speed_ray and of the packages that all nodes must share."""
     found = {"python": platform.python_version(), "speed_ray": __version__}
     for package in PACKAGES:
         try:
@@ -193,7 +194,7 @@ def _report_of(reference: ray.ObjectRef) -> dict[str, Any] | None:
 
 
 def _compare_node(run: Run, node: str, token: bytes, report: dict[str, Any]) -> None:
-    ours = _versions()
+    ours = package_versions()
     if differing := {name: version for name, version in report["versions"].items() if ours.get(name) != version}:
         shown = ", ".join(f"{name} {version} (here {ours.get(name, 'none')})" for name, version in differing.items())
         raise UserError(

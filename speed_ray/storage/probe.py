@@ -8,14 +8,14 @@ from speed_ray.storage.store import CreateNotSupported, Store
 PROBE = "_PROBE"  # created once in a run's life
 
 
-def check_create_is_exclusive(store: Store) -> None:
+def check_create_is_exclusive(store: Store, name: str = PROBE) -> None:
     """Raise UserError for a store on which a second `create` of a name succeeds: there every commit would count.
 
     Some servers that speak S3 drop `If-None-Match`, some answer it by 501, or by 304 whatever is there. The probe has
     one name and stays: credentials may lack the right to delete, and drivers that start at once share it.
     """
     try:
-        overwritten = all(store.create(PROBE, uuid.uuid4().bytes) for _ in range(2))
+        overwritten = all(store.create(name, uuid.uuid4().bytes) for _ in range(2))
     except CreateNotSupported as error:
         raise _unfit(store, str(error)) from error
     if overwritten:

@@ -230,8 +230,11 @@ class LocalFolder:
 Store = ObjectStore | LocalFolder
 
 
-def open_store(uri: str) -> Store:
-    """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError."""
+def open_store(uri: str, retries: Any = None) -> Store:
+    """Open a local folder, or s3://, gs://, az:// by its environment's credentials. Raises UserError.
+
+    `retries` take the place of `RETRIES`, for who does not want to wait.
+    """
     if not uri.strip() or "\0" in uri or uri.startswith("://"):
         raise UserError("the run's folder has no name, or one that no folder can have: is the variable in --run set?")
     try:
@@ -239,7 +242,7 @@ def open_store(uri: str) -> Store:
     except ValueError as error:  # of a bracket that begins no IPv6 address
         raise UserError(f"{uri} is no folder's URI: {error}.") from None
     if scheme in CLOUDS:
-        return _open_cloud(uri)
+        return _open_cloud(uri, retries or RETRIES)
     if scheme == "file":
         check_uri(uri)
     elif scheme:
@@ -303,7 +306,7 @@ def _sync_folder(path: Path) -> None:
         raise
 
 
-def _open_cloud(uri: str) -> ObjectStore:
+def _open_cloud(uri: str, retries: Any) -> ObjectStore:
     check_uri(uri)
     options: Any = {}
     # An endpoint of one's own (MinIO, Ceph, a test server) is mostly plain HTTP, which obstore refuses unless told.
@@ -311,7 +314,7 @@ def _open_cloud(uri: str) -> ObjectStore:
     if plain and not os.environ.get("AWS_ALLOW_HTTP"):
         options["client_options"] = {"allow_http": True}
     try:
-        return ObjectStore(from_url(uri, retry_config=RETRIES, **options), uri)
+        return ObjectStore(from_url(uri, retry_config=retries, **options), uri)
     except (exceptions.BaseError, ValueError) as error:  # the latter: a bucket's name that no host can have
         raise UserError(f"{uri}: {_said(error)}") from None
 

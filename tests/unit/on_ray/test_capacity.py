@@ -61,6 +61,9 @@ def test_nodes_of_a_cluster_are_checked(make_job, drive):
         assert driver.ended() == 0, driver.said()
         assert not job.run.store.names("probes")
 
+        doctor = drive(job, "doctor", RAY_ADDRESS=cluster.address)
+        assert doctor.ended() == 0 and f"nodes at {cluster.address}: CPU" in doctor.said(), doctor.said()
+
         relative = make_job("relative")
         relative.uri = "relative"
         driver = drive(relative, "brainstorm", RAY_ADDRESS=cluster.address)
@@ -70,11 +73,11 @@ def test_nodes_of_a_cluster_are_checked(make_job, drive):
 
 
 def answer(**changed):
-    return {"versions": capacity._versions(), "time": time.time(), "seen": b"token", "fault": "", **changed}
+    return {"versions": capacity.package_versions(), "time": time.time(), "seen": b"token", "fault": "", **changed}
 
 
 def test_a_node_with_other_packages_is_named(tmp_path):
-    versions = {**capacity._versions(), "pyarrow": "1.0", "speed_ray": "0.0"}
+    versions = {**capacity.package_versions(), "pyarrow": "1.0", "speed_ray": "0.0"}
     with pytest.raises(UserError, match=r"10\.0\.0\.7 has other packages.*speed_ray 0\.0 .*pyarrow 1\.0 \(here "):
         capacity._compare_node(Run(str(tmp_path)), "10.0.0.7", b"token", answer(versions=versions))
 

@@ -1,0 +1,1 @@
+"""Examine a machine, a recipe and what both lean on, before anything is started or spent."""
