@@ -16,6 +16,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from speed_ray.console.examination import doctor
+from speed_ray.console.init_recipe import init
 from speed_ray.console.show import show_rows
 from speed_ray.console.status import artifact_statuses, breakdown, status_lines, trained_rows, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
@@ -226,6 +228,10 @@ def export(
     print(*said, f"in {to}" if said else f"{to} holds this export already", sep="\n")
     if push is not None:
         print(f"pushed to {push_folder(folder, push, 'model' if form == EMBEDDER else 'dataset', public)}")
+
+
+app.command()(init)
+app.command()(doctor)
 
 
 @app.command()

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "speed_ray"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline", "console", "report", "serving", "export"),
+    ("pipeline", "console", "report", "serving", "export", "notebook"),
+    ("doctor",),
     ("stages", "training", "evaluation"),
     ("curation", "documents"),
     ("executor", "on_ray"),
@@ -73,9 +74,9 @@ def test_only_some_rooms_know_ray(module: str) -> None:
     assert not knows or module.split(".")[0] in KNOW_RAY, f"speed_ray.{module} imports ray"
 
 
-@pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality", "report"])
+@pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality", "report", "doctor"])
 def test_looking_loads_no_model_library(command: str, tmp_path: Path) -> None:
-    arguments = {"--help": [], "show": [str(tmp_path), "examples"]}.get(command, [str(tmp_path)])
+    arguments = {"--help": [], "doctor": [], "show": [str(tmp_path), "examples"]}.get(command, [str(tmp_path)])
     script = (
         "import sys\n"
         "from speed_ray.cli import main\n"
