@@ -67,7 +67,7 @@ def test_the_drivers_words_are_read(monkeypatch, tmp_path):
     assert model_memory.find_gpus() == [Gpu("NVIDIA H200", 143771 << 20, "580.65.06")]
 
 
-@pytest.mark.parametrize(("memory", "level"), [(64, "ok"), (2.5, "warn"), (2, "fail")])
+@pytest.mark.parametrize(("memory", "level"), [(64, "ok"), (3, "warn"), (2, "fail")])
 def test_a_model_is_measured_against_memory(monkeypatch, memory, level):
     monkeypatch.setattr(model_memory, "memory_limit", lambda: int(memory * GB))
     recipe = load_recipe("documents", ["embedder=null"])  # SmolLM2-135M, and 2 GB for its prompts' states
