@@ -18,6 +18,7 @@ from rich.console import Console
 
 from speed_ray.console.examination import doctor
 from speed_ray.console.init_recipe import init
+from speed_ray.console.quality_command import quality
 from speed_ray.console.show import show_rows
 from speed_ray.console.status import artifact_statuses, breakdown, status_lines, trained_rows, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
@@ -28,7 +29,6 @@ from speed_ray.storage.repair import made_of, repair_run
 from speed_ray.storage.run import (
     ARTIFACTS,
     DOCUMENTS,
-    EXAMPLES,
     PASSAGES,
     PRODUCED_BY,
     TASKS,
@@ -157,43 +157,6 @@ def show(
 
 
 @app.command()
-def quality(
-    run: RunArgument,
-    artifact: Annotated[str, typer.Argument(help="Examples, such as revised_examples.")] = EXAMPLES,
-    against: Annotated[
-        str | None, typer.Option("--against", help="Another run: have this one's teacher compare.", metavar="RUN2")
-    ] = None,
-    embedder: Annotated[
-        str | None, typer.Option("--embedder", help="A folder of sentence-transformers, or RUN/models/embedder.")
-    ] = None,
-) -> None:
-    """Measure a run's examples: yield, repetition, diversity, lengths, languages; margins; win rate."""
-    from speed_ray.console.judge_report import gate_table
-    from speed_ray.console.quality_report import margin_tables, quality_tables, win_rate_tables
-    from speed_ray.evaluation.quality import measure_margins, measure_quality, sample_rows
-
-    if artifact not in ARTIFACTS:
-        raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")
-    opened, console = Run(run), Console()
-    for part in quality_tables(measure_quality(opened, artifact)):
-        console.print(part)
-    if table := gate_table(opened):
-        console.print(table)
-    if embedder:
-        from speed_ray.evaluation import eval_models
-
-        model = eval_models.model_at(embedder)
-        embed = eval_models.embed_with(eval_models.load_model(model, "cpu"), model.instructed, "")
-        found = measure_margins(embed, sample_rows(opened.artifact(artifact)), model.instructed)
-        console.print(margin_tables(found), soft_wrap=True)
-    if against:
-        from speed_ray.evaluation.win_rate import measure_win_rate
-
-        rate = measure_win_rate(opened, Run(against), artifact)
-        console.print(win_rate_tables(rate, against), soft_wrap=True)
-
-
-@app.command()
 def export(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", help="The folder to make.", metavar="FOLDER")],
@@ -230,8 +193,8 @@ def export(
         print(f"pushed to {push_folder(folder, push, 'model' if form == EMBEDDER else 'dataset', public)}")
 
 
-app.command()(init)
-app.command()(doctor)
+for _defined in (quality, init, doctor):  # in files of their own
+    app.command()(_defined)
 
 
 @app.command()
