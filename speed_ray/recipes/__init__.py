@@ -21,7 +21,11 @@ from speed_ray.recipes.written_values import check_written_values
 
 
 def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends."""
+    """Read a recipe by name or path, lay `a.b=c` overrides over it and check it. Raises UserError, never spends.
+
+    >>> load_recipe("miniature", ["synthesize.examples=100"]).synthesize.examples
+    100
+    """
     text, origin = _read(name_or_path)
     tree = parse_yaml(text, origin)
     for override in overrides:
