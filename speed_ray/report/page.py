@@ -131,12 +131,13 @@ def _content(run: Run, legs: Sequence[Leg], faults: Faults, proven: bool) -> dic
     total = sum((leg.standing.counts for leg in legs), Counts())
     rows = [describe_leg(leg, recipe, faults) for leg in legs]
     priced = [row["dollars"] for row in rows if row["dollars"] is not None]
+    verdicts = faults.read("the proof by verify", [], _proof, run) if proven else None
     return {
         "uri": shown_text(run.uri, TEXT),
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "version": __version__,
-        "state": _state(legs),
-        "verdicts": faults.read("the proof by verify", [], _proof, run) if proven else None,
+        "state": _state(legs, [each["artifact"] for each in verdicts or () if each["damaged"]]),
+        "verdicts": verdicts,
         "picture": faults.read("the picture", "", draw_run, run, legs, faults),
         "legs": rows,
         "total": total,
@@ -149,8 +150,10 @@ def _content(run: Run, legs: Sequence[Leg], faults: Faults, proven: bool) -> dic
     }
 
 
-def _state(legs: Sequence[Leg]) -> tuple[str, str]:
+def _state(legs: Sequence[Leg], damaged: Sequence[str]) -> tuple[str, str]:
     """Return a word for how the run stands, and a sentence."""
+    if damaged:
+        return "damaged", f"Files were damaged after they were made: {', '.join(damaged)}."
     open_legs = [leg for leg in legs if not leg.standing.published]
     if not open_legs:
         return "whole", "All that was begun is published."
@@ -167,7 +170,8 @@ def _proof(run: Run) -> list[dict[str, Any]]:
 
 def _verdict(verdict: VerifyResult) -> dict[str, Any]:
     problems = [shown_text(problem, TEXT) for problem in verdict.problems[:20]]
-    return {"artifact": verdict.artifact, "said": str(verdict), "holds": verdict.holds, "problems": problems}
+    said = {"artifact": verdict.artifact, "said": str(verdict), "problems": problems}
+    return {**said, "holds": verdict.holds, "damaged": bool(verdict.damaged)}
 
 
 def _charged(run: Run, recipe: Recipe | None) -> list[tuple[str, str, Usage, float | None]]:

@@ -57,7 +57,7 @@ def _example(number: int, text: str) -> dict[str, object]:
     return {**_made("e", number), **texts, "negatives": [text, text]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's loop runs until then: what calls asyncio.run is to come before or after
 def open_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """Open a run's report in a browser; all that a page asks for, beside itself, is kept in `page.asked`."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the driver of the browser is not installed")

@@ -44,6 +44,7 @@ def test_damaged_examples_are_named_and_the_others_shown(job):
     path.write_bytes(path.read_bytes()[:-40])
     told = LexborHTMLParser(page.render_report(job.run, proven=True))
     assert commit["files"]["records"]["path"] in told.css_first("#faults").text()
+    assert told.css_first(".state").text() == "damaged"
     assert "FAILS" in told.css_first(f"[data-verified={EXAMPLES}]").text()
     assert len(json.loads(told.css_first("#data").text())["examples"]) == 60
 
