@@ -19,7 +19,7 @@ OF_STEP = {  # the fields of a parent that a reader wants; others are ids and di
     "documents": ("document_id", "title", "source"),
     "topics": ("topic", "source"),
     "tasks": ("task", "model"),
-    **dict.fromkeys(("passages", "neighbours"), ("title", "headings", "start", "end", "text", "neighbour")),
+    **dict.fromkeys(("passages", "neighbours"), ("title", "headings", "text", "neighbour")),
 }
 
 
@@ -83,6 +83,8 @@ class Lineage:
 
 def _of_parent(name: str, row: Row) -> Step:
     fields = [(key, shown_text(row[key], WHOLE)) for key in OF_STEP.get(name, ()) if row.get(key) not in (None, "")]
+    if "start" in row:
+        fields.insert(0, ("characters of the document", f"{row['start']:,} to {row['end']:,}"))
     if name == DOCUMENTS:
         fields = [(key, shown_text(text, TEXT)) for key, text in fields]
     return {"title": {"tasks": "task", "topics": "topic"}.get(name, name.removesuffix("s")), "fields": fields}

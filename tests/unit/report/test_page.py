@@ -5,10 +5,12 @@ import json
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
+from speed_ray.console.status import artifact_statuses
 from speed_ray.errors import UserError
 from speed_ray.report import drawn_examples, page
 from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, TASKS, Run
 from speed_ray.storage.shards import REJECTS
+from speed_ray.storage.verify import verify
 
 
 @pytest.fixture
@@ -28,6 +30,29 @@ def test_a_half_written_run_is_told_as_it_stands(job):
     assert row.css_first("[data-n=planned]").text() == "460" and row.css_first("[data-n=waiting]").text() == "390"
     assert told.css_first(".state").text() == "running"
     assert not told.css("#faults")
+
+
+def test_the_numbers_are_those_of_verify_and_status(alignment):
+    told = LexborHTMLParser(page.render_report(alignment.run, proven=True))
+    standings = {each.artifact: each for each in artifact_statuses(alignment.run)}
+    assert [row.attributes["data-artifact"] for row in told.css("[data-artifact]")] == list(standings)
+    for verdict in verify(alignment.run):
+        counts = standings[verdict.artifact].counts
+        funnel, cost = (numbers(told, f"[{kind}={verdict.artifact}]") for kind in ("data-artifact", "data-cost"))
+        assert funnel["planned"] == verdict.planned == standings[verdict.artifact].planned
+        assert funnel["accepted"] == verdict.accepted == counts.accepted
+        assert funnel["rejected"] == verdict.rejected == counts.rejected
+        assert (funnel["records"], funnel["waiting"]) == (counts.records, 0)
+        assert [cost[name] for name in ("calls", "prompt", "output")] == [
+            *(counts.calls, counts.prompt_tokens, counts.output_tokens)
+        ]
+        assert told.css_first(f"[data-verified={verdict.artifact}] span").text() == str(verdict)
+
+
+def numbers(told: LexborHTMLParser, selector: str) -> dict[str, int]:
+    """The numbers of a row by what they count."""
+    cells = {cell.attributes["data-n"]: cell.text().strip() for cell in told.css(f"{selector} [data-n]")}
+    return {name: int(text.replace(",", "")) for name, text in cells.items() if text}
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_told(job):
