@@ -64,7 +64,7 @@ def _write_shard(run: Run, plan: Plan, shard: int, rows: list[Row]) -> None:
     attempt.write(REPLIES, [_reply(row) for row in rows], REPLY)
     attempt.write(RECORDS, good, EXAMPLE)
     attempt.write(REJECTS, [row for row in rejects if row], REJECT)
-    kinds, reasons = Counter(row["kind"] for row in good), {"not_json": len(bad)}
+    kinds, reasons = dict(Counter(row["kind"] for row in good)), {"not_json": len(bad)}
     counts = Counts(len(good), len(bad), len(good), len(rows), 0, 100 * len(rows), 50 * len(rows), 0, kinds, reasons)
     attempt.commit((row["row_id"] for row in rows), counts)
 
