@@ -102,10 +102,9 @@ def treemap(groups: Mapping[str, Mapping[str, int]]) -> Markup:
     sizes = {name: sum(inside.values()) for name, inside in groups.items()}
     parts = []
     for colour, (name, box) in enumerate(_split(sizes, Box(0, 0, *map(float, TREE)))):
-        parts += [
-            _tile(f"{name}: {inside}", inside, groups[name][inside], tile, colour)
-            for inside, tile in _split(groups[name], box)
-        ]
+        for number, (inside, tile) in enumerate(_split(groups[name], box)):
+            label = inside if number else f"{name}: {inside}"  # the first tile of a group names it
+            parts.append(_tile(f"{name}: {inside}", label, groups[name][inside], tile, colour))
         parts.append(element("rect", **box._asdict(), class_="group"))
     said = "; ".join(f"{name} {size:,}" for name, size in sizes.items())
     size = f"0 0 {TREE[0]} {TREE[1]}"
