@@ -149,7 +149,7 @@ def show(
     run: RunArgument,
     artifact: Annotated[str, typer.Argument(help=f"One of: {', '.join(ARTIFACTS)}.")],
     row: Annotated[str | None, typer.Option("--row", help="The id of one row.")] = None,
-    rejects: Annotated[bool, typer.Option("--rejects", help="What was turned away, and why.")] = False,
+    rejects: Annotated[bool, typer.Option("--rejects", help="What was turned away: one of each reason.")] = False,
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of example.")] = None,
 ) -> None:
     """Print rows with their whole lineage: topic and task, or document and passage; prompt, raw reply, model."""

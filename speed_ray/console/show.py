@@ -67,7 +67,7 @@ ASKED = dict.fromkeys(
 def show_rows(
     run: Run, name: str, console: Console, row: str | None = None, rejects: bool = False, kind: str | None = None
 ) -> None:
-    """Print one row with its whole lineage, or three: of a kind each, or the first of one kind or of the rejects."""
+    """Print one row with its whole lineage, or some: of each kind, the first of one kind, a reject of each reason."""
     if name not in ARTIFACTS:
         raise UserError(f"there is no artifact {name!r}; a run has: {', '.join(ARTIFACTS)}")
     if row and (rejects or kind):
@@ -76,7 +76,7 @@ def show_rows(
     if artifact.plan() is None:
         run.recipe()  # says so where the folder is no run
         raise UserError(f"{artifact.where} was not begun yet. See what there is with: speed-ray status {run.uri}")
-    chosen = _by_id(artifact, row) if row else _few(_rows(artifact, REJECTS if rejects else RECORDS), kind, rejects)
+    chosen = _by_id(artifact, row) if row else _one_of_each_reason(artifact, kind) if rejects else _few(artifact, kind)
     if not chosen:
         what = f"row {row}" if row else "rejects" if rejects else "records"
         of_kind = f" of kind {kind}" if kind else ""
@@ -97,10 +97,10 @@ def _instead(artifact: Artifact, row: str | None, rejects: bool) -> str:
     return "\nSee what was turned away with --rejects." if turned_away and not rejects else ""
 
 
-def _rows(artifact: Artifact, role: str) -> Iterator[Row]:
+def _rows(artifact: Artifact) -> Iterator[Row]:
     for commit in artifact.commits():
-        if role in commit.files:
-            yield from artifact.read(commit.files[role].path).to_pylist()
+        if RECORDS in commit.files:
+            yield from artifact.read(commit.files[RECORDS].path).to_pylist()
 
 
 def _by_id(artifact: Artifact, row: str) -> list[Row]:
@@ -121,15 +121,26 @@ def _found(artifact: Artifact, role: str, value: str, *columns: str) -> list[Row
     return []
 
 
-def _few(rows: Iterator[Row], kind: str | None, rejects: bool) -> list[Row]:
+def _few(artifact: Artifact, kind: str | None) -> list[Row]:
     chosen: list[Row] = []
-    for row in rows:
+    for row in _rows(artifact):
         fresh = kind is not None or "kind" not in row or row["kind"] not in {r["kind"] for r in chosen}
-        if kind in (None, row.get("kind")) and (fresh or rejects):
+        if kind in (None, row.get("kind")) and fresh:
             chosen.append(row)
         if len(chosen) == FEW:
             break
     return chosen
+
+
+def _one_of_each_reason(artifact: Artifact, kind: str | None) -> list[Row]:
+    """Return the first reject of each reason; files are read only for a reason that none before them has."""
+    chosen: dict[str, Row] = {}
+    for commit in artifact.commits():
+        if REJECTS in commit.files and commit.counts.reasons.keys() - chosen.keys():
+            for row in artifact.read(commit.files[REJECTS].path).to_pylist():
+                if kind in (None, row.get("kind")):
+                    chosen.setdefault(row["reason"], row)
+    return list(chosen.values())
 
 
 def _panel(run: Run, artifact: Artifact, record: Row, whole: bool) -> Panel:

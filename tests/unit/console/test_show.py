@@ -10,6 +10,7 @@ from rich.console import Console
 from speed_ray.console.show import show_rows
 from speed_ray.errors import UserError
 from speed_ray.records import DOCUMENT, EXAMPLE, NEIGHBOUR
+from speed_ray.stages import driver_stage
 from speed_ray.stages.driver_stage import RowResult, publish_rows
 from speed_ray.storage.run import ASKED_ABOUT, DOCUMENTS, EXAMPLES, NEIGHBOURS, REVISED_EXAMPLES, TASKS, TOPICS
 from speed_ray.storage.shard_plan import Plan
@@ -70,6 +71,21 @@ def test_an_example_of_documents_is_shown_with_its_passage_and_where_that_stands
         assert part in shown
     assert "A whole book." not in shown
     assert ("neighbour_id: n" in shown) == (about == NEIGHBOURS)
+
+
+def test_a_reject_of_each_reason_is_shown(run):
+    results = [driver_stage.reject(f"r{n}", "p", EXAMPLES, reason, f"detail {n}", "text", "sts")
+               for n, reason in enumerate(["gate_order", "gate_order", "gate_copied", "gate_order"])]  # fmt: skip
+    publish_rows(run.artifact(EXAMPLES), Plan(EXAMPLES, 4, 2), EXAMPLE, iter(results))
+
+    console = Console(file=io.StringIO(), width=200)
+    show_rows(run, EXAMPLES, console, rejects=True)
+
+    shown = console.file.getvalue()
+    assert [detail for detail in ("detail 0", "detail 1", "detail 2", "detail 3") if detail in shown] == [
+        "detail 0",
+        "detail 2",
+    ]
 
 
 def test_one_row_takes_no_filter(alignment):
