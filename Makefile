@@ -38,7 +38,8 @@ demo: venv
 	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docs --set synthesize.examples=500
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
-	$(BIN)/speed-ray show runs/demo curated_examples
+	$(BIN)/speed-ray show runs/demo scored_examples
+	$(BIN)/speed-ray show runs/demo scored_examples --rejects
 	$(BIN)/python jobs/ask.py runs/demo "How do I find where a function is zero?" \
 	  "Which test tells whether two samples have the same mean?" "How can I smooth a noisy signal?"
 

@@ -28,14 +28,15 @@ from speed_ray.text import bm25
 SHARE_OF_BM25 = 0.3
 WRITTEN = (DOCUMENTS, PASSAGES, EXAMPLES)  # what the arms of a seed share
 LAST = ("embedder.load_best_model_at_end=false", "embedder.merge=null")  # the trained weights as they are at the end
-INFONCE = ("score=null", "embedder.loss=infonce", "embedder.judge=null", *LAST)
+UNSCORED = ("score=null", *LAST)
 ARMS = {
-    "InfoNCE on all queries": (*INFONCE, "curate.found_again=null", "curate.mine_negatives=0"),
-    "+ found again": (*INFONCE, "curate.mine_negatives=0"),
-    "+ mined": INFONCE,
-    "+ guided mask": (*INFONCE, "embedder.guide={}"),
-    "KL from the mixture": LAST,
-    "+ best and merged": (),  # the recipe as it is
+    "InfoNCE on all queries": (*UNSCORED, "curate.found_again=null", "curate.mine_negatives=0"),
+    "+ found again": (*UNSCORED, "curate.mine_negatives=0"),
+    "+ mined": UNSCORED,
+    "+ guided mask": (*UNSCORED, "embedder.guide={}"),
+    "mined and gated": LAST,
+    "mined and gated, KL from the mixture": ("embedder.loss=kl", "embedder.judge=mixture", *LAST),
+    "mined and gated, best and merged": (),  # the recipe as it is
 }
 Scores = dict[str, float]  # nDCG@10 by query
 
