@@ -25,6 +25,7 @@ ALL = (
     "elastic",
     "resume",
     "endpoint",
+    "plan",
     "dpo",
     "reference_cache",
     "packing",

@@ -124,7 +124,7 @@ class Endpoint(asyncio.Protocol):
         if outcome == "html":
             self.send(200, PAGE, "text/html")
         elif outcome in ("200", "drop"):
-            answer = completion(request, prompt, self.options.tokens)
+            answer = completion(request, prompt, self.options)
             if outcome == "drop":
                 self.send(200, answer, short_by=len(answer) // 2)
                 self.transport.close()
@@ -142,12 +142,14 @@ class Endpoint(asyncio.Protocol):
         self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) - short_by])
 
 
-def completion(request: dict[str, Any], prompt: str, tokens: int) -> bytes:
-    """Answer as an endpoint does; the same prompt and seed give the same text."""
+def completion(request: dict[str, Any], prompt: str, options: argparse.Namespace) -> bytes:
+    """Answer as an endpoint does; the same prompt and seed give the same text, or the same malformed one."""
     rng = random.Random(zlib.crc32(prompt.encode()) ^ request.get("seed", 0))
+    tokens = max(1, round(options.tokens * (1 + options.spread * rng.uniform(-1, 1))))
+    malformed = rng.random() < options.share_malformed
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
     context = {"slots": slots(prompt)}
-    texts = [fake_reply(schema, rng, context) for _ in range(request.get("n", 1))]
+    texts = [fake_reply(None if malformed else schema, rng, context) for _ in range(request.get("n", 1))]
     choices = [
         {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         for index, text in enumerate(texts)
@@ -177,6 +179,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--tokens", type=int, default=120, help="of one answer, as its usage says")
+    parser.add_argument("--spread", type=float, default=0, help="of --tokens, by which an answer is longer or shorter")
+    parser.add_argument("--share-malformed", type=float, default=0, help="of answers that follow no schema")
     parser.add_argument("--share-429", type=float, default=0)
     parser.add_argument("--share-500", type=float, default=0)
     parser.add_argument("--share-drop", type=float, default=0, help="of answers closed in mid-body")

@@ -6,6 +6,7 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
+import json
 import os
 import shlex
 import sys
@@ -23,6 +24,8 @@ from speed_ray.console.show import show_rows
 from speed_ray.console.status import artifact_statuses, breakdown, status_lines, trained_rows, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.recipes import load_recipe
+from speed_ray.recipes.engine_settings import OpenAIEngine
+from speed_ray.recipes.needed_jobs import needed_jobs
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage import verify
 from speed_ray.storage.repair import made_of, repair_run
@@ -103,6 +106,42 @@ def run(
 ) -> None:
     """Run every job that the recipe needs, in order, skipping what is finished."""
     _run_jobs(None if until is None else until.replace("-", "_"), recipe, run, set_, with_all_before=True)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    run: Annotated[str | None, typer.Option("--run", help="A run, begun or not: what it has counts.")] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, help="Real rows of each kind to ask, kept in --run.")
+    ] = None,
+    most: Annotated[
+        float | None, typer.Option("--most", min=0, help="Dollars: exit code 2 where it may well cost more.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    set_: Overrides = None,
+) -> None:
+    """Tell what a recipe takes before it is spent: calls, tokens, dollars, hours. Spends nothing without --sample."""
+    from speed_ray.console.plan_report import plan_lines, plan_table
+    from speed_ray.planning.price_limit import check_most
+    from speed_ray.planning.run_plan import keep_plan, plan_run
+
+    if sample and run is None:
+        raise UserError("--sample pays for replies, which are kept in a run: name its folder with --run.")
+    opened = Run(run) if run else None
+    with contextlib.redirect_stdout(sys.stderr):  # the progress of a sample
+        found = plan_run(load_recipe(recipe, set_ or ()), opened, sample)
+    if opened:
+        keep_plan(opened, found)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console = Console()
+        console.print(plan_table(found), soft_wrap=True)
+        for line in plan_lines(found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if most is not None:
+        check_most(found, most)
 
 
 @app.command()
@@ -283,8 +322,9 @@ def _run_jobs(
     from speed_ray import pipeline
 
     recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
-    needed = pipeline.needed(recipe)
-    name = needed[-1] if name is None else name
+    name = needed_jobs(recipe)[-1] if name is None else name
+    if with_all_before:
+        _ask_before(recipe, run)
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
     try:
         for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:
@@ -309,6 +349,15 @@ def _run_jobs(
         print(f"next: {_command()} {following.replace('_', '-')} {begun}")
 
 
+def _ask_before(recipe: Recipe, run: Run) -> None:
+    """Ask whether a run may begin that costs much, where its recipe wants that."""
+    budgets = [each.budget for each in (recipe.teacher, recipe.generator) if isinstance(each, OpenAIEngine)]
+    if any(budget.ask_above is not None for budget in budgets):
+        from speed_ray.planning.price_limit import ask_before
+
+        ask_before(recipe, run)
+
+
 def _rejecting(run: Run, name: str) -> str:
     """Name the artifact, among one and those that it was made of, whose rejects say why it is empty."""
     manifest, plan = run.artifact(name).manifest(), run.artifact(name).plan()
@@ -323,9 +372,7 @@ def _made(job: str, recipe: Recipe) -> str:
 
 def _next_job(run: Run, recipe: Recipe, job: str) -> str | None:
     """Return the next job that the recipe needs and that is not done, or None."""
-    from speed_ray import pipeline
-
-    needed = pipeline.needed(recipe)
+    needed = needed_jobs(recipe)
     later = needed[needed.index(job) + 1 :] if job in needed else []
     return next((each for each in later if each == "evaluate" or not _is_done(run, _made(each, recipe))), None)
 

@@ -12,7 +12,8 @@ from speed_ray.executor.stage import Stage
 from speed_ray.on_ray import map_tasks, pool
 from speed_ray.on_ray.pool import Step
 from speed_ray.on_ray.train import train_on_ray
-from speed_ray.recipes.schema import Evaluate, Recipe
+from speed_ray.recipes.needed_jobs import needed_jobs
+from speed_ray.recipes.schema import Recipe
 from speed_ray.stages import language_models
 from speed_ray.stages.brainstorm import Brainstorm
 from speed_ray.stages.changed_documents import refuse_changed_documents
@@ -233,30 +234,12 @@ ORDER = (
 JOBS = {job.__name__: job for job in ORDER}
 
 
-def needed(recipe: Recipe) -> list[str]:
-    """List the jobs that a recipe needs, in order: up to its examples, or to its embedder where it has one."""
-    wanted = recipe.synthesize
-    jobs = {
-        "read_documents": recipe.corpus is not None,
-        "brainstorm": not recipe.is_grounded,
-        "align_junior": wanted.generator != "base" or recipe.trains_revisor,
-        "align_senior": wanted.generator == "senior",
-        "align_revisor": recipe.trains_revisor,
-        "synthesize": True,
-        "curate": recipe.score is not None or (recipe.embedder is not None and not recipe.embedder.stream),
-        "score": recipe.score is not None,
-        "train_embedder": recipe.embedder is not None,
-        "evaluate": recipe.embedder is not None and (recipe.is_grounded or recipe.evaluate != Evaluate()),
-    }
-    return [job for job, is_needed in jobs.items() if is_needed]
-
-
 def up_to(last: str, recipe: Recipe) -> list[Callable[[Run, Recipe], None]]:
     """Return all jobs that a recipe needs, in order, up to one of them; each skips what is finished.
 
     Raises UserError for an unknown job, or one that this recipe does not need.
     """
-    jobs = needed(recipe)
+    jobs = needed_jobs(recipe)
     if last not in jobs:
         said, valid = last.replace("_", "-"), [job.replace("_", "-") for job in jobs]
         raise UserError(f"--until {said}: this recipe needs no such job{nearest(said, valid)}")

@@ -73,6 +73,7 @@ class Reply:
     prompt_tokens: int
     seconds: float
     cached_tokens: int = 0  # of the prompt's, whose state the engine had from another prompt
+    reasoning_tokens: int = 0  # of the samples' output: thoughts, which no text shows
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class _Answer:
     prompt_tokens: int
     spent: Usage
     seconds: float
+    reasoning_tokens: int = 0
 
 
 class _Fault(Exception):
@@ -145,7 +146,7 @@ class OpenAI:
     async def generate(self, request: Request) -> Reply:
         """Return n samples, calling again for those that an endpoint which ignores `n` leaves out."""
         samples: list[Sample] = []
-        prompt_tokens, seconds = 0, 0.0
+        prompt_tokens, seconds, thoughts = 0, 0.0, 0
         self._open += 1
         try:
             while len(samples) < request.n:
@@ -153,9 +154,10 @@ class OpenAI:
                 samples += answer.samples
                 prompt_tokens += answer.prompt_tokens
                 seconds += answer.seconds
+                thoughts += answer.reasoning_tokens
         finally:
             self._open -= 1
-        return Reply(samples[: request.n], prompt_tokens, seconds)
+        return Reply(samples[: request.n], prompt_tokens, seconds, reasoning_tokens=thoughts)
 
     async def _answer(self, request: Request, n: int, seed: int) -> _Answer:
         """Call until a completion comes back. Between two tries neither a slot nor budget is reserved."""
@@ -254,7 +256,7 @@ class OpenAI:
         self._completions += 1
         spent = _told((completion.prompt_tokens, completion.output_tokens))
         if spent:
-            return _Answer(completion.samples, spent.prompt_tokens, spent, seconds)
+            return _Answer(completion.samples, spent.prompt_tokens, spent, seconds, completion.reasoning_tokens)
         if not self._warned_of_usage:
             self._warned_of_usage = True
             log.warning("%s does not say how many tokens its answers use: they are recorded as 0", self._url)

@@ -32,11 +32,15 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Holds the completion of a 200. Token counts are None where the endpoint reports none."""
+    """Holds the completion of a 200. Token counts are None where the endpoint reports none.
+
+    `reasoning_tokens` are those of `output_tokens` that are thoughts.
+    """
 
     samples: list[Sample]
     prompt_tokens: int | None
     output_tokens: int | None
+    reasoning_tokens: int = 0
 
 
 class NotACompletion(Exception):
@@ -97,7 +101,7 @@ def parse_completion(raw: bytes) -> Completion:
         raise NotACompletion(None, tokens)
     if not output_tokens and any(sample.text for sample in samples):
         output_tokens = None  # no text is made of no token: this endpoint does not count
-    return Completion(samples, prompt_tokens, output_tokens)
+    return Completion(samples, prompt_tokens, output_tokens, min(_reasoning_tokens(document), output_tokens or 0))
 
 
 def parse_refusal(status: int, raw: bytes) -> Refusal:
@@ -257,6 +261,17 @@ def _usage(document: dict[str, Any]) -> tuple[int | None, int | None]:
     if prompt is None or output is None:
         return None, None
     return prompt, max(output, (total or 0) - prompt)
+
+
+def _reasoning_tokens(document: dict[str, Any]) -> int:
+    """Read how many of the output tokens are thoughts: told by name, or counted in `total_tokens` alone."""
+    usage = document.get("usage")
+    if not isinstance(usage, dict):
+        return 0
+    details = usage.get("completion_tokens_details")
+    told = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    prompt, output, total = (_count(usage.get(f"{name}_tokens")) or 0 for name in ("prompt", "completion", "total"))
+    return told or max(0, total - prompt - output)
 
 
 def _count(value: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Take over what a model replied to the same prompts in an earlier run, so that nothing is asked twice.
+"""Take over what a model replied to the same prompts in an earlier run or a sample, so that nothing is asked twice.
 
 A row's id is a hash of its input row and variant, and a passage's one of its document: where that is as it was, the
 row has its old id in any run. A reply counts where prompt and seed are the same too, and is parsed as any other.
@@ -17,7 +17,7 @@ from speed_ray.executor.reply_journal import Answer
 from speed_ray.executor.stage import Stage
 from speed_ray.records import ReplyRow
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
-from speed_ray.storage.run import Run
+from speed_ray.storage.run import Run, sample_folders
 from speed_ray.storage.shard_plan import Plan, identity_difference
 from speed_ray.storage.shards import REPLIES, Artifact
 
@@ -62,10 +62,16 @@ class FormerReplies:
         return dict(answers)
 
 
-def open_former(stage: Stage[Any, Any]) -> FormerReplies | None:
-    """Open the replies of the run that the recipe's `reuse` names; None where it names none."""
-    reuse = stage.recipe.reuse
-    return FormerReplies(Run(reuse).artifact(stage.name)) if reuse else None
+def open_former(stage: Stage[Any, Any], artifact: Artifact, plan: Plan) -> list[FormerReplies]:
+    """Open the replies of the run that the recipe's `reuse` names, and of samples of this run under its settings."""
+    reuse, store = stage.recipe.reuse, artifact.store
+    found = [FormerReplies(Run(reuse).artifact(stage.name))] if reuse else []
+    samples = (Artifact(store, f"{folder}/{stage.name}") for folder in sample_folders(store))
+    return found + [FormerReplies(each) for each in samples if _is_made_alike(each.plan(), plan)]
+
+
+def _is_made_alike(former: Plan | None, plan: Plan) -> bool:
+    return former is not None and not identity_difference(_decides(former), _decides(plan))
 
 
 def same_prompt(samples: Samples | None, request: Request) -> Reply | None:

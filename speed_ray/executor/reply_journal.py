@@ -72,7 +72,10 @@ def replay(artifact: Artifact, shard: int, plan: str | None = None) -> dict[Answ
                 continue
             reply = line["reply"]
             samples = [Sample(**sample) for sample in reply["samples"]]
-            found[line["row_id"], line["trial"]] = Reply(samples, reply["prompt_tokens"], reply["seconds"])
+            thoughts = reply.get("reasoning_tokens", 0)  # absent where an earlier version stored it
+            found[line["row_id"], line["trial"]] = Reply(
+                samples, reply["prompt_tokens"], reply["seconds"], reasoning_tokens=thoughts
+            )
     return found
 
 

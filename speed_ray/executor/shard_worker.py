@@ -31,6 +31,7 @@ class Outcome:
 
     replies: list[ReplyRow] = field(default_factory=list)
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     records: list[Row] = field(default_factory=list)
     reject: RejectRow | None = None
     asked: bool = False  # an engine was, now; an earlier attempt's replies were counted then
@@ -71,7 +72,7 @@ class Worker:
         self.engine = engine
         self.ledger = ledger
         self._leases = ShardLeases(artifact, ledger.holder) if ledger else None
-        self._former = former_replies.open_former(stage)
+        self._former = former_replies.open_former(stage, artifact, plan)
         self._early = EarlyStop(stage, artifact, plan, ledger.spending) if ledger else None
         self.model = model_label(without_adapter(stage.engine))
         self.adapter = stage.engine.adapter if isinstance(stage.engine, VllmEngine) else None
@@ -107,7 +108,9 @@ class Worker:
         journal = Journal(self.artifact, shard, attempt.id, plan) if self.ledger else None
         paid = await asyncio.to_thread(replay, self.artifact, shard, plan) if journal else {}
         ids = [row.row_id for row in rows]
-        former = await asyncio.to_thread(self._former.of_rows, ids) if self._former else {}
+        former: dict[Answer, Samples] = {}
+        for earlier in self._former:
+            former |= await asyncio.to_thread(earlier.of_rows, ids)
         stored = StoredReplies(journal, paid, former)
         # Every row comes to its end before one that failed is raised: a call in flight may be a paid one.
         ends = await asyncio.gather(*(self._in_turn(row, stored) for row in rows), return_exceptions=True)
@@ -161,6 +164,7 @@ class Worker:
                 return outcome
             outcome.replies += self._replies(request, reply, trial)
             outcome.cached_tokens += reply.cached_tokens
+            outcome.reasoning_tokens += reply.reasoning_tokens
             if final := _unanswerable(request, reply):
                 self._finish_without_reply(outcome, row, final, reply.samples[0].text)
                 return outcome
@@ -245,6 +249,7 @@ class Worker:
             prompt_tokens=sum(reply["prompt_tokens"] for reply in new),
             output_tokens=sum(reply["output_tokens"] for reply in new),
             cached_tokens=sum(outcome.cached_tokens for outcome in outcomes),
+            reasoning_tokens=sum(outcome.reasoning_tokens for outcome in outcomes),
             kinds=dict(Counter(record["kind"] for record in records)),
             reasons=dict(Counter(reject["reason"] for reject in rejects)),
         )

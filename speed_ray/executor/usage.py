@@ -18,6 +18,7 @@ from speed_ray.storage.run import (
     REWRITTEN_EXAMPLES,
     VERDICTS,
     Run,
+    sample_folders,
 )
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.spending import Spending, Usage
@@ -31,10 +32,14 @@ ARTIFACTS_OF = {
 
 
 def open_ledger(run: Run, config: EngineConfig, role: str) -> Ledger | None:
-    """Open this process's ledger for a role ("teacher"), as storage has it now; None where calls cost nothing."""
+    """Open this process's ledger for a role ("teacher"), as storage has it now; None where calls cost nothing.
+
+    A sample is paid for from the budget of the run that it is to plan.
+    """
     if not isinstance(config, OpenAIEngine):
         return None
-    return Ledger(config.budget, config.price, spending_of(run, role), Holder(run.store), role)
+    payer = run.payer
+    return Ledger(config.budget, config.price, spending_of(payer, role), Holder(payer.store), role)
 
 
 def spending_of(run: Run, role: str) -> Spending:
@@ -52,8 +57,12 @@ def usage_of(run: Run, role: str) -> Usage:
 
 
 def usage_by_artifact(run: Run, role: str) -> dict[str, Usage]:
-    """Add up the calls and tokens of each artifact of a role, including those not begun."""
-    return {name: _of(run.artifact(name)) for name in ARTIFACTS_OF[role]}
+    """Add up the calls and tokens of each artifact of a role, including those not begun; samples count as well."""
+    samples = sample_folders(run.store)
+    return {
+        name: sum((_of(Artifact(run.store, f"{folder}/{name}")) for folder in samples), _of(run.artifact(name)))
+        for name in ARTIFACTS_OF[role]
+    }
 
 
 def _of(artifact: Artifact) -> Usage:

@@ -57,8 +57,13 @@ def ensure_base_model(name: str) -> Path:
     The cache is `$SPEED_RAY_CACHE`, else `~/.cache/speed_ray`. Two processes at once build one model: the second
     waits for the first. Raises UserError for a name other than "base".
     """
-    folder = cache_folder() / f"miniature-{name}-{base_digest(name)}"
-    return ensure_cached_folder(folder, _build, f"training miniature://{name}, two minutes on two free cores")
+    said = f"training miniature://{name}, two minutes on two free cores"
+    return ensure_cached_folder(base_folder(name), _build, said)
+
+
+def base_folder(name: str) -> Path:
+    """Return where a miniature model lies once it is built."""
+    return cache_folder() / f"miniature-{name}-{base_digest(name)}"
 
 
 def base_digest(name: str) -> str:

@@ -27,6 +27,7 @@ class Budget(Strict):
     calls: PositiveInt | None = None
     tokens: PositiveInt | None = None
     dollars: PositiveFloat | None = None
+    ask_above: PositiveFloat | None = None  # dollars that `run` is to cost from which on it asks first, on a terminal
 
 
 class Price(Strict):

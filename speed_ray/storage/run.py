@@ -46,6 +46,8 @@ PRODUCED_BY = {  # the command that makes an artifact or a model; its last one i
     **dict.fromkeys(("tuned_embedder", "embedder"), "train-embedder"),  # the first: as trained, before a merge
 }
 
+SAMPLES = "samples"  # the folder of a run's samples: small runs, paid for to plan it
+
 MODELS = ("junior", "senior", "revisor_sft", "revisor", "embedder")
 
 # The artifacts and models that a key of the recipe decides: it may be changed until one of them holds it.
@@ -76,6 +78,11 @@ def finished_examples(recipe: Recipe) -> str:
     return REVISED_EXAMPLES if recipe.synthesize.revise else EXAMPLES
 
 
+def sample_folders(store: Store) -> list[str]:
+    """List the folders of a run's samples."""
+    return sorted({f"{SAMPLES}/{path.partition('/')[0]}" for path in store.names(SAMPLES)})
+
+
 def finished_pairs(recipe: Recipe) -> str:
     """Name the artifact of what a recipe's embedder learns from: scored examples, where judges score them."""
     return CURATED_EXAMPLES if recipe.score is None else SCORED_EXAMPLES
@@ -84,9 +91,15 @@ def finished_pairs(recipe: Recipe) -> str:
 class Run:
     """The folder at `uri`, a run's or that of a later round of one. Opening it touches nothing."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, store: Store | None = None) -> None:
         self.uri = uri
-        self.store: Store = open_store(uri)
+        self.store: Store = store or open_store(uri)
+
+    @property
+    def payer(self) -> "Run":
+        """Return the run whose budgets pay for this one: of a sample the run that is planned by it."""
+        uri, _, sample = self.uri.rpartition(f"/{SAMPLES}/")
+        return Run(uri) if uri and "/" not in sample.rstrip("/") else self
 
     @cached_property
     def _first(self) -> Store:

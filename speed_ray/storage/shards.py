@@ -62,6 +62,7 @@ class Counts:
     prompt_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0  # of the prompt's, found in the engine's prefix cache
+    reasoning_tokens: int = 0  # of the output's: thoughts, as far as an endpoint tells
     kinds: dict[str, int] = field(default_factory=dict)  # records by kind
     reasons: dict[str, int] = field(default_factory=dict)  # rejected rows by reason
     mined: dict[str, int] = field(default_factory=dict)  # "reference: filled", and what each rule refused

@@ -17,7 +17,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("pipeline", "console", "report", "serving", "export", "notebook"),
-    ("doctor",),
+    ("doctor", "planning"),
     ("stages", "training", "evaluation"),
     ("curation", "documents"),
     ("executor", "on_ray"),
@@ -74,9 +74,13 @@ def test_only_some_rooms_know_ray(module: str) -> None:
     assert not knows or module.split(".")[0] in KNOW_RAY, f"speed_ray.{module} imports ray"
 
 
-@pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality", "report", "doctor"])
+SIMULATED = ["--recipe", "miniature", "--set", "generator={engine: simulated}", "--set", "teacher={engine: simulated}"]
+
+
+@pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality", "report", "doctor", "plan"])
 def test_looking_loads_no_model_library(command: str, tmp_path: Path) -> None:
-    arguments = {"--help": [], "doctor": [], "show": [str(tmp_path), "examples"]}.get(command, [str(tmp_path)])
+    other = {"--help": [], "doctor": [], "show": [str(tmp_path), "examples"], "plan": SIMULATED}
+    arguments = other.get(command, [str(tmp_path)])
     script = (
         "import sys\n"
         "from speed_ray.cli import main\n"

@@ -170,18 +170,20 @@ async def test_a_refusal_by_the_model_says_so(endpoint, connect) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "output"),
+    ("usage", "output", "thoughts"),
     [
-        ({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 750}, 650),  # thoughts are in the total alone
-        ({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}, 50),
-        ({"prompt_tokens": 100.0, "completion_tokens": 50.0}, 50),
+        ({"completion_tokens": 50, "total_tokens": 750}, 650, 600),  # thoughts are in the total alone
+        ({"completion_tokens": 50, "total_tokens": 150}, 50, 0),
+        ({"completion_tokens": 50.0}, 50, 0),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}, 50, 40),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": "many"}}, 50, 0),
     ],
 )
-async def test_thoughts_are_charged(endpoint, connect, usage, output) -> None:
-    endpoint.answer = sending({"choices": [{"message": {"content": "x"}}], "usage": usage})
+async def test_thoughts_are_charged(endpoint, connect, usage, output, thoughts) -> None:
+    endpoint.answer = sending({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 100, **usage}})
     client = await connect()
-    await all_of(client, 1)
-    assert client.ledger.spent.output_tokens == output
+    [reply] = await all_of(client, 1)
+    assert (client.ledger.spent.output_tokens, reply.reasoning_tokens) == (output, thoughts)
 
 
 async def test_a_text_of_no_tokens_is_charged_at_its_bound(endpoint, connect) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from speed_ray import pipeline, recipes
+from speed_ray import recipes
 from speed_ray.errors import UserError
+from speed_ray.recipes.needed_jobs import needed_jobs
 from speed_ray.recipes.plain_yaml import parse_yaml
 from tests.helpers.passages import grounded_recipe
 
@@ -44,7 +45,7 @@ def test_topics_keep_their_teacher():
     ],
 )
 def test_its_jobs_are_those_of_documents_and_of_the_alignment(keys, jobs):
-    assert pipeline.needed(grounded_recipe(**keys)) == jobs
+    assert needed_jobs(grounded_recipe(**keys)) == jobs
 
 
 @pytest.mark.parametrize(

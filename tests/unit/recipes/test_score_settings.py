@@ -2,8 +2,9 @@
 
 import pytest
 
-from speed_ray import pipeline, recipes
+from speed_ray import recipes
 from speed_ray.errors import UserError
+from speed_ray.recipes.needed_jobs import needed_jobs
 
 REFERENCE = "curate.reference=package://minilm"
 EMBEDDER = "embedder={model: package://minilm, loss: kl}"
@@ -60,5 +61,5 @@ def test_a_run_that_was_frozen_with_such_a_loss_still_opens() -> None:
 
 
 def test_a_recipe_that_scores_needs_the_job_and_the_one_before() -> None:
-    assert pipeline.needed(loaded("embedder=null", "score={}"))[-3:] == ["synthesize", "curate", "score"]
-    assert pipeline.needed(loaded("embedder=null"))[-1] == "synthesize"
+    assert needed_jobs(loaded("embedder=null", "score={}"))[-3:] == ["synthesize", "curate", "score"]
+    assert needed_jobs(loaded("embedder=null"))[-1] == "synthesize"

@@ -4,7 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-from speed_ray import pipeline
 from speed_ray.engines.base import Reply, Sample
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.recipes.schema import Recipe
@@ -87,4 +86,4 @@ def test_a_line_that_finds_its_passage_no_sooner_leaves_the_example_as_it_was(ru
 
 def test_a_recipe_of_documents_revises_without_a_revisor() -> None:
     recipe = grounded_recipe(**SETTINGS)
-    assert "align_revisor" not in pipeline.needed(recipe) and finished_examples(recipe) == REVISED_EXAMPLES
+    assert "align_revisor" not in needed_jobs(recipe) and finished_examples(recipe) == REVISED_EXAMPLES

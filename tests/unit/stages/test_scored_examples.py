@@ -11,6 +11,7 @@ from rich.console import Console
 from speed_ray import pipeline
 from speed_ray.console import judge_report, show, status
 from speed_ray.errors import UserError
+from speed_ray.recipes.needed_jobs import needed_jobs
 from speed_ray.records import CURATED, EXAMPLE, HELD_OUT, PASSAGE, PassageRow, Row
 from speed_ray.stages import driver_stage, pair_scores, scored_examples
 from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, PAIR_SCORES, PASSAGES, SCORED_EXAMPLES, Run
@@ -293,7 +294,7 @@ def test_the_embedder_learns_from_scored_rows(run) -> None:
     embedder = f"embedder={{model: {MINILM}, loss: kl, judge: mixture, global_batch_size: 4}}"
     recipe = grounded(REFERENCE, embedder, "score={}")
     assert plan_embedder(run, recipe).data == SCORED_EXAMPLES
-    assert pipeline.needed(recipe)[-4:] == ["curate", "score", "train_embedder", "evaluate"]
+    assert needed_jobs(recipe)[-4:] == ["curate", "score", "train_embedder", "evaluate"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,118 @@
+"""Format what a recipe is to take: a table of its stages, sums, and what of it is a guess."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
+from speed_ray.planning.run_plan import RunPlan, StagePlan, kept_plan
+from speed_ray.planning.stage_price import Interval
+from speed_ray.recipes.engine_settings import OpenAIEngine, Price
+from speed_ray.recipes.schema import Recipe
+from speed_ray.storage.run import Run
+from speed_ray.storage.shards import Counts
+
+COLUMNS = ("stage", "rows", "calls", "retries", "prompt", "output", "+-", "$", "GPU-h", "hours", "shards")
+
+
+def plan_table(plan: RunPlan) -> Table:
+    """Return the stages as a table, with their sums."""
+    table = Table(box=None, header_style="", pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    for stage in plan.stages:
+        table.add_row(*_cells(stage))
+    table.add_row(
+        "in all",
+        "",
+        f"{sum(stage.calls for stage in plan.stages):,}",
+        f"{sum(stage.retries for stage in plan.stages):,}",
+        f"{sum(stage.prompt_tokens for stage in plan.stages):,}",
+        f"{sum(stage.output_tokens.expected for stage in plan.stages):,.0f}",
+        "",
+        f"{plan.dollars.expected:,.2f}",
+        f"{plan.gpu_hours:,.2f}",
+        f"{plan.hours:,.2f}",
+        f"{sum(stage.storage.shards for stage in plan.stages):,}",
+    )
+    return table
+
+
+def plan_lines(plan: RunPlan) -> Iterator[str]:
+    """Yield what is to be said beside the table."""
+    if plan.sampled:
+        yield f"told by {plan.sampled} real rows of each kind, which a run takes over and does not pay again"
+    elif any(stage.replies == "guessed" for stage in plan.stages):
+        yield "replies are GUESSED: half as much or twice as much is possible. --sample 32 asks 32 rows of each kind"
+    if plan.dollars.high:
+        yield f"${plan.dollars.expected:,.2f} in all, {plan.dollars.low:,.2f} to {plan.dollars.high:,.2f}"
+    for stage in plan.stages:
+        yield f"{stage.stage} ({stage.model}): replies {stage.replies}; prompts {stage.prompts}; pace: {stage.pace}"
+    unknown = [stage.stage for stage in plan.stages if stage.hours is None]
+    if unknown:
+        yield f"hours are without {', '.join(unknown)}, of which no pace is known"
+    requests, stored = (sum(getattr(s.storage, name) for s in plan.stages) for name in ("requests", "bytes"))
+    memory = max((stage.storage.driver_bytes for stage in plan.stages), default=0)
+    yield f"store: {requests:,} requests, {stored / 1e6:,.1f} MB; driver: {memory / 1e6:,.0f} MB of memory"
+    yield f"{plan.hours / 24:,.2f} days, one stage after another; trainings, curation and evaluation are not in it"
+    yield from plan.notes
+
+
+def spending_lines(run: Run, recipe: Recipe) -> list[str]:
+    """Lines that say what was planned for each stage, what of it is spent, samples among it, and what is left."""
+    kept = kept_plan(run)
+    if kept is None:
+        return []
+    spent = {name: usage for role in ARTIFACTS_OF for name, usage in usage_by_artifact(run, role).items()}
+    lines = ["planned, of it spent, and left, over all restarts and samples:"]
+    for stage in kept["stages"]:
+        usage, price = spent[stage["stage"]], _price(recipe, stage["role"])
+        planned = {"calls": stage["calls"], "output tokens": round(stage["output_tokens"]["expected"])}
+        used = {"calls": usage.calls, "output tokens": usage.output_tokens}
+        parts = [_part(name, planned[name], used[name]) for name in planned]
+        if price and stage["dollars"]:
+            dollars, cost = stage["dollars"]["expected"], usage.dollars(price)
+            parts.append(f"${dollars:,.2f}, spent ${cost:,.2f}, left ${max(0.0, dollars - cost):,.2f}")
+        if thoughts := _thoughts(run, stage["stage"]):
+            parts.append(f"{thoughts:,} of the tokens were thoughts")
+        lines.append(f"  {stage['stage']}: " + " · ".join(parts))
+    return lines
+
+
+def _part(name: str, planned: int, spent: int) -> str:
+    return f"{planned:,} {name}, spent {spent:,}, left {max(0, planned - spent):,}"
+
+
+def _price(recipe: Recipe, role: str) -> Price | None:
+    engine: Any = getattr(recipe, role)
+    return engine.price if isinstance(engine, OpenAIEngine) else None
+
+
+def _thoughts(run: Run, name: str) -> int:
+    artifact = run.artifact(name)
+    if artifact.plan() is None:
+        return 0
+    return sum((commit.counts for commit in artifact.commits()), Counts()).reasoning_tokens
+
+
+def _cells(stage: StagePlan) -> list[str]:
+    output = stage.output_tokens
+    return [
+        stage.stage,
+        f"{stage.rows:,}",
+        f"{stage.calls:,}",
+        f"{stage.retries:,}",
+        f"{stage.prompt_tokens:,}",
+        f"{output.expected:,.0f}",
+        _spread(output),
+        "" if stage.dollars is None else f"{stage.dollars.expected:,.2f}",
+        "" if not stage.gpu_hours else f"{stage.gpu_hours:,.2f}",
+        "?" if stage.hours is None else f"{stage.hours:,.2f}",
+        f"{stage.storage.shards:,}",
+    ]
+
+
+def _spread(interval: Interval) -> str:
+    """Return by which share of the expected number the upper bound lies above it."""
+    return f"{interval.high / interval.expected - 1:.0%}" if interval.high > interval.expected else ""
