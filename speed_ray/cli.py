@@ -19,9 +19,10 @@ from rich.console import Console
 
 from speed_ray.console.examination import doctor
 from speed_ray.console.init_recipe import init
+from speed_ray.console.job_end import end_lines
 from speed_ray.console.quality_command import quality
 from speed_ray.console.show import show_rows
-from speed_ray.console.status import artifact_statuses, breakdown, status_lines, trained_rows, watch_status
+from speed_ray.console.status import status_lines, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.recipes import load_recipe
 from speed_ray.recipes.engine_settings import OpenAIEngine
@@ -31,16 +32,9 @@ from speed_ray.storage import verify
 from speed_ray.storage.repair import made_of, repair_run
 from speed_ray.storage.run import (
     ARTIFACTS,
-    DOCUMENTS,
-    PASSAGES,
-    PRODUCED_BY,
-    TASKS,
-    TOPICS,
     Run,
-    finished_examples,
 )
 from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
-from speed_ray.storage.trained_models import Model
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -73,8 +67,6 @@ JOBS = {  # the help of each function in pipeline.JOBS, which is not imported he
     "train_embedder": "Examples -> embedder: contrastive training; with embedder.stream during synthesis.",
     "evaluate": "Embedder -> scores: on every set of the recipe, beside the model before training and BM25.",
 }
-READ_FOR = {TASKS: TOPICS, PASSAGES: DOCUMENTS}  # what was read to make an artifact
-MADE = {command: made for made, command in PRODUCED_BY.items()}  # the last artifact or model of each command
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -336,17 +328,7 @@ def _run_jobs(
     if name == "evaluate":
         print(f"next: {_command()} serve {shlex.quote(uri)}")  # its table is said already
         return
-    made = _made(name, recipe)
-    _print_made(run, made)
-    where, following = shlex.quote(uri), _next_job(run, recipe, name)
-    if made in ARTIFACTS and not run.artifact(made).record_files():
-        print(f"next: {_command()} show {where} {_rejecting(run, made)} --rejects")
-    elif following is None:
-        print(f"next: {_command()} verify {where} && {_command()} show {where} {finished_examples(recipe)}")
-    else:
-        options = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
-        begun = f"--recipe {shlex.quote(recipe_name)} --run {where}{options}"
-        print(f"next: {_command()} {following.replace('_', '-')} {begun}")
+    print(*end_lines(run, recipe, name, _command(), f"--recipe {shlex.quote(recipe_name)}", overrides or ()), sep="\n")
 
 
 def _ask_before(recipe: Recipe, run: Run) -> None:
@@ -358,48 +340,9 @@ def _ask_before(recipe: Recipe, run: Run) -> None:
         ask_before(recipe, run)
 
 
-def _rejecting(run: Run, name: str) -> str:
-    """Name the artifact, among one and those that it was made of, whose rejects say why it is empty."""
-    manifest, plan = run.artifact(name).manifest(), run.artifact(name).plan()
-    if manifest and plan and plan.input and not manifest["counts"]["rejected"]:
-        return _rejecting(run, plan.input)
-    return name
-
-
-def _made(job: str, recipe: Recipe) -> str:
-    return finished_examples(recipe) if job == "synthesize" else MADE[job.replace("_", "-")]
-
-
-def _next_job(run: Run, recipe: Recipe, job: str) -> str | None:
-    """Return the next job that the recipe needs and that is not done, or None."""
-    needed = needed_jobs(recipe)
-    later = needed[needed.index(job) + 1 :] if job in needed else []
-    return next((each for each in later if each == "evaluate" or not _is_done(run, _made(each, recipe))), None)
-
-
-def _is_done(run: Run, made: str) -> bool:
-    found = run.artifact(made) if made in ARTIFACTS else Model(run, made)
-    return found.manifest() is not None
-
-
 def _command() -> str:
     """Return the command as the user typed it: perhaps `.venv/bin/speed-ray`."""
     return sys.argv[0] if sys.argv[0].endswith("speed-ray") else "speed-ray"
-
-
-def _print_made(run: Run, made: str) -> None:
-    if made not in ARTIFACTS:
-        model = Model(run, made)
-        print(f"\n{made}: trained, in {model.where}", *trained_rows(model.published()), sep="\n")
-    for part in artifact_statuses(run):
-        counts = part.counts
-        if part.artifact == made:
-            print(f"\n{made}: {counts.records:,} records in {run.uri}/{made}")
-        elif part.artifact == READ_FOR.get(made) and counts.rejected:  # a line that was lost unseen is a loss
-            print(f"\n{part.artifact}: {counts.records:,} of {counts.records + counts.rejected:,} lines or files")
-        else:
-            continue
-        print(*breakdown(part), sep="\n")
 
 
 def _end(code: int) -> NoReturn:

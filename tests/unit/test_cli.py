@@ -11,6 +11,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speed_ray import cli, pipeline
+from speed_ray.console.job_end import find_rejecting
 from speed_ray.errors import UserError
 from speed_ray.stages.draft import Draft
 from speed_ray.stages.synthesize import Synthesize
@@ -389,4 +390,4 @@ def test_the_rejects_of_an_empty_artifact_are_looked_for_where_they_are(make_job
     broken = {"engine": "simulated", "faults": {"malformed": 1.0}}
     job = make_job(teacher=broken, mix={"retrieval": 1}, brainstorm__max_retries=0).begin()
     assert not job.run.artifact("tasks").record_files()
-    assert cli._rejecting(job.run, "tasks") == "proposed_tasks"
+    assert find_rejecting(job.run, "tasks") == "proposed_tasks"

@@ -6,6 +6,7 @@ from typing import Any
 
 from speed_ray.engines.base import Reply, Sample
 from speed_ray.executor.shard_worker import Worker
+from speed_ray.recipes.needed_jobs import needed_jobs
 from speed_ray.recipes.schema import Recipe
 from speed_ray.stages import query_ranks
 from speed_ray.stages.rewrite import Rewrite
