@@ -128,10 +128,7 @@ def plan(
     if as_json:
         print(json.dumps(found.to_json()))
     else:
-        console = Console()
-        console.print(plan_table(found), soft_wrap=True)
-        for line in plan_lines(found):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print(*plan_table(found), *plan_lines(found), sep="\n")
     if most is not None:
         check_most(found, most)
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rich.table import Table
-
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
 from speed_ray.planning.run_plan import RunPlan, StagePlan, kept_plan
 from speed_ray.planning.stage_price import Interval
@@ -13,30 +11,40 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
 from speed_ray.storage.shards import Counts
 
-COLUMNS = ("stage", "rows", "calls", "retries", "prompt", "output", "+-", "$", "GPU-h", "hours", "shards")
+COLUMNS = (
+    "stage",
+    "rows",
+    "calls",
+    "retries",
+    "prompt tokens",
+    "output tokens",
+    "up to",
+    "$",
+    "GPU-hours",
+    "hours",
+    "shards",
+)
 
 
-def plan_table(plan: RunPlan) -> Table:
-    """Return the stages as a table, with their sums."""
-    table = Table(box=None, header_style="", pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
-    for stage in plan.stages:
-        table.add_row(*_cells(stage))
-    table.add_row(
+def plan_table(plan: RunPlan) -> list[str]:
+    """Return the stages as lines of a table of whatever width, with their sums."""
+    stages = plan.stages
+    sums = [
         "in all",
         "",
-        f"{sum(stage.calls for stage in plan.stages):,}",
-        f"{sum(stage.retries for stage in plan.stages):,}",
-        f"{sum(stage.prompt_tokens for stage in plan.stages):,}",
-        f"{sum(stage.output_tokens.expected for stage in plan.stages):,.0f}",
+        f"{sum(stage.calls for stage in stages):,}",
+        f"{sum(stage.retries for stage in stages):,}",
+        f"{sum(stage.prompt_tokens for stage in stages):,}",
+        f"{sum(stage.output_tokens.expected for stage in stages):,.0f}",
         "",
         f"{plan.dollars.expected:,.2f}",
         f"{plan.gpu_hours:,.2f}",
         f"{plan.hours:,.2f}",
-        f"{sum(stage.storage.shards for stage in plan.stages):,}",
-    )
-    return table
+        f"{sum(stage.storage.shards for stage in stages):,}",
+    ]
+    rows = [list(COLUMNS), *map(_cells, stages), sums]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [_aligned(row, widths) for row in rows]
 
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
@@ -111,6 +119,11 @@ def _cells(stage: StagePlan) -> list[str]:
         "?" if stage.hours is None else f"{stage.hours:,.2f}",
         f"{stage.storage.shards:,}",
     ]
+
+
+def _aligned(row: list[str], widths: list[int]) -> str:
+    name, *numbers = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    return "  ".join([name.strip().ljust(widths[0]), *numbers])
 
 
 def _spread(interval: Interval) -> str:

@@ -98,7 +98,7 @@ def _by_figures(config: VllmEngine, pool: Pool, work: Work) -> Pace:
     scale = pool.num_gpus * published.parameters / parameters * min(1.0, published.bits / _bits(config))
     prompt, output = (rate * scale for rate in published.rates)
     assumed = "" if pool.accelerator_type else ", which the pool does not name"
-    said = f"a {gpu}{assumed}: {published.source}, scaled to {parameters / 1e9:.3g}B at {_bits(config)} bits"
+    said = f"as on an {gpu}{assumed}: {published.source}, scaled to {parameters / 1e9:.3g}B at {_bits(config)} bits"
     return Pace(work.prompt_tokens / prompt + work.output_tokens / output, said)
 
 

@@ -60,7 +60,7 @@ def test_every_stage_of_the_alignment_has_its_line(tmp_path: Path) -> None:
     rows = {stage.stage: stage.rows for stage in plan.stages}
     assert (rows["drafts"], rows["candidates"], rows["examples"]) == (1_500, 300, 460)
     assert rows["revisions"] == pytest.approx(3 * rows["verdicts"], abs=2)
-    assert plan_table(plan).row_count == len(ALL_STAGES) + 1 and list(plan_lines(plan))
+    assert [line.split()[0] for line in plan_table(plan)[1:-1]] == ALL_STAGES and list(plan_lines(plan))
 
 
 def test_rows_about_passages_are_counted_and_their_prompts_rendered(run) -> None:
