@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from speed_ray import pipeline
 from speed_ray.console import init_recipe
 from speed_ray.errors import UserError
 from speed_ray.recipes import load_recipe
+from speed_ray.recipes.needed_jobs import needed_jobs
 from speed_ray.recipes.new_recipe import Answers, render_recipe, write_recipe
 
 ENDPOINT = {"model": "some-model", "base_url": "https://host/v1", "api_key_env": "SOME_KEY"}
@@ -23,7 +23,7 @@ def test_every_recipe_loads_and_goes_on_to_a_scored_embedder(tmp_path, answers):
     write_recipe(answers, tmp_path / "recipe.yaml")
     text = (tmp_path / "recipe.yaml").read_text()
     recipe = load_recipe(str(tmp_path / "recipe.yaml"))
-    assert pipeline.needed(recipe)[-2:] == ["train_embedder", "evaluate"]
+    assert needed_jobs(recipe)[-2:] == ["train_embedder", "evaluate"]
     asked = {config.engine for config in (recipe.teacher, recipe.generator)}
     assert ("openai" in asked) == (answers.teacher == "endpoint")
     uses_gpu = recipe.embedder.workers.num_gpus + recipe.synthesize.pool.num_gpus
