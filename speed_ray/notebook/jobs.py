@@ -3,6 +3,7 @@
 from speed_ray import recipes
 from speed_ray.errors import Interrupted
 from speed_ray.notebook.opened_run import Run
+from speed_ray.recipes.needed_jobs import needed_jobs
 from speed_ray.recipes.schema import Recipe
 
 
@@ -19,7 +20,7 @@ def run(recipe: Recipe | str, folder: str, until: str | None = None) -> Run:
 
     loaded = recipes.load_recipe(recipe) if isinstance(recipe, str) else recipe
     opened = Run(folder)
-    last = pipeline.needed(loaded)[-1] if until is None else until.replace("-", "_")
+    last = needed_jobs(loaded)[-1] if until is None else until.replace("-", "_")
     try:
         for job in pipeline.up_to(last, loaded):
             job(opened, loaded)
