@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
@@ -12,11 +11,22 @@ import pytest
 from safetensors.torch import load_file
 
 from speed_ray.storage.run import DRAFTS, Run
+from speed_ray.storage.store import LocalFolder
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan
 from speed_ray.training.train_model import train_model
+from tests.helpers.forked_workers import start_training, start_workers, train_by_command
 from tests.helpers.tiny_serving import free_port
-from tests.helpers.tiny_training import command, cpus, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
+from tests.helpers.tiny_training import (
+    command,
+    cpus,
+    tiny_model,
+    tiny_recipe,
+    tiny_rows,
+    torchrun,
+    training_arguments,
+    write_rows,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY, STEPS = 10, 60
@@ -28,18 +38,18 @@ SETTINGS = {
     "eval_fraction": 0.0,
 }
 
-DIES_AT_ITS_SECOND_LIST = """
-import os, signal, sys
-from speed_ray.storage.store import LocalFolder
-put = LocalFolder.put
-def dying(self, path, data):
-    if "00000020-" in path and path.endswith("rank-0.json"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    put(self, path, data)
-LocalFolder.put = dying
-from speed_ray.training.__main__ import app
-app()
-"""
+
+def train_until_the_second_list(arguments):
+    """Train, and die where the second checkpoint's list of files is about to be written."""
+    put = LocalFolder.put
+
+    def dying(store, path, data):
+        if "00000020-" in path and path.endswith("rank-0.json"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(store, path, data)
+
+    LocalFolder.put = dying
+    train_by_command(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -108,17 +118,16 @@ def test_a_worker_killed(base, unbroken, tmp_path, zero, after):
 
 def test_all_killed_while_a_checkpoint_is_uploaded(base, unbroken, tmp_path):
     run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, **SETTINGS)
-    arguments = command(recipe, run, "junior", 1)
-    program = [sys.executable, "-c", DIES_AT_ITS_SECOND_LIST, *arguments[arguments.index("junior") :]]
-    killed = subprocess.run(program, env=cpus(), capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    arguments = training_arguments(recipe, run, "junior")
+    killed = start_workers(tmp_path / "killed", 1, train_until_the_second_list, arguments)
+    assert killed.wait() == -signal.SIGKILL, killed.said()
     half = [name for name in run.store.names("models/junior/checkpoints") if name.startswith("00000020-")]
     assert half and not any("rank-" in name for name in half), "there is no half-written checkpoint"
 
-    done = torchrun(recipe, run, "junior", 1)
+    resumed = start_training(recipe, run, "junior", 1)
 
-    assert done.returncode == 0, done.stderr
-    assert first_step(done.stdout) == EVERY + 1, "the half-written checkpoint was loaded"
+    assert resumed.wait() == 0, resumed.said()
+    assert first_step(resumed.said()) == EVERY + 1, "the half-written checkpoint was loaded"
     prove(run, unbroken)
 
 

@@ -1,7 +1,6 @@
-"""Run as a torchrun worker of test_train_step.py: take one step on its rows of a batch, and save the gradient."""
+"""A worker of test_train_step.py: take one step on its rows of a batch, and save the gradient."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import torch
@@ -75,9 +74,9 @@ def gradient(
     return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
 
 
-if __name__ == "__main__":
+def save_gradient(base: Path, folder: Path, batch_rows: int, loss: Loss, positives: int) -> None:
+    """Save the gradient of a global batch, as this of several workers has it, to a file named by its rank."""
     dist.init_process_group("gloo")
-    settings = {"batch_rows": int(sys.argv[3]), "loss": sys.argv[4], "positives": int(sys.argv[5])}
-    made = gradient(Path(sys.argv[1]), CONFIG.micro_batch_size, **settings)
-    torch.save(made, f"{sys.argv[2]}/{dist.get_rank()}.pt")
+    made = gradient(base, CONFIG.micro_batch_size, batch_rows, loss=loss, positives=positives)
+    torch.save(made, folder / f"{dist.get_rank()}.pt")
     dist.destroy_process_group()

@@ -115,11 +115,16 @@ def torchrun(
 
 
 def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:
-    """Return the command line of a training on several processes of this machine."""
+    """Return the command line of a training with torchrun on several processes, as a user without Ray has it."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    return [*launcher, "-m", "--", "speed_ray.training", *training_arguments(recipe, run, model)]
+
+
+def training_arguments(recipe: Recipe, run: Run, model: str) -> list[str]:
+    """Write the recipe beside the run; return what follows `speed_ray.training` on a command line."""
     path = Path(run.uri).with_name(f"{Path(run.uri).name}-{model}.yaml")
     path.write_text(recipes.dump_yaml(recipe))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    return [*launcher, "-m", "--", "speed_ray.training", model, "--recipe", str(path), "--run", run.uri]
+    return [model, "--recipe", str(path), "--run", run.uri]
 
 
 def cpus(**environment: str) -> dict[str, str]:

@@ -1,11 +1,9 @@
 """A merge is chosen by held-out queries and guards, ends as it would unbroken, and never below the base."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -18,9 +16,10 @@ from speed_ray.storage.trained_models import Model
 from speed_ray.training import model_card, plan
 from speed_ray.training.contrastive import encoder, loop, merge
 from speed_ray.training.contrastive.merge import ShareScores, choose_share
+from tests.helpers.forked_workers import start_training
 from tests.helpers.grounded_run import MINILM
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_training import command, cpus, tiny_model, torchrun
+from tests.helpers.tiny_training import tiny_model, torchrun
 from tests.unit.training.contrastive.test_loop import a_recipe, a_run, example, examples, trained
 
 SHARES = {"merge": {"shares": [0.0, 0.5, 1.0]}, "num_train_epochs": 1}
@@ -199,17 +198,16 @@ def test_workers_together_merge_as_one_does(base, tmp_path, settings):
 def test_a_killed_merge_ends_as_an_unbroken_one(base, tmp_path):
     wanted = recipe(base, merge={"shares": [number / 100 for number in range(101)]})
     run, unbroken = a_run(tmp_path / "cut", rows()), a_run(tmp_path / "unbroken", rows())
-    process = subprocess.Popen(command(wanted, run, "embedder", 1), env=cpus(), stderr=subprocess.DEVNULL)
+    killed = start_training(wanted, run, "embedder", 1)
     while not list(Path(run.uri, "models", plan.EMBEDDER).glob("checkpoints/*/rank-0.json")):
-        assert process.poll() is None
-        time.sleep(0.1)
-    for member in [*psutil.Process(process.pid).children(recursive=True), process]:
-        member.kill()
-    process.wait()
+        assert killed.processes[0].is_alive(), killed.said()
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
     assert Model(run, plan.EMBEDDER).manifest() is None
     for each in (run, unbroken):
-        ended = torchrun(wanted, each, "embedder", 1)
-        assert ended.returncode == 0, ended.stderr
+        worker = start_training(wanted, each, "embedder", 1)
+        assert worker.wait() == 0, worker.said()
     resumed, whole = (Model(each, plan.EMBEDDER).published() for each in (run, unbroken))
     assert resumed["digest"] == whole["digest"]
 

@@ -1,8 +1,5 @@
 """A step of contrastive training on a real encoder, against the formula and against itself on several workers."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity, kl_div, mse_loss
@@ -10,11 +7,9 @@ from torch.nn.functional import cosine_similarity, kl_div, mse_loss
 from speed_ray.training.contrastive import encoder, train_step
 from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
 from speed_ray.training.contrastive.encoder import Encoder, pad_batch
-from tests.helpers.embedding_worker import CONFIG, NEGATIVES, gradient, rows
-from tests.helpers.paths import ROOT
+from tests.helpers.embedding_worker import CONFIG, NEGATIVES, gradient, rows, save_gradient
+from tests.helpers.forked_workers import start_workers
 from tests.helpers.tiny_training import tiny_model
-
-WORKER = ROOT / "tests" / "helpers" / "embedding_worker.py"
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +128,9 @@ def test_the_gradient_by_a_judges_scores_is_that_of_one_graph(base, loss, positi
     [(2, 8, "infonce", 1), (4, 8, "infonce", 1), (4, 5, "infonce", 1), (4, 5, "kl", 2), (2, 8, "margin_mse", 1)],
 )
 def test_workers_together_have_the_gradient_of_one(base, workers, batch_rows, loss, positives, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
-    ended = subprocess.run(
-        [*command, str(WORKER), str(base), str(tmp_path), str(batch_rows), loss, str(positives)],
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
+    arguments = (base, tmp_path, batch_rows, loss, positives)
+    together = start_workers(tmp_path / "said", workers, save_gradient, *arguments)
+    assert together.wait() == 0, together.said()
     alone = gradient(base, CONFIG.micro_batch_size, batch_rows, loss=loss, positives=positives)
     for rank in range(workers):
         assert furthest(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True)) < 1e-5
