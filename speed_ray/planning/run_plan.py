@@ -2,13 +2,15 @@
 
 import json
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from speed_ray.executor.stage import Stage
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
 from speed_ray.planning.inputs import read_inputs, run_in_memory
-from speed_ray.planning.rehearsal import GUESSED, Rehearsal, Rehearsed, without_weights
+from speed_ray.planning.rehearsal import GUESSED, KNOWN, SAMPLED, Rehearsal, Rehearsed, without_weights
 from speed_ray.planning.row_facts import RowFact, read_facts
 from speed_ray.planning.samples import Sample, find_sample, finish_sample, new_sample
 from speed_ray.planning.stage_price import Interval, StageTokens, tokens_of
@@ -18,7 +20,7 @@ from speed_ray.planning.token_counter import TokenCounter
 from speed_ray.planning.whole_rows import WholeRows, render_prompts
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
-from speed_ray.storage.run import PRODUCED_BY, Run
+from speed_ray.storage.run import PRODUCED_BY, REVISIONS, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
 from speed_ray.storage.spending import Usage
 from speed_ray.storage.store import read_if_exists
@@ -117,7 +119,8 @@ def plan_run(recipe: Recipe, run: Run | None = None, sample: int | None = None) 
     for name, each in rehearsed.items():
         own = run.artifact(name) if run else None
         stage = type(each.stage)(recipe)  # with the whole recipe's sizes and pools
-        tokens, basis, prompts = _tokens(type(stage)(countable), each, whole, runs, own, spent.get(name, Usage()))
+        counted = type(stage)(countable)
+        tokens, basis, prompts = _tokens(counted, each, whole, runs, own, spent.get(name, Usage()), bool(found))
         whole.records[name] = tokens.records
         stages.append(_stage_plan(stage, each, tokens, basis, prompts))
     return RunPlan(stages, found.rows if found else None, [*_notes(recipe, rehearsed), *rehearsal.unknown])
@@ -142,7 +145,13 @@ def _spent(run: Run) -> dict[str, Usage]:
 
 
 def _tokens(
-    stage: Stage[Any, Any], each: Rehearsed, whole: WholeRows, runs: list[Run], own: Artifact | None, spent: Usage
+    stage: Stage[Any, Any],
+    each: Rehearsed,
+    whole: WholeRows,
+    runs: list[Run],
+    own: Artifact | None,
+    spent: Usage,
+    is_sample: bool,
 ) -> tuple[StageTokens, str, str]:
     """Return what a stage takes, and how replies and prompts are known."""
     if own and own.manifest() is not None:
@@ -156,11 +165,21 @@ def _tokens(
     rows = rendered.kinds if rendered else whole.of(stage.name)
     ratio = _told_for_counted(facts, each.counter)
     prompts = {kind: mean * ratio for kind, mean in rendered.tokens.items()} if rendered else {}
-    tokens = tokens_of(rows, facts, prompts, guessed=basis == GUESSED)
+    surplus = _surplus(stage.name, rows, facts) if is_sample and basis in (SAMPLED, KNOWN) else {}
+    tokens = tokens_of(rows, facts, prompts, guessed=basis == GUESSED, surplus=surplus)
     if rendered is None:
         return tokens, basis, basis
     is_exact = rendered.are_all and each.counter.is_exact
     return tokens, basis, "exact" if is_exact else "all rendered" if rendered.are_all else "rendered in part"
+
+
+def _surplus(name: str, rows: Mapping[str, float], sampled: list[RowFact]) -> dict[str, float]:
+    """Count the sampled rows that the run does not have: of a kind of few rows, or about stand-ins."""
+    answered = Counter(fact.kind for fact in sampled)
+    about_stand_ins = name in (VERDICTS, REVISIONS)
+    return {
+        kind: number if about_stand_ins else max(0.0, number - rows.get(kind, 0)) for kind, number in answered.items()
+    }
 
 
 def _as_done(artifact: Artifact, spent: Usage) -> StageTokens:

@@ -41,17 +41,23 @@ class StageTokens:
 
 
 def tokens_of(
-    rows: Mapping[str, float], facts: Sequence[RowFact], prompts: Mapping[str, float], guessed: bool
+    rows: Mapping[str, float],
+    facts: Sequence[RowFact],
+    prompts: Mapping[str, float],
+    guessed: bool,
+    surplus: Mapping[str, float] | None = None,
 ) -> StageTokens:
     """Return what rows of these kinds take, if they take what `facts` did.
 
+    `surplus` are rows that a sample has answered and the run does not have: they are paid for as well.
     `prompts` has the mean tokens of one prompt by kind, where these could be counted; else those of the facts count.
     The interval is of a mean of a sample and of the rows themselves. Where replies are guessed it says what is known
     of models in general: they may write half as much or twice as much.
     """
     calls = asked = prompt_tokens = output = spread = 0.0
     records: dict[str, float] = {}
-    for kind, number in rows.items():
+    for kind, planned in rows.items():
+        number = planned + (surplus or {}).get(kind, 0.0)
         of_kind = [fact for fact in facts if fact.kind == kind] or list(facts)
         kind_calls = number * fmean(fact.calls for fact in of_kind)
         calls += kind_calls
@@ -60,7 +66,7 @@ def tokens_of(
         output += number * _mean(of_kind, "output_tokens")
         between = variance(fact.output_tokens for fact in of_kind) if len(of_kind) > 1 else 0.0
         spread += between * (number * number / len(of_kind) + number)
-        records[kind] = number * _mean(of_kind, "records")
+        records[kind] = planned * _mean(of_kind, "records")
     margin = NORMAL_95 * math.sqrt(spread)
     interval = (
         Interval(output, output / 2, output * 2) if guessed else Interval(output, output - margin, output + margin)

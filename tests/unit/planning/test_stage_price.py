@@ -27,6 +27,11 @@ def test_rendered_prompts_count_in_the_place_of_sampled_ones() -> None:
     assert tokens.prompt_tokens == 15 * 7
 
 
+def test_what_a_sample_took_beyond_the_run_is_paid_and_leaves_no_records() -> None:
+    tokens = tokens_of({"a": 10.0}, [fact("a")] * 32, {}, guessed=False, surplus={"a": 22.0})
+    assert (tokens.rows, tokens.calls, tokens.records) == (10, 32, {"a": 10})
+
+
 def test_equal_replies_leave_no_doubt_and_guesses_much() -> None:
     facts = [fact("a")] * 4
     sure = tokens_of({"a": 10.0}, facts, {}, guessed=False).output_tokens
