@@ -115,8 +115,9 @@ def plan(
 ) -> None:
     """Tell what a recipe takes before it is spent: calls, tokens, dollars, hours. Spends nothing without --sample."""
     from speed_ray.console.plan_report import plan_lines, plan_table
+    from speed_ray.planning.kept_plan import keep_plan
     from speed_ray.planning.price_limit import check_most
-    from speed_ray.planning.run_plan import keep_plan, plan_run
+    from speed_ray.planning.run_plan import plan_run
 
     if sample and run is None:
         raise UserError("--sample pays for replies, which are kept in a run: name its folder with --run.")
@@ -124,7 +125,7 @@ def plan(
     with contextlib.redirect_stdout(sys.stderr):  # the progress of a sample
         found = plan_run(load_recipe(recipe, set_ or ()), opened, sample)
     if opened:
-        keep_plan(opened, found)
+        keep_plan(opened, found.to_json())
     if as_json:
         print(json.dumps(found.to_json()))
     else:

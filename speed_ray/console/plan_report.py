@@ -1,15 +1,9 @@
 """Format what a recipe is to take: a table of its stages, sums, and what of it is a guess."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
-from speed_ray.planning.run_plan import RunPlan, StagePlan, kept_plan
+from speed_ray.planning.run_plan import RunPlan, StagePlan
 from speed_ray.planning.stage_price import Interval
-from speed_ray.recipes.engine_settings import OpenAIEngine, Price
-from speed_ray.recipes.schema import Recipe
-from speed_ray.storage.run import Run
-from speed_ray.storage.shards import Counts
 
 COLUMNS = (
     "stage",
@@ -65,43 +59,6 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     yield f"store: {requests:,} requests, {stored / 1e6:,.1f} MB; driver: {memory / 1e6:,.0f} MB of memory"
     yield f"{plan.hours / 24:,.2f} days, one stage after another; trainings, curation and evaluation are not in it"
     yield from plan.notes
-
-
-def spending_lines(run: Run, recipe: Recipe) -> list[str]:
-    """Lines that say what was planned for each stage, what of it is spent, samples among it, and what is left."""
-    kept = kept_plan(run)
-    if kept is None:
-        return []
-    spent = {name: usage for role in ARTIFACTS_OF for name, usage in usage_by_artifact(run, role).items()}
-    lines = ["planned, of it spent, and left, over all restarts and samples:"]
-    for stage in kept["stages"]:
-        usage, price = spent[stage["stage"]], _price(recipe, stage["role"])
-        planned = {"calls": stage["calls"], "output tokens": round(stage["output_tokens"]["expected"])}
-        used = {"calls": usage.calls, "output tokens": usage.output_tokens}
-        parts = [_part(name, planned[name], used[name]) for name in planned]
-        if price and stage["dollars"]:
-            dollars, cost = stage["dollars"]["expected"], usage.dollars(price)
-            parts.append(f"${dollars:,.2f}, spent ${cost:,.2f}, left ${max(0.0, dollars - cost):,.2f}")
-        if thoughts := _thoughts(run, stage["stage"]):
-            parts.append(f"{thoughts:,} of the tokens were thoughts")
-        lines.append(f"  {stage['stage']}: " + " · ".join(parts))
-    return lines
-
-
-def _part(name: str, planned: int, spent: int) -> str:
-    return f"{planned:,} {name}, spent {spent:,}, left {max(0, planned - spent):,}"
-
-
-def _price(recipe: Recipe, role: str) -> Price | None:
-    engine: Any = getattr(recipe, role)
-    return engine.price if isinstance(engine, OpenAIEngine) else None
-
-
-def _thoughts(run: Run, name: str) -> int:
-    artifact = run.artifact(name)
-    if artifact.plan() is None:
-        return 0
-    return sum((commit.counts for commit in artifact.commits()), Counts()).reasoning_tokens
 
 
 def _cells(stage: StagePlan) -> list[str]:

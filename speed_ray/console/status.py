@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from speed_ray.console.judge_report import judge_lines
-from speed_ray.console.plan_report import spending_lines
+from speed_ray.console.spending_report import spending_lines
 from speed_ray.errors import UserError
 from speed_ray.evaluation import datasets, parse_rate, position_bias, quality
 from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact

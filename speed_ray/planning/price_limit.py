@@ -3,7 +3,8 @@
 import sys
 
 from speed_ray.errors import UserError
-from speed_ray.planning.run_plan import DONE, RunPlan, keep_plan, plan_run, sum_up
+from speed_ray.planning.kept_plan import keep_plan
+from speed_ray.planning.run_plan import DONE, RunPlan, plan_run, sum_up
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
@@ -31,7 +32,7 @@ def ask_before(recipe: Recipe, run: Run) -> None:
     if not (asked_above := [limit for limit in limits if limit is not None]):
         return
     plan = plan_run(recipe, run)
-    keep_plan(run, plan)
+    keep_plan(run, plan.to_json())
     left = sum_up([stage.dollars for stage in plan.stages if stage.dollars and stage.replies != DONE])
     if left.expected <= min(asked_above):
         return

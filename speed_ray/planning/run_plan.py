@@ -1,6 +1,5 @@
-"""Foretell what every stage of a recipe takes, and keep that in the run, for `status`."""
+"""Foretell what every stage of a recipe takes."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,9 +22,7 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import PRODUCED_BY, REVISIONS, VERDICTS, Run
 from speed_ray.storage.shards import Artifact, Counts
 from speed_ray.storage.spending import Usage
-from speed_ray.storage.store import read_if_exists
 
-PLANNED = "planned.json"  # in a run's folder: what was foretold last
 GUESSED_ON = 8  # rows a kind of a rehearsal that costs nothing
 MEASURED_SHARDS, MEASURED_ROWS = 8, 32  # of the run's own rows: so many are read, from so many on they count
 DONE = "done"
@@ -124,20 +121,6 @@ def plan_run(recipe: Recipe, run: Run | None = None, sample: int | None = None) 
         whole.records[name] = tokens.records
         stages.append(_stage_plan(stage, each, tokens, basis, prompts))
     return RunPlan(stages, found.rows if found else None, [*_notes(recipe, rehearsed), *rehearsal.unknown])
-
-
-def keep_plan(run: Run, plan: RunPlan) -> None:
-    """Store a plan in its run, in the place of an earlier one."""
-    run.store.put(PLANNED, json.dumps(plan.to_json()).encode())
-
-
-def kept_plan(run: Run) -> dict[str, Any] | None:
-    """Read the run's plan as JSON has it, None where there is none that can be read."""
-    try:
-        tree = json.loads(read_if_exists(run.store, PLANNED) or b"null")
-        return tree if isinstance(tree, dict) and isinstance(tree.get("stages"), list) else None
-    except ValueError:
-        return None
 
 
 def _spent(run: Run) -> dict[str, Usage]:

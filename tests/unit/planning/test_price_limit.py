@@ -7,8 +7,9 @@ import pytest
 
 from speed_ray import recipes
 from speed_ray.errors import UserError
+from speed_ray.planning.kept_plan import kept_plan
 from speed_ray.planning.price_limit import ask_before, check_most
-from speed_ray.planning.run_plan import kept_plan, plan_run
+from speed_ray.planning.run_plan import plan_run
 from speed_ray.recipes.schema import Recipe
 
 ENDPOINT = "{engine: openai, model: m, base_url: 'http://localhost/v1'%s}"

@@ -6,8 +6,10 @@ import huggingface_hub
 import pytest
 
 from speed_ray import recipes
-from speed_ray.console.plan_report import plan_lines, plan_table, spending_lines
-from speed_ray.planning.run_plan import keep_plan, plan_run
+from speed_ray.console.plan_report import plan_lines, plan_table
+from speed_ray.console.spending_report import spending_lines
+from speed_ray.planning.kept_plan import PLANNED, keep_plan, kept_plan
+from speed_ray.planning.run_plan import plan_run
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import HELD_OUT
 from speed_ray.stages.brainstorm import Brainstorm
@@ -115,12 +117,18 @@ def answer_all(run: Run, recipe: Recipe) -> None:
             select_tasks(run, recipe)
 
 
+@pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"stages": [1]}', b'{"stages": [{"stage": "examples"}]}', b"7"])
+def test_a_damaged_plan_counts_for_none(run, damaged: bytes) -> None:
+    run.store.put(PLANNED, damaged)
+    assert kept_plan(run) is None
+
+
 def test_status_tells_planned_spent_and_left(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     with mock("--latency-ms", "0") as url:
         recipe = endpoint_recipe(url)
         plan = plan_run(recipe, run, sample=1)
-    keep_plan(run, plan)
+    keep_plan(run, plan.to_json())
     tasks = plan.stages[0]
     line = next(line for line in spending_lines(run, recipe) if "proposed_tasks" in line)
     assert f"{tasks.calls:,} calls, spent 4, left {tasks.calls - 4:,}" in line and "$" in line
