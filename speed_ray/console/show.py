@@ -217,5 +217,5 @@ def _ancestors(run: Run, artifact: Artifact, record: Row) -> Iterator[tuple[str,
 
 def _passages_of(run: Run, text: str) -> list[Row]:
     """Find the passages that say what a positive says which took another's place."""
-    passages: Iterator[Any] = _rows(run.artifact(PASSAGES), RECORDS)
+    passages: Iterator[Any] = _rows(run.artifact(PASSAGES))
     return [row for row in passages if text in (row["text"], titled_text(row))][:FEW]

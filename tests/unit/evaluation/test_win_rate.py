@@ -134,9 +134,9 @@ def test_tasks_of_one_id_may_be_of_other_words(alignment, better, monkeypatch):
     """Another teacher thinks up another task under the id that a topic, a kind and a number give."""
     read = quality.example_rows
 
-    def rows(artifact):
+    def rows(artifact, one_shard_in=1):
         other = {"instruction": "Given a noise, find the repair note"} if artifact.store is better.store else {}
-        yield from ({**row, **other} if row["kind"] == "retrieval" else row for row in read(artifact))
+        yield from ({**row, **other} if row["kind"] == "retrieval" else row for row in read(artifact, one_shard_in))
 
     whole = win_rate.pair_examples(alignment.run, better, EXAMPLES)
     monkeypatch.setattr(quality, "example_rows", rows)
