@@ -35,7 +35,7 @@ venv: .venv/.installed
 
 demo: venv
 	$(BIN)/python jobs/write_docstrings.py runs/docs
-	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docs --set synthesize.examples=500
+	$(BIN)/speed-ray run --recipe documents --run runs/demo --set corpus.source=runs/docs --set synthesize.examples=300
 	$(BIN)/speed-ray status runs/demo
 	$(BIN)/speed-ray verify runs/demo
 	$(BIN)/speed-ray show runs/demo scored_examples
