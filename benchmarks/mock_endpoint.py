@@ -124,7 +124,8 @@ class Endpoint(asyncio.Protocol):
         if outcome == "html":
             self.send(200, PAGE, "text/html")
         elif outcome in ("200", "drop"):
-            answer = completion(request, prompt, self.options)
+            told = self.options
+            answer = completion(request, prompt, told.tokens, told.spread, told.share_malformed)
             if outcome == "drop":
                 self.send(200, answer, short_by=len(answer) // 2)
                 self.transport.close()
@@ -142,11 +143,13 @@ class Endpoint(asyncio.Protocol):
         self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) - short_by])
 
 
-def completion(request: dict[str, Any], prompt: str, options: argparse.Namespace) -> bytes:
+def completion(
+    request: dict[str, Any], prompt: str, tokens: int, spread: float = 0, share_malformed: float = 0
+) -> bytes:
     """Answer as an endpoint does; the same prompt and seed give the same text, or the same malformed one."""
     rng = random.Random(zlib.crc32(prompt.encode()) ^ request.get("seed", 0))
-    tokens = max(1, round(options.tokens * (1 + options.spread * rng.uniform(-1, 1))))
-    malformed = rng.random() < options.share_malformed
+    tokens = max(1, round(tokens * (1 + spread * rng.uniform(-1, 1))))
+    malformed = rng.random() < share_malformed
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
     context = {"slots": slots(prompt)}
     texts = [fake_reply(None if malformed else schema, rng, context) for _ in range(request.get("n", 1))]
