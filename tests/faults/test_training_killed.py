@@ -23,7 +23,6 @@ from tests.helpers.tiny_training import (
     tiny_model,
     tiny_recipe,
     tiny_rows,
-    torchrun,
     training_arguments,
     write_rows,
 )
@@ -98,21 +97,19 @@ def first_step(said):
 @pytest.mark.parametrize(("zero", "after"), [(2, 2), (3, 2), (0, 1)], ids=["zero2", "zero3", "zero0-on-one-worker"])
 def test_a_worker_killed(base, unbroken, tmp_path, zero, after):
     run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero_stage=zero, **SETTINGS)
-    with open(tmp_path / "said", "w") as said:
-        process = subprocess.Popen(command(recipe, run, "junior", 2), env=cpus(), stdout=said, stderr=said)
-        while not checkpoints(run):
-            assert process.poll() is None, (tmp_path / "said").read_text()
-            time.sleep(0.02)
-        victim = next(child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1")
-        victim.send_signal(signal.SIGKILL)
-        assert process.wait() != 0
+    killed = start_training(recipe, run, "junior", 2)
+    while not checkpoints(run):
+        assert all(worker.is_alive() for worker in killed.processes), killed.said()
+        time.sleep(0.02)
+    killed.processes[1].kill()
+    assert killed.wait() != 0
     complete = checkpoints(run)
     assert not Model(run, "junior").manifest(), "the worker was killed too late to prove anything"
 
-    done = torchrun(recipe, run, "junior", after)
+    resumed = start_training(recipe, run, "junior", after)
 
-    assert done.returncode == 0, done.stderr
-    assert first_step(done.stdout) == complete[-1] + 1, "more was redone than since the last checkpoint, or less"
+    assert resumed.wait() == 0, resumed.said()
+    assert first_step(resumed.said()) == complete[-1] + 1, "more was redone than since the last checkpoint, or less"
     prove(run, unbroken)
 
 
@@ -146,16 +143,16 @@ def test_the_launcher_killed(base, unbroken, tmp_path):
     process.wait()
     assert not Model(run, "junior").manifest(), "it was killed too late to prove anything"
 
-    done = torchrun(recipe, run, "junior", 1)
+    resumed = start_training(recipe, run, "junior", 1)
 
-    assert done.returncode == 0, done.stderr
+    assert resumed.wait() == 0, resumed.said()
     prove(run, unbroken)
 
 
 def test_two_nodes_that_share_a_temp_dir_go_on_from_the_checkpoint(base, unbroken, tmp_path):
     run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero_stage=0, **SETTINGS)
-    killed = subprocess.Popen(command(recipe, run, "junior", 1), env=cpus(), stdout=subprocess.DEVNULL)
-    while not any(name.endswith("rank-0.json") for name in run.store.names("models/junior/checkpoints")):
+    killed = subprocess.Popen(command(recipe, run, "junior", 2), env=cpus(), stdout=subprocess.DEVNULL)
+    while not checkpoints(run):
         time.sleep(0.02)
     for process in [*psutil.Process(killed.pid).children(recursive=True), killed]:
         process.kill()  # each by itself: torchrun's workers are in sessions of their own

@@ -1,7 +1,6 @@
 """Make models small enough to train in seconds, rows for them, and recipes."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,15 +102,6 @@ def tiny_recipe(model: Path, **settings: Any) -> Recipe:
         "revisor": {"sft": sft, "dpo": dpo},
     }
     return recipes.validate(tree, "the test")
-
-
-def torchrun(
-    recipe: Recipe, run: Run, model: str, workers: int, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Train one model with torchrun on CPUs, as a user without Ray does."""
-    return subprocess.run(
-        command(recipe, run, model, workers), env=cpus(**environment), capture_output=True, text=True
-    )
 
 
 def command(recipe: Recipe, run: Run, model: str, workers: int) -> list[str]:

@@ -14,7 +14,8 @@ from speed_ray.storage.run import DRAFTS, REVISION_PAIRS, REVISIONS, VERDICTS, R
 from speed_ray.storage.trained_models import Model, generator_with_trained_weights
 from speed_ray.training import plan, reference_logps, tokenize
 from speed_ray.training.train_model import train_model
-from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
+from tests.helpers.forked_workers import start_training
+from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, write_rows
 
 pytestmark = pytest.mark.slow
 BETA = 0.3
@@ -218,8 +219,8 @@ def test_two_workers_make_the_weights_of_one(base, tmp_path, zero, lora):
     one, two = aligned(tmp_path / "one"), aligned(tmp_path / "two")
     both(one, tiny_recipe(base, lora=lora))
     train_model(plan.plan_junior(two, tiny_recipe(base, lora=lora)), ignore)
-    done = torchrun(tiny_recipe(base, lora=lora, zero_stage=zero, micro_batch_size=2), two, "senior", workers=2)
-    assert done.returncode == 0, done.stderr
+    workers = start_training(tiny_recipe(base, lora=lora, zero_stage=zero, micro_batch_size=2), two, "senior", 2)
+    assert workers.wait() == 0, workers.said()
     made = [load(run) for run in (one, two)]
     assert max((made[0][name] - made[1][name]).abs().max().item() for name in made[0]) < 2e-5
 

@@ -14,7 +14,8 @@ from speed_ray.storage.run import DRAFTS, Run
 from speed_ray.storage.trained_models import Model
 from speed_ray.training import plan, tokenize
 from speed_ray.training.train_model import train_model
-from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, torchrun, write_rows
+from tests.helpers.forked_workers import start_training
+from tests.helpers.tiny_training import ignore, tiny_model, tiny_recipe, tiny_rows, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -151,8 +152,8 @@ def test_resumed_as_if_unbroken(base, tmp_path, dropout):
 def test_two_workers_make_the_weights_of_one(base, tmp_path, zero):
     one, two = drafted(tmp_path / "one"), drafted(tmp_path / "two")
     train_model(plan.plan_junior(one, tiny_recipe(base)), ignore)
-    done = torchrun(tiny_recipe(base, zero_stage=zero, micro_batch_size=2), two, "junior", workers=2)
-    assert done.returncode == 0, done.stderr
+    workers = start_training(tiny_recipe(base, zero_stage=zero, micro_batch_size=2), two, "junior", 2)
+    assert workers.wait() == 0, workers.said()
     assert furthest(weights(one), weights(two)) < 1e-5
 
 

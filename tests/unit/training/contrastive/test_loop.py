@@ -1,9 +1,9 @@
 """Contrastive training as its user runs it: from a run's curated examples to a folder of sentence-transformers."""
 
 import json
-import subprocess
+import signal
+import time
 
-import psutil
 import pytest
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
@@ -20,7 +20,7 @@ from speed_ray.training import plan
 from speed_ray.training.contrastive import encoder
 from speed_ray.training.train_model import train_model
 from tests.helpers.forked_workers import start_training
-from tests.helpers.tiny_training import command, cpus, ignore, tiny_model, torchrun
+from tests.helpers.tiny_training import ignore, tiny_model
 
 INSTRUCTION = "Write the number as digits"
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -224,8 +224,8 @@ def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
     rows = examples(61)  # the last batch of an epoch has 13: it cannot be divided evenly among two
     alone = trained(a_run(tmp_path / "one", rows), a_recipe(base, **{**settings, "zero_stage": 0}))
     recipe = a_recipe(base, workers={"num_workers": 2}, **settings)
-    ended = torchrun(recipe, a_run(tmp_path / "two", rows), "embedder", 2)
-    assert ended.returncode == 0, ended.stderr
+    workers = start_training(recipe, a_run(tmp_path / "two", rows), "embedder", 2)
+    assert workers.wait() == 0, workers.said()
     together = plan.plan_embedder(Run(str(tmp_path / "two")), recipe).model
     assert history(together)[-1]["batches"] == history(alone)[-1]["batches"]
     assert history(together)[-1]["loss"] == pytest.approx(history(alone)[-1]["loss"], rel=1e-3)
@@ -236,25 +236,17 @@ def test_workers_together_make_the_model_of_one(base, tmp_path, settings):
 def test_sharded_states_are_resumed(base, tmp_path):
     rows, recipe = examples(64), a_recipe(base, zero_stage=2, save_steps=3, workers={"num_workers": 2})
     run = a_run(tmp_path / "run", rows)
-    process = subprocess.Popen(
-        command(recipe, run, "embedder", 2),
-        env=cpus(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith("step 5"):
-            for member in [*psutil.Process(process.pid).children(recursive=True), process]:
-                member.kill()
-            break
-    process.communicate()
-    ended = torchrun(recipe, run, "embedder", 2)
-    assert ended.returncode == 0, ended.stderr
-    began = next(line for line in ended.stdout.splitlines() if line.startswith("step"))
+    killed = start_training(recipe, run, "embedder", 2)
+    while "step 5" not in killed.said():
+        time.sleep(0.02)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL, "they were killed too late to prove anything"
+    resumed = start_training(recipe, run, "embedder", 2)
+    assert resumed.wait() == 0, resumed.said()
+    began = next(line for line in resumed.said().splitlines() if line.startswith("step"))
     assert int(began.split()[1]) >= 3
     whole = a_run(tmp_path / "whole", rows)
-    assert torchrun(recipe, whole, "embedder", 2).returncode == 0
+    assert start_training(recipe, whole, "embedder", 2).wait() == 0
     resumed, unbroken = (plan.plan_embedder(each, recipe).model for each in (run, whole))
     assert history(resumed)[-1]["batches"] == history(unbroken)[-1]["batches"]
     assert distance(resumed, unbroken) < 1e-6

@@ -19,7 +19,7 @@ from speed_ray.training.contrastive.merge import ShareScores, choose_share
 from tests.helpers.forked_workers import start_training
 from tests.helpers.grounded_run import MINILM
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_training import tiny_model, torchrun
+from tests.helpers.tiny_training import tiny_model
 from tests.unit.training.contrastive.test_loop import a_recipe, a_run, example, examples, trained
 
 SHARES = {"merge": {"shares": [0.0, 0.5, 1.0]}, "num_train_epochs": 1}
@@ -188,8 +188,8 @@ def test_workers_together_merge_as_one_does(base, tmp_path, settings):
     alone = trained(a_run(tmp_path / "one", rows()), recipe(base, **{**chosen, "zero_stage": 0}))
     together = recipe(base, workers={"num_workers": 2}, **chosen)
     run = a_run(tmp_path / "two", rows())
-    ended = torchrun(together, run, "embedder", 2)
-    assert ended.returncode == 0, ended.stderr
+    workers = start_training(together, run, "embedder", 2)
+    assert workers.wait() == 0, workers.said()
     one, other = facts(alone), facts(Model(run, plan.EMBEDDER))
     assert [one["rows"]["best_step"], one["merge"]["share"]] == [other["rows"]["best_step"], other["merge"]["share"]]
 
