@@ -4,14 +4,18 @@ What reference and BM25 say of a query and all passages is put in standard devia
 passages are compared, a few queries at a time, so that memory is flat.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from speed_ray.curation.mixture import USUAL_WEIGHT, Floats, z_scores
-from speed_ray.curation.query_blocks import Corpus
-from speed_ray.curation.reference_model import Numbers
+from speed_ray.curation.passage_index import PassageIndex
+from speed_ray.curation.query_blocks import Corpus, open_corpus
+from speed_ray.curation.reference_model import Numbers, ReferenceModel, reference_folder
+from speed_ray.storage.run import PASSAGE_EMBEDDINGS, PASSAGES, Run
 from speed_ray.text.token_hashes import Places
 
 AT_ONCE = 1 << 24  # cosines: 64 MB
@@ -46,6 +50,20 @@ class PassageRanks:
             ):
                 mixed = _in_deviations(cosines) + USUAL_WEIGHT * _in_deviations(self._passages.words.of_indexed(query))
                 yield _stand(mixed, int(own[begin + row]), copies[copies[:, 0] == row, 1])
+
+
+class QueryRanks:
+    """Rank the published passages of a run for queries, which its reference embeds."""
+
+    def __init__(self, run: Run, reference: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="speed_ray-ranks-")
+        corpus = open_corpus(run.artifact(PASSAGES), run.artifact(PASSAGE_EMBEDDINGS), Path(self._folder.name))
+        self._ranks, self._model = PassageRanks(corpus), ReferenceModel(reference_folder(reference))
+        self.index: PassageIndex = corpus.index
+
+    def find(self, queries: list[str], own: Places) -> Iterator[Standing]:
+        """Yield where the passage `own`, (queries,), of each query stands."""
+        return self._ranks.find(queries, self._model.embed_queries(queries), own)
 
 
 def _stand(scores: Floats, own: int, copies: Places) -> Standing:

@@ -1,7 +1,7 @@
 """Commit the rows of stages that ask no model: the driver alone passes on or rejects each input row, in order."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from speed_ray.errors import Interrupted
+from speed_ray.recipes.training_settings import Workers
 from speed_ray.records import REJECT, RejectRow, Row
 from speed_ray.storage.attempt import Attempt
 from speed_ray.storage.shard_plan import Plan
@@ -27,6 +28,7 @@ class RowResult(NamedTuple):
 
 
 Shards = Iterator[tuple[int, list[RowResult]]]
+MakeShard = Callable[[int], list[RowResult]]  # a shard's number -> its rows
 
 
 def reject(row_id: str, parent_id: str, stage: str, reason: str, detail: str, text: str, kind: str = "") -> RowResult:
@@ -78,6 +80,28 @@ def publish_shards(
             f"{artifact.where}: a committed file was damaged, and its shard was withdrawn.\n"
             "Run the same command again: it makes only that shard anew."
         )
+
+
+def map_shards(
+    key: str,
+    shards: Sequence[int],
+    workers: Workers,
+    here: Callable[[], MakeShard],
+    in_worker: Callable[[], MakeShard],
+) -> Shards:
+    """Make shards in this process, or on Ray where `<key>.workers` asks for several workers or for GPUs.
+
+    `here` and `in_worker` are called once in each process, and load what makes a shard; the second travels to Ray.
+    """
+    if workers.num_workers > 1 or workers.num_gpus:
+        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
+
+        for index, results in map_tasks.map_tasks(key, shards, in_worker, workers):
+            yield shards[index], results
+    elif shards:
+        make = here()
+        for shard in shards:
+            yield shard, make(shard)
 
 
 def _commit(

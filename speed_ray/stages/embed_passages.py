@@ -49,19 +49,9 @@ def publish_embeddings(run: Run, plan: Plan, settings: Curate) -> Artifact:
 
 def _embed_shards(run: Run, plan: Plan, settings: Curate, pending: Collection[int]) -> driver_stage.Shards:
     assert settings.reference is not None
-    shards, workers = sorted(pending), settings.workers
-    if not shards:
-        return
-    if workers.num_workers > 1 or workers.num_gpus:
-        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
-
-        make = partial(_embedder_in_worker, run.uri, plan, settings.reference)
-        for index, results in map_tasks.map_tasks("curate", shards, make, workers):
-            yield shards[index], results
-    else:
-        embed = _ShardEmbedder(run.artifact(PASSAGES), plan, settings.reference)
-        for shard in shards:
-            yield shard, embed(shard)
+    here = partial(_ShardEmbedder, run.artifact(PASSAGES), plan, settings.reference)
+    in_worker = partial(_embedder_in_worker, run.uri, plan, settings.reference)
+    return driver_stage.map_shards("curate", sorted(pending), settings.workers, here, in_worker)
 
 
 def _embedder_in_worker(uri: str, plan: Plan, reference: str) -> "_ShardEmbedder":

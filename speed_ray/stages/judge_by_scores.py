@@ -4,16 +4,13 @@ For queries about passages, whose own passage is to be found again. `curation/be
 are as a teacher's are, with the counts as their reason, so that DPO takes them as it takes those.
 """
 
-import tempfile
 from collections.abc import Collection
 from functools import partial
-from pathlib import Path
 
 from speed_ray import kinds
 from speed_ray.curation.best_and_worst import Candidate, choose
-from speed_ray.curation.passage_ranks import PassageRanks
-from speed_ray.curation.query_blocks import open_corpus
-from speed_ray.curation.reference_model import ReferenceModel, reference_digest, reference_folder
+from speed_ray.curation.passage_ranks import QueryRanks
+from speed_ray.curation.reference_model import reference_digest
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import VERDICT, CandidatesRow, Rejected, VerdictRow
@@ -22,7 +19,7 @@ from speed_ray.stages.embed_passages import plan_embeddings, publish_embeddings
 from speed_ray.stages.example_request import id_columns, to_query
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.planned_rows import Inputs, PlannedRow
-from speed_ray.storage.run import CANDIDATES, PASSAGE_EMBEDDINGS, PASSAGES, VERDICTS, Run
+from speed_ray.storage.run import CANDIDATES, PASSAGES, VERDICTS, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 from speed_ray.text.rules import copied_share
@@ -53,20 +50,11 @@ def publish_verdicts(run: Run, recipe: Recipe) -> Artifact:
 
 
 def _judge_shards(run: Run, plan: Plan, recipe: Recipe, pending: Collection[int]) -> driver_stage.Shards:
-    shards, workers = sorted(pending), recipe.curate.workers
-    if not shards:
-        return
+    if not pending:
+        return iter(())
     publish_embeddings(run, plan_embeddings(run, recipe.curate), recipe.curate)
-    if workers.num_workers > 1 or workers.num_gpus:
-        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
-
-        make = partial(_judge_in_worker, run.uri, plan, recipe)
-        for index, results in map_tasks.map_tasks("curate", shards, make, workers):
-            yield shards[index], results
-    else:
-        judge = ShardJudge(run, plan, recipe)
-        for shard in shards:
-            yield shard, judge(shard)
+    here, in_worker = partial(ShardJudge, run, plan, recipe), partial(_judge_in_worker, run.uri, plan, recipe)
+    return driver_stage.map_shards("curate", sorted(pending), recipe.curate.workers, here, in_worker)
 
 
 def _judge_in_worker(uri: str, plan: Plan, recipe: Recipe) -> "ShardJudge":
@@ -79,9 +67,7 @@ class ShardJudge:
     def __init__(self, run: Run, plan: Plan, recipe: Recipe) -> None:
         reference = recipe.curate.reference
         assert reference is not None
-        self._folder = tempfile.TemporaryDirectory(prefix="speed_ray-judge-")
-        self._corpus = open_corpus(run.artifact(PASSAGES), run.artifact(PASSAGE_EMBEDDINGS), Path(self._folder.name))
-        self._ranks, self._model = PassageRanks(self._corpus), ReferenceModel(reference_folder(reference))
+        self._ranks = QueryRanks(run, reference)
         self._inputs = Inputs(run.artifact(CANDIDATES), plan)
         self._recipe = recipe
 
@@ -97,12 +83,13 @@ class ShardJudge:
 
     def _count(self, rows: list[PlannedRow[CandidatesRow]], queries: list[list[str]]) -> list[Candidate]:
         """Count what tells good queries from bad, of all lists in order."""
-        places = self._corpus.index.parents_of([row.parent for row in rows])
+        index = self._ranks.index
+        places = index.parents_of([row.parent for row in rows])
         own = places.repeat([len(each) for each in queries])
         texts = [query for each in queries for query in each]
-        standings = self._ranks.find(texts, self._model.embed_queries(texts), own)
+        standings = self._ranks.find(texts, own)
         return [
-            Candidate(standing, copied_share(query, self._corpus.index.text(place)), len(split_words(query)))
+            Candidate(standing, copied_share(query, index.text(place)), len(split_words(query)))
             for query, place, standing in zip(texts, own.tolist(), standings, strict=True)
         ]
 

@@ -91,18 +91,8 @@ def publish_judging(run: Run, judging: Judging, recipe: Recipe) -> Artifact:
 
 
 def _judge_shards(run: Run, judging: Judging, pending: Collection[int]) -> driver_stage.Shards:
-    shards, workers = sorted(pending), judging.settings.workers
-    if not shards:
-        return
-    if workers.num_workers > 1 or workers.num_gpus:
-        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
-
-        for index, results in map_tasks.map_tasks("score", shards, partial(_judge_in_worker, judging), workers):
-            yield shards[index], results
-    else:
-        judge = _ShardJudge(run, judging)
-        for shard in shards:
-            yield shard, judge(shard)
+    here, in_worker = partial(_ShardJudge, run, judging), partial(_judge_in_worker, judging)
+    return driver_stage.map_shards("score", sorted(pending), judging.settings.workers, here, in_worker)
 
 
 def _judge_in_worker(judging: Judging) -> "_ShardJudge":

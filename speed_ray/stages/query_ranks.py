@@ -4,18 +4,15 @@ What is better is the query that finds its own passage sooner, by the mixture th
 two stands the stage that writes queries again (rewrite.py); what is kept is published as `revised_examples`.
 """
 
-import tempfile
 from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 
 from speed_ray import kinds
-from speed_ray.curation.passage_ranks import PassageRanks
-from speed_ray.curation.query_blocks import open_corpus
-from speed_ray.curation.reference_model import ReferenceModel, reference_digest, reference_folder
+from speed_ray.curation.passage_ranks import QueryRanks
+from speed_ray.curation.reference_model import reference_digest
 from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import EXAMPLE, RANKED, REVISED, ExampleRow, RankedRow, RevisedRow, RewrittenRow
@@ -25,7 +22,6 @@ from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.planned_rows import read_records
 from speed_ray.storage.run import (
     EXAMPLES,
-    PASSAGE_EMBEDDINGS,
     PASSAGES,
     RANKED_EXAMPLES,
     REVISED_EXAMPLES,
@@ -63,20 +59,11 @@ def _publish(run: Run, recipe: Recipe, name: str, source: str, schema: pa.Schema
 
 
 def _rank_shards(run: Run, plan: Plan, recipe: Recipe, pending: Collection[int]) -> driver_stage.Shards:
-    shards, workers = sorted(pending), recipe.curate.workers
-    if not shards:
-        return
+    if not pending:
+        return iter(())
     publish_embeddings(run, plan_embeddings(run, recipe.curate), recipe.curate)
-    if workers.num_workers > 1 or workers.num_gpus:
-        from speed_ray.on_ray import map_tasks  # brings Ray, which one process does without
-
-        make = partial(_rank_in_worker, run.uri, plan, recipe)
-        for index, results in map_tasks.map_tasks("curate", shards, make, workers):
-            yield shards[index], results
-    else:
-        rank = ShardRanker(run, plan, recipe)
-        for shard in shards:
-            yield shard, rank(shard)
+    here, in_worker = partial(ShardRanker, run, plan, recipe), partial(_rank_in_worker, run.uri, plan, recipe)
+    return driver_stage.map_shards("curate", sorted(pending), recipe.curate.workers, here, in_worker)
 
 
 def _rank_in_worker(uri: str, plan: Plan, recipe: Recipe) -> "ShardRanker":
@@ -89,9 +76,7 @@ class ShardRanker:
     def __init__(self, run: Run, plan: Plan, recipe: Recipe) -> None:
         reference = recipe.curate.reference
         assert reference is not None and plan.input is not None
-        self._folder = tempfile.TemporaryDirectory(prefix="speed_ray-ranks-")
-        self._corpus = open_corpus(run.artifact(PASSAGES), run.artifact(PASSAGE_EMBEDDINGS), Path(self._folder.name))
-        self._ranks, self._model = PassageRanks(self._corpus), ReferenceModel(reference_folder(reference))
+        self._ranks = QueryRanks(run, reference)
         self._source, self._plan = run.artifact(plan.input), plan
 
     def __call__(self, shard: int) -> list[driver_stage.RowResult]:
@@ -113,8 +98,7 @@ class ShardRanker:
         """Return the rank of its passage for one query of each row, by the row's id."""
         if not rows:
             return {}
-        own = self._corpus.index.parents_of(rows)
-        standings = self._ranks.find(queries, self._model.embed_queries(queries), own)
+        standings = self._ranks.find(queries, self._ranks.index.parents_of(rows))
         return {row["id"]: standing.rank for row, standing in zip(rows, standings, strict=True)}
 
 
