@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from speed_ray.doctor.finding import Finding, gigabytes
 from speed_ray.doctor.machine import memory_limit
-from speed_ray.doctor.model_sizes import NamedModel, Size, size_of
+from speed_ray.doctor.model_sizes import NamedModel, size_of
 from speed_ray.doctor.wanted_places import WantedPlace, pool_of
+from speed_ray.engines.weight_files import Size
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 

@@ -1,22 +1,18 @@
 """Find the models that a recipe names, and how large each is: on this machine, else as the hub says."""
 
 import functools
-import json
-import math
 import os
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from speed_ray.engines import model_folder
+from speed_ray.engines.weight_files import Size, add_up, read_size
 from speed_ray.errors import UserError
 from speed_ray.recipes.engine_settings import VllmEngine
 from speed_ray.recipes.schema import Recipe
 
 HUB_SECONDS = 10.0
-BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # of others, such as F8_E4M3, one
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,6 @@ class NamedModel:
     def is_of_hub(self) -> bool:
         """Tell whether the name is one of the hub's, and no folder or URI."""
         return bool(model_folder.HUB_NAME.fullmatch(self.model)) and not Path(self.model).expanduser().exists()
-
-
-@dataclass(frozen=True)
-class Size:
-    """Holds a model's number of parameters and the bytes that they are stored in."""
-
-    parameters: int
-    bytes: int
 
 
 def models_of(recipe: Recipe) -> list[NamedModel]:
@@ -89,28 +77,11 @@ def size_of(named: NamedModel) -> Size | None:
     """Return a model's size by the heads of its weights, or by what the hub says of them; None where nobody can."""
     folder = folder_of(named)
     if folder is not None:
-        counted = [(count, dtype) for file in folder.glob("*.safetensors") for count, dtype in _tensors(file)]
-    elif named.is_of_hub and not os.environ.get("HF_HUB_OFFLINE"):
-        try:
-            told = ask_hub(named).safetensors
-        except Exception:  # the check of the hub says what is wrong
-            return None
-        counted = [(count, dtype) for dtype, count in told.parameters.items()] if told else []
-    else:
+        return read_size(folder)
+    if not named.is_of_hub or os.environ.get("HF_HUB_OFFLINE"):
         return None
-    size = Size(sum(count for count, _ in counted), sum(count * BYTES.get(dtype, 1) for count, dtype in counted))
-    return size if counted else None
-
-
-def _tensors(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number of values and the type of each tensor of a file, from its head alone."""
-    with file.open("rb") as stream:
-        head = stream.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        try:
-            tensors = json.loads(stream.read(min(length, 1 << 26)))
-        except ValueError:
-            return
-    for name, tensor in tensors.items():
-        if name != "__metadata__":
-            yield math.prod(tensor["shape"]), tensor["dtype"]
+    try:
+        told = ask_hub(named).safetensors
+    except Exception:  # the check of the hub says what is wrong
+        return None
+    return add_up((count, dtype) for dtype, count in told.parameters.items()) if told else None

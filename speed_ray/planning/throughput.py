@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speed_ray.engines import model_folder
+from speed_ray.engines.weight_files import read_size
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 from speed_ray.recipes.stage_settings import Pool
@@ -110,8 +111,8 @@ def _bits(config: VllmEngine) -> int:
 def count_parameters(config: VllmEngine) -> float | None:
     """Return a model's parameters: by its weights where these are here, else by its name; None where it says none."""
     folder = _folder_here(config)
-    if folder and (stored := sum(file.stat().st_size for file in folder.glob("*.safetensors"))):
-        return stored / (4 if '"float32"' in (folder / "config.json").read_text("utf-8") else 2)
+    if folder and (size := read_size(folder)):
+        return size.parameters
     sizes = [float(number) * (1e9 if unit in "bB" else 1e6) for number, unit in SIZE.findall(config.model)]
     return sizes[-1] if sizes else None
 

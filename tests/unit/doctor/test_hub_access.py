@@ -1,4 +1,4 @@
-"""Whether a model of the hub can be had, by what a real local server in the hub's place says."""
+"""Check that the doctor tells which models of the hub can be had, by a real local server in the hub's place."""
 
 import json
 import threading
@@ -10,7 +10,8 @@ from huggingface_hub import constants
 
 from speed_ray.doctor import model_sizes
 from speed_ray.doctor.hub_access import check_hub
-from speed_ray.doctor.model_sizes import NamedModel, Size, size_of
+from speed_ray.doctor.model_sizes import NamedModel, size_of
+from speed_ray.engines.weight_files import Size
 
 MODELS = {
     "org/open": (200, {"gated": False, "safetensors": {"parameters": {"BF16": 1000, "F32": 10}, "total": 1010}}, ""),
