@@ -12,19 +12,15 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.records import HELD_OUT, TRAIN, JudgeScores
 from speed_ray.storage.run import (
     ARTIFACTS,
-    CURATED_EXAMPLES,
-    EXAMPLES,
+    OF_EXAMPLES,
     PASSAGE_EMBEDDINGS,
     PASSAGES,
     PRODUCED_BY,
-    REVISED_EXAMPLES,
     SCORED_EXAMPLES,
     Run,
     finished_pairs,
 )
 from speed_ray.storage.shards import Artifact
-
-OF_EXAMPLES = (SCORED_EXAMPLES, CURATED_EXAMPLES, REVISED_EXAMPLES, EXAMPLES)  # the most finished first
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from speed_ray.records import Row
 from speed_ray.report.funnel import Leg
 from speed_ray.report.shown_text import most, shown_text
 from speed_ray.report.unreadable import Faults
-from speed_ray.storage.run import CURATED_EXAMPLES, EXAMPLES, REVISED_EXAMPLES, SCORED_EXAMPLES
+from speed_ray.storage.run import OF_EXAMPLES
 from speed_ray.storage.shards import RECORDS
 
 ENOUGH = 20_000  # rows: up to so many all are read, of more one shard in n
-LAST_FIRST = (SCORED_EXAMPLES, CURATED_EXAMPLES, REVISED_EXAMPLES, EXAMPLES)
 KINDS, TOPICS = 12, 12  # that the treemap tells apart; topics of each kind
 
 
@@ -29,7 +28,7 @@ class DrawnExamples:
 def draw_examples(legs: Sequence[Leg], faults: Faults) -> DrawnExamples | None:
     """Draw rows of the last artifact of examples that has any; None before there is one."""
     by_name = {leg.name: leg for leg in legs if leg.standing.counts.records}
-    leg = next((by_name[name] for name in LAST_FIRST if name in by_name), None)
+    leg = next((by_name[name] for name in OF_EXAMPLES if name in by_name), None)
     if leg is None:
         return None
     one_shard_in = shards_apart(leg)

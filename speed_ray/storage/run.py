@@ -23,6 +23,7 @@ EXAMPLES, REVISED_EXAMPLES = "examples", "revised_examples"
 RANKED_EXAMPLES, REWRITTEN_EXAMPLES = "ranked_examples", "rewritten_examples"  # on the way from one to the other
 CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES = "curated_examples", "pair_scores", "scored_examples"
 FLUENCY, REFERENCE_FLUENCY, RELEVANCE = "fluency", "reference_fluency", "relevance"  # what language models say
+OF_EXAMPLES = (SCORED_EXAMPLES, CURATED_EXAMPLES, REVISED_EXAMPLES, EXAMPLES)  # the most finished first
 ARTIFACTS = (
     *(DOCUMENTS, PASSAGES, PASSAGE_EMBEDDINGS, NEIGHBOURS),
     *(TOPICS, PROPOSED_TASKS, TASKS, DRAFTS, CANDIDATES, VERDICTS, REVISIONS, OWN_REVISIONS, REVISION_PAIRS),
