@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
+from speed_ray.executor.usage import usage_of_all
 from speed_ray.planning.kept_plan import kept_plan
 from speed_ray.recipes.engine_settings import OpenAIEngine, Price
 from speed_ray.recipes.schema import Recipe
@@ -16,7 +16,7 @@ def spending_lines(run: Run, recipe: Recipe) -> list[str]:
     kept = kept_plan(run)
     if kept is None:
         return []
-    spent = {name: usage for role in ARTIFACTS_OF for name, usage in usage_by_artifact(run, role).items()}
+    spent = usage_of_all(run)
     lines = ["planned, of it spent, and left, over all restarts and samples:"]
     for stage in kept["stages"]:
         usage, price = spent.get(stage["stage"], Usage()), _price(recipe, stage["role"])

@@ -65,6 +65,11 @@ def usage_by_artifact(run: Run, role: str) -> dict[str, Usage]:
     }
 
 
+def usage_of_all(run: Run) -> dict[str, Usage]:
+    """Add up the calls and tokens of each artifact that a model is asked for, of every role."""
+    return {name: usage for role in ARTIFACTS_OF for name, usage in usage_by_artifact(run, role).items()}
+
+
 def _of(artifact: Artifact) -> Usage:
     plan = artifact.plan()
     if plan is None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from speed_ray.executor.stage import Stage
-from speed_ray.executor.usage import ARTIFACTS_OF, usage_by_artifact
+from speed_ray.executor.usage import usage_of_all
 from speed_ray.planning.inputs import read_inputs, run_in_memory
 from speed_ray.planning.rehearsal import GUESSED, KNOWN, SAMPLED, Rehearsal, Rehearsed, without_weights
 from speed_ray.planning.row_facts import RowFact, read_facts
@@ -108,7 +108,7 @@ def plan_run(recipe: Recipe, run: Run | None = None, sample: int | None = None) 
     rehearsed = rehearsal.walk()
     if sample and found:
         finish_sample(found.run)
-    spent = _spent(run) if run else {}
+    spent = usage_of_all(run) if run else {}
     whole = WholeRows(recipe, source)
     runs = list(dict.fromkeys(each for each in (run, source) if each))
     stages = []
@@ -121,10 +121,6 @@ def plan_run(recipe: Recipe, run: Run | None = None, sample: int | None = None) 
         whole.records[name] = tokens.records
         stages.append(_stage_plan(stage, each, tokens, basis, prompts))
     return RunPlan(stages, found.rows if found else None, [*_notes(recipe, rehearsed), *rehearsal.unknown])
-
-
-def _spent(run: Run) -> dict[str, Usage]:
-    return {name: usage for role in ARTIFACTS_OF for name, usage in usage_by_artifact(run, role).items()}
 
 
 def _tokens(
