@@ -16,6 +16,7 @@ from speed_ray.stages.topics import collect_topics, topics_of
 from speed_ray.storage.planned_rows import read_records, weighted_round_robin
 from speed_ray.storage.run import NEIGHBOURS, PASSAGES, TOPICS, Run
 from speed_ray.storage.shard_plan import Plan
+from speed_ray.storage.shards import Artifact
 from speed_ray.storage.store import ObjectStore
 
 
@@ -66,10 +67,18 @@ def take_few(source: Run, small: Run, recipe: Recipe, rows: int) -> None:
         _publish_passages(small, NEIGHBOURS, NEIGHBOUR, taken if made else beside)
 
 
-def _publish_passages(small: Run, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-    plan = Plan(name, len(rows), len(rows), identity={"few": [row["id"] for row in rows]})
+def publish_few(
+    small: Run, name: str, schema: pa.Schema, rows: list[Any], identity: dict[str, Any], source: str | None = None
+) -> Artifact:
+    """Publish rows of a rehearsal as an artifact of one shard."""
+    artifact, plan = small.artifact(name), Plan(name, len(rows), max(1, len(rows)), source, identity=identity)
     results = (driver_stage.RowResult(row["id"], row, None) for row in rows)
-    driver_stage.publish_rows(small.artifact(name), plan, schema, results)
+    driver_stage.publish_rows(artifact, plan, schema, results)
+    return artifact
+
+
+def _publish_passages(small: Run, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+    publish_few(small, name, schema, rows, {"few": [row["id"] for row in rows]})
 
 
 def _reach(recipe: Recipe) -> int:

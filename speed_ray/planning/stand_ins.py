@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from speed_ray import kinds
 from speed_ray.executor.stage import artifact_identity
+from speed_ray.planning.inputs import publish_few
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import (
     CANDIDATE_LIST,
@@ -23,10 +24,8 @@ from speed_ray.records import (
     IdColumns,
     Row,
 )
-from speed_ray.stages import driver_stage
 from speed_ray.stages.example_request import DRAFT, PROPOSE, from_json, sample_slots, to_columns
 from speed_ray.storage.run import CANDIDATES, CURATED_EXAMPLES, DRAFTS, EXAMPLES, RANKED_EXAMPLES, TASKS, Run
-from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
 
 
@@ -96,9 +95,4 @@ def _ids(row: Row) -> IdColumns:
 
 
 def _publish(run: Run, source: str, name: str, schema: pa.Schema, rows: list[Any]) -> Artifact:
-    identity = {"stand_in": artifact_identity(run.artifact(source))}
-    results = (driver_stage.RowResult(row["id"], row, None) for row in rows)
-    artifact = run.artifact(name)
-    plan = Plan(name, len(rows), max(1, len(rows)), source, identity=identity)
-    driver_stage.publish_rows(artifact, plan, schema, results)
-    return artifact
+    return publish_few(run, name, schema, rows, {"stand_in": artifact_identity(run.artifact(source))}, source)
