@@ -24,16 +24,12 @@ from speed_ray.console.quality_command import quality
 from speed_ray.console.show import show_rows
 from speed_ray.console.status import status_lines, watch_status
 from speed_ray.errors import Interrupted, Stalled, UserError
+from speed_ray.planning.price_limit import ask_before, check_most
 from speed_ray.recipes import load_recipe
-from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.needed_jobs import needed_jobs
-from speed_ray.recipes.schema import Recipe
 from speed_ray.storage import verify
 from speed_ray.storage.repair import made_of, repair_run
-from speed_ray.storage.run import (
-    ARTIFACTS,
-    Run,
-)
+from speed_ray.storage.run import ARTIFACTS, Run
 from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
 
 app = typer.Typer(
@@ -116,7 +112,6 @@ def plan(
     """Tell what a recipe takes before it is spent: calls, tokens, dollars, hours. Spends nothing without --sample."""
     from speed_ray.console.plan_report import plan_lines, plan_table
     from speed_ray.planning.kept_plan import keep_plan
-    from speed_ray.planning.price_limit import check_most
     from speed_ray.planning.run_plan import plan_run
 
     if sample and run is None:
@@ -314,7 +309,7 @@ def _run_jobs(
     recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
     name = needed_jobs(recipe)[-1] if name is None else name
     if with_all_before:
-        _ask_before(recipe, run)
+        ask_before(recipe, run)
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
     try:
         for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:
@@ -327,15 +322,6 @@ def _run_jobs(
         print(f"next: {_command()} serve {shlex.quote(uri)}")  # its table is said already
         return
     print(*end_lines(run, recipe, name, _command(), f"--recipe {shlex.quote(recipe_name)}", overrides or ()), sep="\n")
-
-
-def _ask_before(recipe: Recipe, run: Run) -> None:
-    """Ask whether a run may begin that costs much, where its recipe wants that."""
-    budgets = [each.budget for each in (recipe.teacher, recipe.generator) if isinstance(each, OpenAIEngine)]
-    if any(budget.ask_above is not None for budget in budgets):
-        from speed_ray.planning.price_limit import ask_before
-
-        ask_before(recipe, run)
 
 
 def _command() -> str:

@@ -1,16 +1,19 @@
 """Hold a plan against what its user is willing to pay, before anything is begun."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from speed_ray.errors import UserError
 from speed_ray.planning.kept_plan import keep_plan
-from speed_ray.planning.run_plan import DONE, RunPlan, plan_run, sum_up
 from speed_ray.recipes.engine_settings import OpenAIEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
 
+if TYPE_CHECKING:
+    from speed_ray.planning.run_plan import RunPlan
 
-def check_most(plan: RunPlan, most: float) -> None:
+
+def check_most(plan: "RunPlan", most: float) -> None:
     """Raise UserError where a plan may cost more than so many dollars, or where nobody can tell."""
     if plan.dollars.high > most:
         raise UserError(
@@ -31,6 +34,8 @@ def ask_before(recipe: Recipe, run: Run) -> None:
     limits = [each.budget.ask_above for each in (recipe.teacher, recipe.generator) if isinstance(each, OpenAIEngine)]
     if not (asked_above := [limit for limit in limits if limit is not None]):
         return
+    from speed_ray.planning.run_plan import DONE, plan_run, sum_up  # loads all stages, for recipes that want it alone
+
     plan = plan_run(recipe, run)
     keep_plan(run, plan.to_json())
     left = sum_up([stage.dollars for stage in plan.stages if stage.dollars and stage.replies != DONE])

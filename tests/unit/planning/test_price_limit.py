@@ -1,4 +1,4 @@
-"""What costs too much is refused beforehand, or asked about on a terminal."""
+"""Check that a run that costs too much is refused beforehand, or asked about on a terminal."""
 
 import sys
 from typing import Any
