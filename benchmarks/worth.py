@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import embedding, report
-from jobs.write_docstrings import sections
+from jobs.write_docstrings import Section, sections
 from speed_ray import pipeline, recipes
 from speed_ray.console.judge_report import gate_numbers_of
 from speed_ray.curation import gates
 from speed_ray.recipes.schema import Recipe
-from speed_ray.records import Row, content_id
+from speed_ray.records import Row
 from speed_ray.storage.run import CURATED_EXAMPLES, SCORED_EXAMPLES, Run
 
 TOPICS = 8
@@ -34,30 +34,12 @@ SMOLLM2 = {
 }
 
 
-def writer_recipe(topics: Path, examples: int) -> Recipe:
-    """Return SPEED's recipe with SmolLM2 as teacher and generator, and judges."""
-    tree = {
-        "topics": {"source": str(topics)},
-        "teacher": SMOLLM2,
-        "generator": SMOLLM2,
-        "brainstorm": {"pool": {"num_cpus": 2}},
-        "synthesize": {"examples": examples, "shard_rows": 64, "pool": {"num_cpus": 2}},
-        "curate": {"reference": "package://minilm", "held_out": 0.0},
-        "score": {},
-    }
-    return recipes.validate(tree, "the benchmark")
-
-
-def judge_recipe() -> Recipe:
-    """Return a recipe that judges what is written already."""
-    tree = {
-        "topics": {"source": "topics.txt"},
-        "teacher": {"engine": "scripted"},
-        "generator": {"engine": "scripted"},
-        "curate": {"reference": "package://minilm", "held_out": 0.0},
-        "score": {},
-    }
-    return recipes.validate(tree, "the benchmark")
+def recipe(topics: Path | None = None, **written: Any) -> Recipe:
+    """Return SPEED's recipe with judges: of SmolLM2 as teacher and generator, or of what people wrote."""
+    engine = SMOLLM2 if topics else {"engine": "scripted"}
+    judged = {"curate": {"reference": "package://minilm", "held_out": 0.0}, "score": {}}
+    asked = {"topics": {"source": str(topics or "topics.txt")}, "teacher": engine, "generator": engine}
+    return recipes.validate({**asked, **judged, **written}, "the benchmark")
 
 
 def people_pairs(shared: Path) -> dict[str, list[Row]]:
@@ -75,27 +57,15 @@ def people_pairs(shared: Path) -> dict[str, list[Row]]:
 
 
 def _row(source: str, query: str, positive: str) -> Row:
-    row_id = content_id(source, query, positive)
-    return {
-        "id": row_id,
-        "row_id": row_id,
-        "parent_id": row_id,
-        "kind": "sts" if source.startswith("STS") else "retrieval",
-        "topic": source,
-        "language": "English",
-        "instruction": "",
-        "query": query,
-        "positive": positive,
-        "negatives": [],
-        "model": "people",
-    }
+    row = embedding.example(Section(source, "", query, positive))
+    return {**row, "parent_id": row["id"], "kind": "sts" if source.startswith("STS") else "retrieval"}
 
 
 def judge_people(run: Run, rows: Sequence[Row]) -> None:
     """Curate and score pairs that people wrote."""
     embedding.write_examples(run, rows)
     for job in (pipeline.curate, pipeline.score):
-        job(run, judge_recipe())
+        job(run, recipe())
 
 
 def refusals(name: str, run: Run) -> dict[str, Any]:
@@ -122,9 +92,11 @@ def main() -> None:
         topics = Path(folder) / "topics.txt"
         names = (options.shared / "topics.txt").read_text(encoding="utf-8").splitlines()
         topics.write_text("\n".join(random.Random(0).sample(names, TOPICS)), encoding="utf-8")
-        run, recipe = Run(str(options.run or f"{folder}/nonsense")), writer_recipe(topics, options.examples)
-        for job in pipeline.up_to("score", recipe):
-            job(run, recipe)
+        pool = {"pool": {"num_cpus": 2}}
+        writing = {"examples": options.examples, "shard_rows": 64, **pool}
+        run, asked = Run(str(options.run or f"{folder}/nonsense")), recipe(topics, brainstorm=pool, synthesize=writing)
+        for job in pipeline.up_to("score", asked):
+            job(run, asked)
         details = [refusals("SmolLM2, unaligned", run)]
         for source, rows in people_pairs(options.shared).items():
             judge_people(judged := Run(f"{folder}/{source}"), rows)
