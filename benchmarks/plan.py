@@ -1,4 +1,4 @@
-"""What `speed-ray plan` foretells from 32 rows of each kind, against what the runs then take.
+"""Compare what `speed-ray plan` foretells from 32 rows of each kind with what the runs then take.
 
     python -m benchmarks.plan --rows 1200
 

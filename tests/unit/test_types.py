@@ -47,7 +47,7 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What mypy says of the stage and of each mistake in it, all checked in one go."""
+    """Run mypy once over the stage and each mistake in it; return what it says."""
     folder = tmp_path_factory.mktemp("stages")
     (folder / "right.py").write_text(STAGE)
     for name, (right, wrong, _) in MISTAKES.items():

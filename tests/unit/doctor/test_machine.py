@@ -1,4 +1,4 @@
-"""What is too little of a machine is told, each with its own line."""
+"""Check that the doctor tells what a machine has too little of, each in a line of its own."""
 
 import resource
 from types import SimpleNamespace

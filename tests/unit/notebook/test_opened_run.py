@@ -1,4 +1,4 @@
-"""What `import speed_ray` gives: names that load late, docstrings whose examples run, rows for other tools."""
+"""Check `import speed_ray`: names load late, examples in docstrings run, rows suit other tools."""
 
 import doctest
 import importlib
