@@ -305,6 +305,7 @@ def _run_jobs(
 ) -> None:
     """Run one job, or all that a recipe needs up to it, its last by default; print the result and the next command."""
     from speed_ray import pipeline
+    from speed_ray.on_ray.session import shared_session
 
     recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
     name = needed_jobs(recipe)[-1] if name is None else name
@@ -312,8 +313,9 @@ def _run_jobs(
         ask_before(recipe, run)
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite end is a Ctrl-C
     try:
-        for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:
-            job(run, recipe)
+        with shared_session():
+            for job in pipeline.up_to(name, recipe) if with_all_before else [pipeline.JOBS[name]]:
+                job(run, recipe)
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped. Everything committed is kept in {uri}.\nTo go on, run the same command again."

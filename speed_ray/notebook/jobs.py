@@ -17,13 +17,15 @@ def run(recipe: Recipe | str, folder: str, until: str | None = None) -> Run:
     4
     """
     from speed_ray import pipeline  # imports Ray
+    from speed_ray.on_ray.session import shared_session
 
     loaded = recipes.load_recipe(recipe) if isinstance(recipe, str) else recipe
     opened = Run(folder)
     last = needed_jobs(loaded)[-1] if until is None else until.replace("-", "_")
     try:
-        for job in pipeline.up_to(last, loaded):
-            job(opened, loaded)
+        with shared_session():
+            for job in pipeline.up_to(last, loaded):
+                job(opened, loaded)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped. Everything committed is kept in {folder}: the same call goes on.") from None
     return opened

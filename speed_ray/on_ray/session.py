@@ -6,12 +6,31 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import ray
 from ray.data import DataContext
 
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.on_ray.cluster import ensure_token
+
+_shared = ContextVar("shared", default=False)
+
+
+@contextmanager
+def shared_session() -> Iterator[None]:
+    """Let all jobs of a command use one private Ray, which the first that needs one starts.
+
+    A Ray of its own would cost each job some ten seconds of one core.
+    """
+    own = not ray.is_initialized()
+    before = _shared.set(True)
+    try:
+        yield
+    finally:
+        _shared.reset(before)
+    if own:
+        ray.shutdown()  # which does nothing where no job has started it
 
 
 @contextmanager
@@ -37,7 +56,8 @@ def session() -> Iterator[None]:
     yield
     # Only after a job that ran to its end. One that ends early leaves Ray Data's threads at work; there is no public
     # way to stop them, and the first that calls into a Ray that was shut down ends the process: code 1, no message.
-    ray.shutdown()
+    if not _shared.get():
+        ray.shutdown()
 
 
 def _start() -> None:

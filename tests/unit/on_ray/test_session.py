@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from speed_ray.errors import UserError
-from speed_ray.on_ray.session import session
+from speed_ray.on_ray.session import session, shared_session
 
 
 @pytest.fixture
@@ -46,3 +46,16 @@ def test_where_no_token_can_be_written_the_file_is_named(begun, tmp_path):
     with pytest.raises(UserError, match=f"no token at {tmp_path}/ray/token"), session():
         pass
     assert not begun
+
+
+def test_jobs_of_one_command_share_a_private_ray(monkeypatch):
+    calls: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: calls.count("init") > calls.count("shutdown"))
+    monkeypatch.setattr(ray, "init", lambda **settings: calls.append("init"))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with shared_session():
+        for _ in range(2):
+            with session():
+                calls.append("job")
+    assert calls == ["init", "job", "job", "shutdown"]
