@@ -23,12 +23,11 @@ from speed_ray.console.job_end import end_lines
 from speed_ray.console.quality_command import quality
 from speed_ray.console.show import show_rows
 from speed_ray.console.status import status_lines, watch_status
+from speed_ray.console.verify_report import print_proof
 from speed_ray.errors import Interrupted, Stalled, UserError
 from speed_ray.planning.price_limit import ask_before, check_most
 from speed_ray.recipes import load_recipe
 from speed_ray.recipes.needed_jobs import needed_jobs
-from speed_ray.storage import verify
-from speed_ray.storage.repair import made_of, repair_run
 from speed_ray.storage.run import ARTIFACTS, Run
 from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
 
@@ -150,22 +149,8 @@ def verify_run(
     ] = False,
 ) -> None:
     """Prove from storage that every planned row is there once. Exit code 1 when the proof fails."""
-    opened = Run(run)
-    verdicts = verify.verify(opened)
-    for verdict in verdicts:
-        print(f"{verdict.artifact}: {verdict}")
-        for problem in verdict.problems:
-            print(f"  {problem}")
-    if all(verdict.holds for verdict in verdicts):
-        return
-    if repair:
-        withdrawn = repair_run(opened, verdicts)
-        print(f"{withdrawn} damaged shards withdrawn. Run the same jobs again: they make only what is missing.")
-        if later := made_of(opened, [verdict.artifact for verdict in verdicts if verdict.damaged]):
-            print(f"Where their rows come out otherwise, what was made of them is made anew: {', '.join(later)}.")
-    elif any(verdict.damaged or verdict.published for verdict in verdicts if not verdict.holds):
-        print(f"Something was damaged after it was made. With nobody driving: speed-ray verify {run} --repair")
-    sys.exit(1)
+    if not print_proof(Run(run), repair):
+        sys.exit(1)
 
 
 @app.command()

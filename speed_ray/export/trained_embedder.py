@@ -12,7 +12,7 @@ from speed_ray.errors import UserError
 from speed_ray.export.card import identity_yaml, languages_of, render, to_yaml
 from speed_ray.export.target_folder import is_finished, new_folder
 from speed_ray.recipes.schema import Recipe
-from speed_ray.storage.rounds import last_embedder
+from speed_ray.storage.rounds import best_embedder
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
 from speed_ray.training.model_card import describe_choice, table_of_shares
@@ -22,12 +22,12 @@ CARD = "README.md"
 
 
 def export_embedder(run: Run, to: Path) -> list[str]:
-    """Copy the trained embedder, of several rounds the last one's, into a new folder with its card.
+    """Copy the trained embedder, of several rounds the best one's, into a new folder with its card.
 
     Says what was written, or nothing where the folder is this export already. Raises UserError before the embedder
     is trained, or where another thing lies there.
     """
-    recipe, model = run.recipe(), last_embedder(run)
+    recipe, model = run.recipe(), best_embedder(run)
     if recipe.embedder is None:
         raise UserError(f"{run.uri} trains no embedder: its recipe has no such section.")
     manifest = model.published()

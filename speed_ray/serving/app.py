@@ -31,7 +31,7 @@ from speed_ray.on_ray.session import session, uses_shared_cluster
 from speed_ray.recipes.setting import Strict
 from speed_ray.recipes.training_settings import Workers
 from speed_ray.serving.replica import Embed
-from speed_ray.storage.rounds import last_embedder
+from speed_ray.storage.rounds import best_embedder
 from speed_ray.storage.run import Run
 from speed_ray.training.plan import EMBEDDER
 
@@ -125,7 +125,7 @@ def resolve_source(model: str, name: str | None = None) -> ModelSource:
             "modules.json).\nName one of the two, or a model of the Hugging Face Hub."
         )
     if folder.is_dir() or "://" in model:
-        trained = last_embedder(Run(str(folder.resolve()) if folder.is_dir() else model))
+        trained = best_embedder(Run(str(folder.resolve()) if folder.is_dir() else model))
         trained.published()
         return ModelSource(name or EMBEDDER, lambda: str(trained.fetch()))
     if folder.is_absolute() or model.startswith("."):

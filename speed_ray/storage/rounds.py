@@ -5,6 +5,7 @@ which pairs are found again, negatives are mined and pairs are judged, is the em
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import LATER_ROUNDS, Run
@@ -34,10 +35,28 @@ def later_rounds(run: Run) -> Iterator[tuple[int, Run]]:
         number += 1
 
 
-def last_embedder(run: Run) -> Model:
-    """Return the embedder of a run's last round that has one; of the first where none has."""
-    later = [Model(each, EMBEDDER) for _, each in later_rounds(run)]
-    return next((each for each in reversed(later) if each.manifest()), Model(run, EMBEDDER))
+def best_embedder(run: Run) -> Model:
+    """Return the trained embedder of the round that gained most over the base on its own held-out queries.
+
+    Of equal gains the earlier round's. Where a gain is unknown (`embedder.merge` is off, or no row is held out) the
+    last round that has an embedder; the first where none has.
+    """
+    models = [Model(each, EMBEDDER) for each in (run, *(later for _, later in later_rounds(run)))]
+    trained = [(model, manifest) for model in models if (manifest := model.manifest())]
+    if not trained:
+        return models[0]
+    gains = [_gain(manifest["facts"]) for _, manifest in trained]
+    known = [gain for gain in gains if gain is not None]
+    best = gains.index(max(known)) if len(known) == len(gains) else -1
+    return trained[best][0]
+
+
+def _gain(facts: dict[str, Any]) -> float | None:
+    """Return by how much nDCG@10 of the weights as published exceeds the base's; None where it was not measured."""
+    merge = facts.get("merge", {})
+    scores = {each["share"]: each.get("ndcg_at_10") for each in merge.get("shares", ())}
+    tuned, base = scores.get(merge.get("share")), scores.get(0.0)
+    return None if tuned is None or base is None else tuned - base
 
 
 def round_name(number: int) -> str:

@@ -1,11 +1,13 @@
 """Verify from storage alone that every planned row of a run is there once, accepted or rejected."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from speed_ray.errors import UserError
 from speed_ray.storage.planned_rows import FollowedInputs, Inputs
-from speed_ray.storage.run import ARTIFACTS, REVISED_EXAMPLES, REWRITTEN_EXAMPLES, Run
+from speed_ray.storage.rounds import later_rounds
+from speed_ray.storage.run import ARTIFACTS, OF_ROUND, REVISED_EXAMPLES, REWRITTEN_EXAMPLES, Run
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import RECORDS, REJECTS, Artifact, Commit, manifest_of
 
@@ -39,8 +41,22 @@ class VerifyResult:
 
 def verify(run: Run) -> list[VerifyResult]:
     """Verify every artifact that was begun, reading all committed files, one shard at a time in memory."""
+    verdicts = _verify_artifacts(run, ARTIFACTS)
+    if not verdicts:
+        raise UserError(f"{run.uri} holds nothing to verify: no job was begun there. Check the folder's name.")
+    return verdicts
+
+
+def verify_rounds(run: Run) -> Iterator[tuple[Run, list[VerifyResult]]]:
+    """Yield a run with the results of all its artifacts, then each later round of it with those of its own."""
+    yield run, verify(run)
+    for _, later in later_rounds(run):
+        yield later, _verify_artifacts(later, OF_ROUND)
+
+
+def _verify_artifacts(run: Run, names: Sequence[str]) -> list[VerifyResult]:
     verdicts: list[VerifyResult] = []
-    for name in ARTIFACTS:
+    for name in names:
         artifact = run.artifact(name)
         plan = artifact.plan()
         if plan is not None:
@@ -48,8 +64,6 @@ def verify(run: Run) -> list[VerifyResult]:
         elif artifact.has_commits():
             lost = f"{artifact.where}/plan.json is missing. Run the same job again: it writes it anew."
             verdicts.append(VerifyResult(name, problems=[lost]))
-    if not verdicts:
-        raise UserError(f"{run.uri} holds nothing to verify: no job was begun there. Check the folder's name.")
     return verdicts
 
 
