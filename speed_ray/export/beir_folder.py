@@ -9,7 +9,7 @@ from typing import TextIO
 
 from speed_ray.curation.kind_sides import answers_are_passages
 from speed_ray.export.corpus_file import CorpusFile
-from speed_ray.export.source import Source
+from speed_ray.export.source import Source, positives_of
 from speed_ray.export.table import ExportedTable, JsonLines
 from speed_ray.records import HELD_OUT, TRAIN
 
@@ -36,7 +36,8 @@ def write_beir(source: Source, folder: Path) -> list[ExportedTable]:
                 judged[split].write("query-id\tcorpus-id\tscore\n")
             about = {"kind": row["kind"], "language": row["language"], "instruction": row["instruction"]}
             asked.add("queries", {"_id": row["id"], "text": row["query"], "metadata": about})
-            judged[split].write(f"{row['id']}\t{texts.add(row['positive'])}\t1\n")
+            for positive in positives_of(row):
+                judged[split].write(f"{row['id']}\t{texts.add(positive)}\t1\n")
             qrels.rows[split] += 1
             for negative in row["negatives"]:
                 texts.add(negative)

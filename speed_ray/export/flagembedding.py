@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from speed_ray.export.source import Source, scores_by
+from speed_ray.export.source import Source, positives_of, scores_by
 from speed_ray.export.table import ExportedTable, JsonLines
 from speed_ray.recipes.training_settings import Embedder
 from speed_ray.records import TRAIN
@@ -36,6 +36,9 @@ def write_flagembedding(source: Source, folder: Path) -> list[ExportedTable]:
 
 
 def _record(row: dict[str, Any], judge: str | None) -> dict[str, Any]:
-    texts = {"query": row["query"], "pos": [row["positive"]], "neg": row["negatives"], "prompt": row["instruction"]}
-    scores = scores_by(judge, row["scores"]) if judge else []
-    return texts | ({"pos_scores": scores[:1], "neg_scores": scores[1:]} if scores else {})
+    texts = {"query": row["query"], "pos": positives_of(row), "neg": row["negatives"], "prompt": row["instruction"]}
+    scores = scores_by(judge, row["scores"]) if judge else None
+    if scores is None:
+        return texts
+    of_positives = [scores["positive"], *scores["further_positives"]]
+    return texts | {"pos_scores": of_positives, "neg_scores": scores["negatives"]}

@@ -127,7 +127,11 @@ def tables_by_split(artifact: Artifact, otherwise: str) -> Iterator[tuple[str, p
                 yield split, part
 
 
-def scores_by(judge: str | None, scores: list[JudgeScores]) -> list[float]:
-    """Return a judge's scores of the positive and of each negative in order; nothing without a judge."""
-    found = next((each for each in scores if each["judge"] == judge), None)
-    return [found["positive"], *found["negatives"]] if found else []
+def positives_of(row: dict[str, Any]) -> list[str]:
+    """Return a row's positive and the further ones that a judge found (`score.further_positives`)."""
+    return [row["positive"], *row.get("further_positives", ())]
+
+
+def scores_by(judge: str | None, scores: list[JudgeScores]) -> JudgeScores | None:
+    """Return a judge's scores of a row; None without a judge."""
+    return next((each for each in scores if each["judge"] == judge), None)

@@ -6,7 +6,7 @@ Tevatron draws negatives for each row, and fails where there is none: such rows 
 from pathlib import Path
 
 from speed_ray.export.corpus_file import CorpusFile
-from speed_ray.export.source import Source
+from speed_ray.export.source import Source, positives_of
 from speed_ray.export.table import ExportedTable, JsonLines
 from speed_ray.records import TRAIN, format_query
 
@@ -26,7 +26,7 @@ def write_tevatron(source: Source, folder: Path) -> list[ExportedTable]:
         for row in (row for rows in source.shards() for row in rows):
             asked = {"query_id": row["id"], "query_text": format_query(row["instruction"], row["query"])}
             answers = {
-                "positive_document_ids": [texts.add(row["positive"])],
+                "positive_document_ids": list(map(texts.add, positives_of(row))),
                 "negative_document_ids": list(map(texts.add, row["negatives"])),
             }
             (queries if row["negatives"] else others).add(row.get("split", TRAIN), asked | answers)

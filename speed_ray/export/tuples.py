@@ -1,7 +1,8 @@
 """Write examples as sentence-transformers trains on them: an anchor, its positive and its negatives, a column each.
 
 Rows of one table must have the same columns, so those with as many negatives are one table: `pairs`, `triplets`,
-`negatives_2` and so on. The trainer takes a dictionary of such data sets.
+`negatives_2` and so on. The trainer takes a dictionary of such data sets. Of several positives the first is written:
+an anchor that stands in two rows would be its own false negative in a batch.
 """
 
 from collections import defaultdict
@@ -49,5 +50,8 @@ def _schema(count: int, scored: bool) -> pa.Schema:
 def _tuple(row: dict[str, Any], judge: str | None) -> dict[str, Any]:
     anchor = format_query(row["instruction"], row["query"])
     negatives = dict(zip(_names(len(row["negatives"])), row["negatives"], strict=True))
-    scores = {"scores": scores_by(judge, row["scores"])} if judge else {}
-    return {"anchor": anchor, "positive": row["positive"], **negatives, **scores}
+    texts = {"anchor": anchor, "positive": row["positive"], **negatives}
+    if judge is None:
+        return texts
+    scores = scores_by(judge, row["scores"])
+    return texts | {"scores": [scores["positive"], *scores["negatives"]] if scores else []}

@@ -10,6 +10,7 @@ from tests.helpers.grounded_run import example, grounded, passage
 
 COUNT = 40
 HELD_OUT_EVERY = 5
+MORE_POSITIVES = (1, 2)  # rows to train on that have a second positive
 
 
 def finished_run(uri: str, kind: str = "retrieval", *overrides: str) -> Run:
@@ -23,7 +24,15 @@ def finished_run(uri: str, kind: str = "retrieval", *overrides: str) -> Run:
             **example(f"Which lamp is {n}?", about, kind),
             "split": about["split"],
             "negatives": [texts[(n + 1 + k) % COUNT] for k in range(n % 3)],
-            "scores": [{"judge": "bm25", "positive": 2.0, "negatives": [1.0 / (k + 1) for k in range(n % 3)]}],
+            "further_positives": [texts[(n + 5) % COUNT]] * (n in MORE_POSITIVES),
+            "scores": [
+                {
+                    "judge": "bm25",
+                    "positive": 2.0,
+                    "further_positives": [1.5] * (n in MORE_POSITIVES),
+                    "negatives": [1.0 / (k + 1) for k in range(n % 3)],
+                }
+            ],
             "gates": [],
             "relabelled_from": "",
             "dropped": [],

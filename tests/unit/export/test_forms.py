@@ -61,6 +61,19 @@ def test_rows_do_not_depend_on_where_groups_and_files_end(run, tmp_path, monkeyp
     assert all(pq.read_metadata(file).row_group(0).column(0).has_offset_index for file in files)
 
 
+def test_a_query_has_all_its_positives_where_the_form_takes_several(run, tmp_path):
+    several = {row["id"]: row for row in records(run) if row["further_positives"]}
+    assert len(several) == 2
+    relevant = Counter(line.split("\t")[0] for line in (exported(run, tmp_path, "beir") / "qrels/train.tsv").open())
+    assert {name for name, count in relevant.items() if count == 2} == set(several)
+    folder = exported(run, tmp_path / "flag", "flagembedding") / "train"
+    drawn = [row for file in folder.glob("*.jsonl") for row in lines(file) if len(row["pos"]) > 1]
+    assert {(row["query"], tuple(row["pos"])) for row in drawn} == {
+        (row["query"], (row["positive"], *row["further_positives"])) for row in several.values()
+    }
+    assert all(row["pos_scores"] == [2.0, 1.5] for row in drawn)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_has_the_same_bytes_each_time(run, tmp_path, form):
     once, again = (exported(run, tmp_path / name, form) for name in ("once", "again"))
@@ -108,7 +121,7 @@ def test_flagembedding_gets_negatives_and_scores_where_it_draws_some(run, tmp_pa
         assert len(drawn) + len(alone) == len(wanted)
         assert all(row["neg"] and len(row["neg"]) == len(row["neg_scores"]) for row in drawn)
         assert not any(row["neg"] for row in alone)
-        asked = {(row["query"], row["positive"], row["instruction"]) for row in wanted}
+        asked = {(row["query"], row["positive"], *row["further_positives"], row["instruction"]) for row in wanted}
         assert {(row["query"], *row["pos"], row["prompt"]) for row in drawn + alone} == asked
 
 
@@ -125,7 +138,8 @@ def test_tevatron_finds_every_document_that_its_rows_name(run, tmp_path):
     by_id = {row["query_id"]: row for row in drawn + alone}
     for row in (row for row in records(run) if row["split"] == "train"):
         found = by_id.pop(row["id"])
-        assert [corpus[name] for name in found["positive_document_ids"]] == [row["positive"]]
+        positives = [row["positive"], *row["further_positives"]]
+        assert [corpus[name] for name in found["positive_document_ids"]] == positives
         assert [corpus[name] for name in found["negative_document_ids"]] == row["negatives"]
     assert not by_id and all(row["negative_document_ids"] for row in drawn)
 
