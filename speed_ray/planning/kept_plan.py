@@ -1,4 +1,4 @@
-"""Keep in a run what was foretold of it last, for `status`, which loads no stage."""
+"""Keep in a run what was foretold of it last, for `status` and `report`, which load no stage."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
 
 PLANNED = "planned.json"  # in a run's folder
-NEEDED = {"stage", "role", "calls", "output_tokens", "dollars"}  # of each stage
+NEEDED = {"stage", "role", "calls", "prompt_tokens", "output_tokens", "dollars"}  # of each stage
 
 
 def keep_plan(run: Run, plan: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from speed_ray import __version__
 from speed_ray.console.judge_report import GateRefusals, count_refusals
+from speed_ray.console.spending_report import COUNTED, read_spending
 from speed_ray.console.status import WATCH_SECONDS
 from speed_ray.errors import UserError
 from speed_ray.evaluation.quality import BUCKETS, Quality, measure_quality
@@ -142,6 +143,8 @@ def _content(run: Run, legs: Sequence[Leg], faults: Faults, proven: bool) -> dic
         "legs": rows,
         "total": total,
         "dollars": sum(priced) if priced else None,
+        "counted": COUNTED,
+        "spending": faults.read("what was planned", [], read_spending, run, recipe) if recipe else [],
         "charged": faults.read("what was charged", [], _charged, run, recipe),
         "clusters": read_clusters(legs, faults),
         "trainings": read_trainings(run, faults),

@@ -1,14 +1,17 @@
 """The report as a file: small whatever its rows are, and written of what can be read."""
 
 import json
+import re
 
 import pytest
+import yaml
 from selectolax.lexbor import LexborHTMLParser
 
-from speed_ray.console.status import artifact_statuses
+from speed_ray.console.status import artifact_statuses, status_lines
 from speed_ray.errors import UserError
+from speed_ray.planning.kept_plan import keep_plan
 from speed_ray.report import drawn_examples, page
-from speed_ray.storage.run import EXAMPLES, REVISED_EXAMPLES, TASKS, Run
+from speed_ray.storage.run import EXAMPLES, PROPOSED_TASKS, REVISED_EXAMPLES, TASKS, Run
 from speed_ray.storage.shards import REJECTS
 from speed_ray.storage.verify import verify
 
@@ -53,6 +56,26 @@ def numbers(told: LexborHTMLParser, selector: str) -> dict[str, int]:
     """The numbers of a row by what they count."""
     cells = {cell.attributes["data-n"]: cell.text().strip() for cell in told.css(f"{selector} [data-n]")}
     return {name: int(text.replace(",", "")) for name, text in cells.items() if text}
+
+
+def test_planned_spent_and_left_are_those_of_status(job):
+    recipe = job.examples.parent / "recipe.yaml"
+    endpoint = {"engine": "openai", "model": "m", "base_url": "http://localhost/v1"}
+    endpoint |= {"price": {"input": 9, "output": 90}}
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"generator": endpoint}))
+    tokens = {"prompt_tokens": 900_000, "output_tokens": {"expected": 30.4}}  # of replies, more is spent already
+    roles = {PROPOSED_TASKS: ("teacher", None), EXAMPLES: ("generator", {"expected": 1234.5})}
+    stages = [
+        {"stage": name, "role": role, "calls": 460, "dollars": dollars, **tokens}
+        for name, (role, dollars) in roles.items()
+    ]
+    keep_plan(job.run, {"stages": stages})
+    rows = LexborHTMLParser(page.render_report(job.run)).css("[data-spending]")
+    assert [row.attributes["data-spending"] for row in rows] == [*roles, "in all"]
+    for line, row in zip(status_lines(job.run)[-3:], rows, strict=True):
+        numbers = [cell.text() for cell in row.css("[data-n]")]
+        assert numbers == re.findall(r"\$?[0-9][0-9,.]*[0-9]|[0-9]", line) and len(numbers) >= 9
+    assert "460 calls, spent 70, left 390" in status_lines(job.run)[-2]
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_told(job):
