@@ -1,5 +1,6 @@
 """Format what a recipe is to take: a table of its stages, sums, and what of it is a guess."""
 
+import math
 from collections.abc import Iterator
 
 from speed_ray.planning.run_plan import RunPlan, StagePlan
@@ -57,7 +58,7 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     requests, stored = (sum(getattr(s.storage, name) for s in plan.stages) for name in ("requests", "bytes"))
     memory = max((stage.storage.driver_bytes for stage in plan.stages), default=0)
     yield f"store: {requests:,} requests, {stored / 1e6:,.1f} MB; driver: {memory / 1e6:,.0f} MB of memory"
-    yield f"{plan.hours / 24:,.2f} days, one stage after another; trainings, curation and evaluation are not in it"
+    yield f"{_duration(plan.hours)}, one stage after another; trainings, curation and evaluation are not in it"
     yield from plan.notes
 
 
@@ -85,4 +86,10 @@ def _aligned(row: list[str], widths: list[int]) -> str:
 
 def _spread(interval: Interval) -> str:
     """Return by which share of the expected number the upper bound lies above it."""
-    return f"{interval.high / interval.expected - 1:.0%}" if interval.high > interval.expected else ""
+    return f"{interval.high / interval.expected - 1:+.0%}" if interval.high > interval.expected else ""
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{math.ceil(hours * 60)} minutes"
+    return f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"

@@ -7,7 +7,7 @@ from speed_ray.doctor import machine, model_memory, python_packages, recipe_inpu
 from speed_ray.doctor.cluster_nodes import check_cluster
 from speed_ray.doctor.endpoint_call import check_endpoints
 from speed_ray.doctor.finding import Finding
-from speed_ray.doctor.hub_access import check_hub
+from speed_ray.doctor.hub_access import check_evaluation_data, check_hub
 from speed_ray.doctor.model_memory import Gpu
 from speed_ray.doctor.model_sizes import models_of
 from speed_ray.doctor.store_probe import check_store, open_probed
@@ -36,6 +36,7 @@ def examine(recipe: Recipe | None, uri: str | None) -> Iterator[Finding]:
     if recipe is not None:
         yield from _survive("recipe", lambda: recipe_inputs.check_inputs(recipe))
         yield from _survive("hub", lambda: check_hub(models_of(recipe)))
+        yield from _survive("hub", lambda: check_evaluation_data(recipe))
         yield from _survive("endpoint", lambda: check_endpoints(recipe))
 
 

@@ -45,6 +45,11 @@ def find_task(entry: str, name: str) -> AbsTask:
     return next(task for task in _of(entry) if task.metadata.name == name)
 
 
+def data_of(entries: list[str]) -> list[str]:
+    """Name the data sets of the hub that a recipe's entries are scored on. Raises UserError for an unknown entry."""
+    return sorted({task.metadata.dataset["path"] for entry in entries for task in _of(entry)})
+
+
 def score_mteb(model: "SentenceTransformer", described: EvalModel, task: AbsTask) -> dict[str, Any]:
     """Score a model on a task: its main score and mteb's whole result. Raises Interrupted without its data."""
     try:
