@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from speed_ray.console.status import ArtifactStatus, artifact_statuses
 from speed_ray.errors import UserError, nearest
+from speed_ray.notebook.shown_report import ShownReport
 from speed_ray.records import Row
 from speed_ray.storage import run
 from speed_ray.storage.run import ARTIFACTS, CURATED_EXAMPLES, EXAMPLES, PRODUCED_BY, REVISED_EXAMPLES, SCORED_EXAMPLES
@@ -56,6 +58,17 @@ class Run(run.Run):
         """
         made = self._published(artifact)
         return pa.concat_tables(made.read(file.path) for file in made.record_files().values())
+
+    def report(self, to: str | None = None) -> ShownReport:
+        """Write the run's report as `speed-ray report` does, into the run or into the file `to`; a notebook shows it.
+
+        >>> Run("runs/first").report("report.html").path
+        'report.html'
+        """
+        from speed_ray.report.page import put_report, render_report
+
+        html = render_report(self)
+        return ShownReport(put_report(self, html, Path(to) if to else None), html)
 
     def _published(self, name: str | None) -> Artifact:
         """Return a published artifact with records. Raises UserError."""

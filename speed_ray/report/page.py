@@ -74,12 +74,18 @@ def render_report(run: Run, proven: bool = False) -> str:
         room = max(FEWEST_BYTES, MAX_BYTES - rest - 20_000)  # for faults that are found on the way
         by_name = {leg.name: leg for leg in legs}
         packed = faults.read("the examples to look through", packed, pack_examples, run, by_name, drawn, faults, room)
-    return render(faults=faults.found, data=as_json(packed), examples=len(packed["examples"]))
+    html = render(faults=faults.found, data=as_json(packed), examples=len(packed["examples"]))
+    return html.encode(errors="replace").decode()  # halves of characters, which no file can hold
 
 
 def write_report(run: Run, file: Path | None = None, proven: bool = False) -> str:
     """Write the report into a file, or into the run's own folder, and return where it is."""
-    data = render_report(run, proven).encode(errors="replace")
+    return put_report(run, render_report(run, proven), file)
+
+
+def put_report(run: Run, html: str, file: Path | None = None) -> str:
+    """Write a report that is rendered already into a file, or into the run's own folder, and return where it is."""
+    data = html.encode()
     if file is None:
         run.store.put("report.html", data)
         return f"{run.uri}/report.html"

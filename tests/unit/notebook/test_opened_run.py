@@ -13,7 +13,10 @@ import speed_ray
 from speed_ray import pipeline
 from speed_ray.errors import UserError
 
-DOCUMENTED = ["speed_ray", "speed_ray.recipes", "speed_ray.notebook.jobs", "speed_ray.notebook.opened_run"]
+DOCUMENTED = [
+    *("speed_ray", "speed_ray.recipes"),
+    *(f"speed_ray.notebook.{name}" for name in ("jobs", "opened_run", "shown_report")),
+]
 PUBLIC = [name for name in speed_ray.__all__ if name != "__version__"]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+import speed_ray
 from speed_ray.console.status import artifact_statuses
 from speed_ray.storage.run import REVISED_EXAMPLES
 from speed_ray.storage.verify import verify
@@ -73,6 +74,17 @@ def test_a_page_asks_for_nothing_and_fits_a_phone(page):
     assert [url for url in page.asked if not url.endswith("/report.html")] == []
     assert page.said == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_in_the_frame_of_a_notebook_it_works_and_hostile_rows_reach_nothing(hostile, hostile_page):
+    notebook = hostile_page.context.browser.new_page()
+    notebook.set_content(speed_ray.Run(hostile.uri).report()._repr_html_())
+    inside = notebook.frames[1]
+    inside.fill("#search", "owned")
+    assert inside.locator(".example").count() > 0
+    assert inside.evaluate("window.owned") is None and notebook.evaluate("window.owned") is None
+    assert inside.evaluate("window.origin") == "null"
+    notebook.close()
 
 
 def test_hostile_rows_run_no_script_and_load_nothing(hostile_page):

@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 from selectolax.lexbor import LexborHTMLParser
 
+import speed_ray
 from speed_ray.console.status import artifact_statuses, status_lines
 from speed_ray.errors import UserError
 from speed_ray.planning.kept_plan import keep_plan
@@ -142,3 +144,13 @@ def test_the_report_is_written_into_the_run_or_beside(job, said, tmp_path):
     said("report", job.uri, "--to", str(tmp_path / "new/r.html"))
     assert (tmp_path / "new/r.html").read_text().startswith("<!doctype html>")
     assert said("report", job.uri, "--to", str(tmp_path / "new/r.html/x"))[0] == 2
+
+
+@pytest.mark.parametrize("fixture", ["job", "hostile"])
+def test_a_notebook_is_given_a_frame_and_nothing_else(fixture, request):
+    shown = speed_ray.Run(request.getfixturevalue(fixture).uri).report()
+    [frame] = LexborHTMLParser(shown._repr_html_()).body.iter()
+    assert frame.tag == "iframe" and not list(frame.iter())
+    assert (frame.attributes["title"], frame.attributes["srcdoc"]) == (shown.path, shown.html)
+    assert frame.attributes["sandbox"] == "allow-scripts"  # not allow-same-origin, which would give it the notebook
+    assert Path(shown.path).read_text() == shown.html
