@@ -10,7 +10,7 @@ import torch.distributed as dist
 from speed_ray.engines.half_precision import warn_of_slow_cpu
 from speed_ray.errors import UserError
 from speed_ray.recipes.training_settings import TrainingConfig
-from speed_ray.training.extension_locks import release_stale_locks
+from speed_ray.training.compiled_extensions import load_collectives
 
 
 def prepare_environment(settings: TrainingConfig, key: str) -> None:
@@ -28,7 +28,7 @@ def prepare_environment(settings: TrainingConfig, key: str) -> None:
         if settings.precision == "bf16" and rank() == 0:
             warn_of_slow_cpu(f"{key}.precision", "bfloat16", "fp32")
     if settings.zero_stage:
-        release_stale_locks()  # before DeepSpeed compiles what it needs
+        load_collectives()
     if settings.zero_stage and "RANK" not in os.environ:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
