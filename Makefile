@@ -10,13 +10,15 @@ BUILD := docker build
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' speed_ray/__init__.py)
 BIN := .venv/bin
 
-.PHONY: help venv demo demo-speed test check fmt lint typecheck census bench rivals soak chaos-endpoint image
+.PHONY: help venv demo demo-speed test test-long check fmt lint typecheck census bench rivals soak chaos-endpoint image
 
 help:
 	@echo "make demo    trains MiniLM to search scipy's documentation, without a GPU, into runs/demo"
 	@echo "make demo-speed"
 	@echo "             runs the whole of SPEED in a miniature world, without a GPU, into runs/demo-speed"
 	@echo "make test    runs the tests that need no GPU, those that kill things among them"
+	@echo "make test-long"
+	@echo "             runs the tests that take minutes each: trainings, stores and links that break in further ways"
 	@echo "make check   lint, types and the tests that start no other process: what to run before a commit"
 	@echo "make fmt     formats the code and mends what ruff can mend"
 	@echo "make lint    checks style and the bounds of the census"
@@ -50,8 +52,13 @@ demo-speed: venv
 	$(BIN)/speed-ray show runs/demo-speed revised_examples
 	$(BIN)/python jobs/compare_writers.py runs/demo-speed
 
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults tests/integration tests/cluster tests/unit
+	$(TESTS) -m "not long" tests/faults tests/integration tests/cluster tests/unit
+
+test-long: venv
+	$(TESTS) -m long tests/faults
 
 check: lint typecheck
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests/unit

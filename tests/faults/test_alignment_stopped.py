@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from speed_ray import pipeline
 from speed_ray.recipes.engine_settings import SimulatedEngine
 from speed_ray.stages.critique import Critique
 from speed_ray.stages.judge import Judge
@@ -15,7 +16,9 @@ from speed_ray.storage.run import ARTIFACTS
 from speed_ray.storage.shards import RECORDS, REJECTS
 from speed_ray.storage.trained_models import Model
 from speed_ray.storage.verify import verify
+from tests.helpers.interrupted_run import stand_in
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_training import ignore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
@@ -104,19 +107,27 @@ def cluster() -> Iterator[str]:
     ray.shutdown()
 
 
-def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_whole_job, drive, cluster, tmp_path):
+@pytest.fixture
+def unbroken(make_whole_job, cluster, monkeypatch):
+    """A whole run that nothing stops, in this process: its pools on the cluster, its trainings without Ray."""
+    job = make_whole_job("unbroken")
+    monkeypatch.setattr(pipeline, "generator_with_trained_weights", stand_in)
+    monkeypatch.setattr(pipeline, "train_on_ray", lambda training, train: train(training, ignore))
+    for step in pipeline.up_to("train_embedder", job.recipe):
+        step(job.run, job.recipe)
+    return job
+
+
+@pytest.mark.long
+def test_a_run_stopped_everywhere_ends_in_the_same_bytes(make_whole_job, drive, cluster, unbroken, tmp_path):
     """See interrupted_run.py for what stands in for vLLM; trainings, pools and storage are real."""
-    stopped, unbroken = make_whole_job("stopped"), make_whole_job("unbroken")
-    program = [sys.executable, str(ROOT / "tests" / "helpers" / "interrupted_run.py")]
-    none, moments = tmp_path / "none", tmp_path / "moments"
-    none.touch()
+    stopped, moments = make_whole_job("stopped"), tmp_path / "moments"
+    program = [sys.executable, str(ROOT / "tests" / "helpers" / "interrupted_run.py"), str(moments)]
     moments.write_text("\n".join(f"{when} {stage}" for stage in STAGES for when in ("before", "inside")))
 
-    whole = drive(unbroken, "run", program=[*program, str(none)], RAY_ADDRESS=cluster)
-    driver = drive(stopped, "run", program=[*program, str(moments)], RAY_ADDRESS=cluster)
+    driver = drive(stopped, "run", program=program, RAY_ADDRESS=cluster)
     assert driver.ended() == 0, driver.said()
 
-    assert whole.ended() == 0, whole.said()
     assert all(verdict.holds for verdict in verify(stopped.run))
     made = [name for name in ARTIFACTS if unbroken.run.artifact(name).manifest()]
     assert set(STAGES) - set(MODELS) <= set(made)

@@ -91,6 +91,7 @@ def test_a_worker_killed(curated, drive, unbroken, nothing_left):
     nothing_left(driver)
 
 
+@pytest.mark.long
 def test_the_driver_killed_at_some_step(curated, drive, unbroken, nothing_left):
     after = random.Random().choice([0, EVERY, 2 * EVERY, 4 * EVERY])
     driver = drive(curated, "train-embedder")

@@ -48,6 +48,7 @@ def test_a_node_that_is_given_up_joins_again(cluster_of_two, make_job, prove, no
     prove(job)
 
 
+@pytest.mark.long
 def test_a_link_that_stays_cut(cluster_of_two, make_job, prove):
     cluster_of_two = replace(cluster_of_two, head=replace(cluster_of_two.head, cpus=0))  # all work is beyond the cut
     node = cluster_of_two.begin()

@@ -84,6 +84,7 @@ def test_a_slow_and_throttling_store_only_slows_down(make_job, drive, prove, not
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.long
 def test_a_run_on_an_object_store(make_whole_job, drive, nothing_left, stand_before_s3, tmp_path, uri):
     """From topics over a junior to an embedder; see interrupted_run.py for what stands in for vLLM."""
     stand_before_s3(lambda asked: None)

@@ -149,6 +149,7 @@ def test_the_launcher_killed(base, unbroken, tmp_path):
     prove(run, unbroken)
 
 
+@pytest.mark.long
 def test_two_nodes_that_share_a_temp_dir_go_on_from_the_checkpoint(base, unbroken, tmp_path):
     run, recipe = drafted(tmp_path / "run"), tiny_recipe(base, zero_stage=0, **SETTINGS)
     killed = subprocess.Popen(command(recipe, run, "junior", 2), env=cpus(), stdout=subprocess.DEVNULL)

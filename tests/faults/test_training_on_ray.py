@@ -86,11 +86,11 @@ def weights(job):
     return load_file(file)
 
 
-def complete(job):
+def complete(job, workers=WORKERS):
     """The steps of the checkpoints that every rank has listed."""
     lists = [name for name in job.run.store.names("models/junior/checkpoints") if "/rank-" in name]
     folders = {name.partition("/")[0] for name in lists}
-    whole = (folder for folder in folders if all(f"{folder}/rank-{rank}.json" in lists for rank in range(WORKERS)))
+    whole = (folder for folder in folders if all(f"{folder}/rank-{rank}.json" in lists for rank in range(workers)))
     return sorted(int(folder[:8]) for folder in whole)
 
 
@@ -134,6 +134,7 @@ def test_a_worker_killed(make_drafted, drive, unbroken, nothing_left):
     nothing_left(driver)
 
 
+@pytest.mark.long
 def test_fewer_workers_go_on_where_a_node_is_lost(make_drafted, drive, unbroken):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -159,12 +160,12 @@ def is_training_worker(process):
 
 
 def test_the_driver_killed(make_drafted, drive, unbroken, nothing_left):
-    job = make_drafted()
+    job = make_drafted(workers={"num_workers": 1})
     driver = drive(job, "align-junior")
-    driver.wait_until(lambda: complete(job))
+    driver.wait_until(lambda: complete(job, workers=1))
     driver.kill()
     nothing_left(driver)
-    last = complete(job)[-1]
+    last = complete(job, workers=1)[-1]
     assert not junior(job).manifest(), "the driver was killed too late to prove anything"
 
     driver = drive(job, "align-junior")
@@ -173,6 +174,7 @@ def test_the_driver_killed(make_drafted, drive, unbroken, nothing_left):
     prove(job, unbroken, last)
 
 
+@pytest.mark.long
 def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken):
     node = cluster_of_two.begin()
     job = make_drafted(workers={"num_workers": WORKERS, "num_cpus": 1.5})
@@ -192,6 +194,7 @@ def test_the_link_between_its_workers_cut(cluster_of_two, make_drafted, unbroken
     prove(job, unbroken, last)
 
 
+@pytest.mark.long
 def test_the_link_between_its_workers_stays_cut(cluster_of_two, make_drafted, unbroken):
     node = cluster_of_two.begin()
     job = make_drafted(workers={"num_workers": WORKERS, "num_cpus": 1.5, "watchdog_minutes": 2})
