@@ -19,7 +19,7 @@ _MODULES = {  # of public names, each imported when it is first asked for: Ray a
     "Recipe": "speed_ray.recipes.schema",
     "load_recipe": "speed_ray.recipes",
     "Run": "speed_ray.notebook.opened_run",
-    "run": "speed_ray.notebook.jobs",
+    **dict.fromkeys(("plan", "run"), "speed_ray.notebook.jobs"),
     **dict.fromkeys(("UserError", "Interrupted", "Stalled"), "speed_ray.errors"),
     **dict.fromkeys(_JOBS, "speed_ray.pipeline"),
 }

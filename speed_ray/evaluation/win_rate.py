@@ -25,6 +25,7 @@ from speed_ray.engines.base import (
 )
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.evaluation import quality
+from speed_ray.executor.event_loop import run_to_end
 from speed_ray.executor.reply_journal import Journal, replay
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.executor.usage import open_ledger
@@ -163,7 +164,7 @@ def _replies(run: Run, recipe: Recipe, requests: Mapping[str, Request]) -> dict[
         ledger = open_ledger(run, recipe.teacher, "teacher")
         engine = engines.build_engine([recipe.teacher], ledger, "teacher")
         try:
-            known |= asyncio.run(_ask(engine, missing, Journal(folder, 0, uuid.uuid4().hex)))
+            known |= run_to_end(_ask(engine, missing, Journal(folder, 0, uuid.uuid4().hex)))
         except BudgetExhausted as error:
             raise Interrupted(str(error)) from error
         except FatalEngineError as error:

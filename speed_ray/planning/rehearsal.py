@@ -5,7 +5,6 @@ takes them over. Models that a run is yet to train are not asked: what the teach
 write.
 """
 
-import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from speed_ray.engines.base import BudgetExhausted, Engine, EngineDead, FatalEng
 from speed_ray.engines.budget import Ledger
 from speed_ray.engines.fake_text import fake_reply
 from speed_ray.errors import Interrupted, UserError
+from speed_ray.executor.event_loop import run_to_end
 from speed_ray.executor.preflight import check_api_key
 from speed_ray.executor.shard_worker import Worker
 from speed_ray.executor.stage import Stage
@@ -219,7 +219,7 @@ def answer_here(run: Run, stage: Stage[Any, Any], plan: Plan, engine: Engine, le
         finally:
             await engine.close()
 
-    asyncio.run(answer())
+    run_to_end(answer())
     artifact.publish(plan)
 
 

@@ -55,6 +55,12 @@ def test_the_examples_of_docstrings_run(finished, module):
     assert found.failed == 0 and found.attempted > 0
 
 
+async def test_a_plan_is_made_while_a_loop_runs_as_in_a_notebook(finished):
+    assert [stage.replies for stage in speed_ray.plan(finished.recipe(), "runs/first").stages] == ["done", "done"]
+    made = speed_ray.plan("runs/first/recipe.yaml")
+    assert [stage.calls for stage in made.stages] == [4, 460] and made.stages[0].replies == "known"
+
+
 def test_a_finished_run_is_not_run_again(finished):
     recipe = finished.recipe()
     assert speed_ray.run(recipe, "runs/first", until="synthesize").table().num_rows == 460
