@@ -27,7 +27,12 @@ class Node(NamedTuple):
 
 def draw_run(run: Run, legs: Sequence[Leg], faults: Faults) -> Markup:
     """Draw what was begun of a run, from its inputs down to its embedder."""
-    nodes = {node.name: node for node in (*map(_artifact_node, legs), *_model_nodes(run, faults))}
+    return draw_nodes([*map(_artifact_node, legs), *_model_nodes(run, faults)], "artifacts and models of the run")
+
+
+def draw_nodes(drawn: Sequence[Node], label: str) -> Markup:
+    """Draw nodes below what they were made of; sources that are not among them have no arrow."""
+    nodes = {node.name: node for node in drawn}
     shown = {name: _nearest(node, nodes) for name, node in nodes.items()}
     levels = _levels(shown)
     rows = [[name for name in nodes if levels[name] == level] for level in range(max(levels.values(), default=-1) + 1)]
@@ -49,7 +54,7 @@ def draw_run(run: Run, legs: Sequence[Leg], faults: Faults) -> Markup:
         width=width,
         class_="picture",
         role="img",
-        aria_label=f"artifacts and models of the run: {said}",
+        aria_label=f"{label}: {said}",
     )
 
 
