@@ -10,7 +10,7 @@ BUILD := docker build
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' speed_ray/__init__.py)
 BIN := .venv/bin
 
-.PHONY: help venv demo demo-speed test test-long check fmt lint typecheck census bench rivals soak chaos-endpoint image
+.PHONY: help venv demo demo-speed test test-long check fmt lint typecheck census bench rivals soak chaos-endpoint docs image
 
 help:
 	@echo "make demo    trains MiniLM to search scipy's documentation, without a GPU, into runs/demo"
@@ -25,6 +25,7 @@ help:
 	@echo "make typecheck"
 	@echo "             checks types"
 	@echo "make census  counts lines by folder and what is bounded; python -m tests.helpers.census --check lists places"
+	@echo "make docs    builds the documentation as a site into build/site; a warning is an error"
 	@echo "make bench   measures this machine"
 	@echo "make rivals  installs into .rivals what benchmarks are compared with and 'make venv' does not bring: datatrove"
 	@echo "make soak    kills workers, nodes and drivers at random for half an hour, and proves each run after it"
@@ -79,6 +80,9 @@ typecheck: venv
 
 census: venv
 	$(BIN)/python -m tests.helpers.census
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file website/mkdocs.yml
 
 bench: venv
 	$(BIN)/python -m benchmarks

@@ -19,7 +19,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "speed_ray"
-CODE = (PACKAGE, "jobs", "benchmarks", "tests")
+CODE = (PACKAGE, "jobs", "benchmarks", "tests", "website")
 MAX_COLUMNS = 119
 ENTRY_POINT = "main"  # every command line's function has this name
 NOT_A_VERB = re.compile(r"(What|Where|Whether|How|Which|Who|That)\b")
