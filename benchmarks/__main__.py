@@ -38,6 +38,7 @@ ALL = (
     "distillation",
     "reader",
     "run_report",
+    "startup",
     "real_corpus",
     "dedup",
     "documents_reading",

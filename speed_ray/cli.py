@@ -1,4 +1,7 @@
-"""Define the `speed-ray` command: every job, and commands that read a run. Only a job imports Ray and torch."""
+"""Define the `speed-ray` command: every job, and commands that read a run. Only a job imports Ray and torch.
+
+What `--help` needs is imported here; a command imports what it needs in its own body, so that each starts at once.
+"""
 
 import signal
 
@@ -15,21 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
-from speed_ray.console.examination import doctor
 from speed_ray.console.init_recipe import init
-from speed_ray.console.job_end import end_lines
 from speed_ray.console.quality_command import quality
-from speed_ray.console.show import show_rows
-from speed_ray.console.status import status_lines, watch_status
-from speed_ray.console.verify_report import print_proof
 from speed_ray.errors import Interrupted, Stalled, UserError
-from speed_ray.planning.price_limit import ask_before, check_most
-from speed_ray.recipes import load_recipe
-from speed_ray.recipes.needed_jobs import needed_jobs
-from speed_ray.storage.run import ARTIFACTS, Run
-from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
 
 app = typer.Typer(
     help="From a list of topics to training data for embedding models. A job that was stopped goes on when run again.",
@@ -95,8 +87,8 @@ def run(
     _run_jobs(None if until is None else until.replace("-", "_"), recipe, run, set_, with_all_before=True)
 
 
-@app.command()
-def plan(
+@app.command("plan")
+def plan_recipe(
     recipe: RecipeName,
     run: Annotated[str | None, typer.Option("--run", help="A run, begun or not: what it has counts.")] = None,
     sample: Annotated[
@@ -111,7 +103,10 @@ def plan(
     """Tell what a recipe takes before it is spent: calls, tokens, dollars, hours. Spends nothing without --sample."""
     from speed_ray.console.plan_report import plan_lines, plan_table
     from speed_ray.planning.kept_plan import keep_plan
+    from speed_ray.planning.price_limit import check_most
     from speed_ray.planning.run_plan import plan_run
+    from speed_ray.recipes import load_recipe
+    from speed_ray.storage.run import Run
 
     if sample and run is None:
         raise UserError("--sample pays for replies, which are kept in a run: name its folder with --run.")
@@ -134,7 +129,12 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every 5 s, with rows a second, until Ctrl-C.")] = False,
 ) -> None:
     """Print a run's progress, while it runs or after a crash: read from storage alone."""
+    from speed_ray.console.status import status_lines, watch_status
+    from speed_ray.storage.run import Run
+
     if watch:
+        from rich.console import Console
+
         with contextlib.suppress(KeyboardInterrupt):
             watch_status(Run(run), Console())
         return
@@ -149,6 +149,9 @@ def verify_run(
     ] = False,
 ) -> None:
     """Prove from storage that every planned row is there once. Exit code 1 when the proof fails."""
+    from speed_ray.console.verify_report import print_proof
+    from speed_ray.storage.run import Run
+
     if not print_proof(Run(run), repair):
         sys.exit(1)
 
@@ -156,12 +159,17 @@ def verify_run(
 @app.command()
 def show(
     run: RunArgument,
-    artifact: Annotated[str, typer.Argument(help=f"One of: {', '.join(ARTIFACTS)}.")],
+    artifact: Annotated[str, typer.Argument(help="Such as tasks, drafts, examples, curated_examples.")],
     row: Annotated[str | None, typer.Option("--row", help="The id of one row.")] = None,
     rejects: Annotated[bool, typer.Option("--rejects", help="What was turned away: one of each reason.")] = False,
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of example.")] = None,
 ) -> None:
     """Print rows with their whole lineage: topic and task, or document and passage; prompt, raw reply, model."""
+    from rich.console import Console
+
+    from speed_ray.console.show import show_rows
+    from speed_ray.storage.run import Run
+
     show_rows(Run(run), artifact, Console(), row, rejects, kind)
 
 
@@ -188,6 +196,7 @@ def export(
     """Write a run's rows, with a card, in the form that another tool reads; push them to the hub if asked."""
     from speed_ray.export.forms import EMBEDDER, export_run
     from speed_ray.export.push import check_push, push_folder
+    from speed_ray.storage.run import Run
 
     if public and push is None:
         raise UserError("--public says who sees what is pushed: name where to with --push owner/name.")
@@ -202,7 +211,26 @@ def export(
         print(f"pushed to {push_folder(folder, push, 'model' if form == EMBEDDER else 'dataset', public)}")
 
 
-for _defined in (quality, init, doctor):  # in files of their own
+@app.command()
+def doctor(
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Look at what this recipe needs as well.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Look at the store of this folder as well.")] = None,
+    set_: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Examine this machine, a recipe and its endpoints, before anything is spent. Exit code 1 when a check fails."""
+    from rich.console import Console
+
+    from speed_ray.console.examination import show_examination
+    from speed_ray.doctor.examine import examine
+    from speed_ray.recipes import load_recipe
+
+    loaded = load_recipe(recipe, set_ or ()) if recipe else None
+    if not show_examination(examine(loaded, run), Console(soft_wrap=True), as_json):
+        raise typer.Exit(1)
+
+
+for _defined in (quality, init):  # in files of their own
     app.command()(_defined)
 
 
@@ -215,6 +243,7 @@ def report(
 ) -> None:
     """Write a run's report as one HTML file: funnel, rejects, cost, curves, scores, examples to look through."""
     from speed_ray.report.page import watch_report, write_report
+    from speed_ray.storage.run import Run
 
     opened, file = Run(run), Path(to) if to else None
     if not watch:
@@ -278,6 +307,9 @@ def join(
 @app.command()
 def sweep(run: RunArgument) -> None:
     """Delete the files of losing attempts, an hour after an artifact was published, and of unfinished writes."""
+    from speed_ray.storage.run import ARTIFACTS, Run
+    from speed_ray.storage.sweep import sweep_artifact, sweep_unfinished_writes
+
     opened = Run(run)
     opened.recipe()  # says so, when the folder is no run
     for name in ARTIFACTS:
@@ -290,7 +322,12 @@ def _run_jobs(
 ) -> None:
     """Run one job, or all that a recipe needs up to it, its last by default; print the result and the next command."""
     from speed_ray import pipeline
+    from speed_ray.console.job_end import end_lines
     from speed_ray.on_ray.session import shared_session
+    from speed_ray.planning.price_limit import ask_before
+    from speed_ray.recipes import load_recipe
+    from speed_ray.recipes.needed_jobs import needed_jobs
+    from speed_ray.storage.run import Run
 
     recipe, run = load_recipe(recipe_name, overrides or ()), Run(uri)
     name = needed_jobs(recipe)[-1] if name is None else name

@@ -4,22 +4,28 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from speed_ray.errors import UserError
-from speed_ray.recipes.new_recipe import Answers, Origin, Teacher, refuse_to_overwrite, write_recipe
+
+if TYPE_CHECKING:
+    from speed_ray.recipes.new_recipe import Answers, Origin, Teacher
 
 BASE_URL, API_KEY_ENV = "https://api.openai.com/v1", "OPENAI_API_KEY"
 
 
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write the recipe.")] = Path("recipe.yaml"),
-    origin: Annotated[Origin | None, typer.Option("--from", help="What there is to write about.")] = None,
+    origin: Annotated[
+        Literal["topics", "documents"] | None, typer.Option("--from", help="What there is to write about.")
+    ] = None,
     source: Annotated[str | None, typer.Option("--source", help="Where that is: a file, a folder, a URI.")] = None,
     gpu: Annotated[int | None, typer.Option("--gpu", min=0, help="GB of one GPU's memory; 0: there is none.")] = None,
-    teacher: Annotated[Teacher | None, typer.Option("--teacher", help="Who teaches, or writes the queries.")] = None,
+    teacher: Annotated[
+        Literal["endpoint", "local"] | None, typer.Option("--teacher", help="Who teaches, or writes the queries.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="The endpoint's model.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="The endpoint's address.")] = None,
     api_key_env: Annotated[
@@ -28,25 +34,29 @@ def init(
     examples: Annotated[int | None, typer.Option("--examples", min=1, help="How many to write.")] = None,
 ) -> None:
     """Write a commented recipe; what is not given as an option is asked on a terminal."""
+    from speed_ray.recipes.new_recipe import refuse_to_overwrite, write_recipe
+
     refuse_to_overwrite(file)
     write_recipe(complete_answers(origin, source, gpu, teacher, model, base_url, api_key_env, examples), file)
     print(f"{file} is written.\nnext: speed-ray doctor --recipe {shlex.quote(str(file))}")
 
 
 def complete_answers(
-    origin: Origin | None,
+    origin: "Origin | None",
     source: str | None,
     gpu: int | None,
-    teacher: Teacher | None,
+    teacher: "Teacher | None",
     model: str | None,
     base_url: str | None,
     api_key_env: str | None,
     examples: int | None,
-) -> Answers:
+) -> "Answers":
     """Return the answers given as options, and ask for the rest. Raises UserError where nobody can answer."""
+    from speed_ray.recipes.new_recipe import Answers
+
     if origin is None:
         chosen = _ask("--from", "Write from topics or documents?", "documents", ("topics", "documents"))
-        origin = cast(Origin, chosen)
+        origin = cast("Origin", chosen)
     source = source or _ask("--source", f"Where are the {origin}?", "docs" if origin == "documents" else "topics.txt")
     if gpu is None:
         gpu = int(_ask("--gpu", "GB of one GPU here (0: there is none)?", str(_gpu_here()), is_number=True))
@@ -54,7 +64,7 @@ def complete_answers(
         said = "Who is the teacher" if origin == "topics" else "Who writes the queries"
         default = "local" if gpu or origin == "documents" else "endpoint"
         chosen = _ask("--teacher", f"{said}: an endpoint, or a local model?", default, ("endpoint", "local"))
-        teacher = cast(Teacher, chosen)
+        teacher = cast("Teacher", chosen)
     if teacher == "local":
         return Answers(origin, source, gpu, teacher, examples=examples)
     model = model or _ask("--model", "Which model of the endpoint?", "gpt-4o-mini")

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speed_ray.curation import gates
 from speed_ray.curation.gates import GATES, Gate
 from speed_ray.recipes.score_settings import MIXTURE
 from speed_ray.storage.run import CURATED_EXAMPLES, PAIR_SCORES, SCORED_EXAMPLES, Run
 from speed_ray.storage.shards import Artifact, Counts
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 BOUNDS: dict[Gate, tuple[float, ...]] = {  # that are shown beside the recipe's own
     "relatedness": (0.0, 1.0, 1.5, 2.0, 3.0, 4.0),
@@ -91,11 +92,13 @@ def count_refusals(run: Run) -> list[GateRefusals]:
     return found
 
 
-def gate_table(run: Run) -> Table | None:
+def gate_table(run: Run) -> "Table | None":
     """Tabulate how many curated examples each gate would refuse at other bounds; None before they are judged."""
     counted = count_refusals(run)
     if not counted:
         return None
+    from rich.table import Table
+
     table = Table("gate", "rows that have its number", "refused at each bound", title="Gates (score.gates)")
     for each in counted:
         refused = "   ".join(f"{'*' * (bound == each.own)}{bound:g}: {n:,}" for bound, n in each.refused.items())

@@ -3,15 +3,13 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from speed_ray.errors import UserError
-from speed_ray.storage.run import ARTIFACTS, EXAMPLES, Run
 
 
 def quality(
     run: Annotated[str, typer.Argument(help="The run's folder.", metavar="RUN")],
-    artifact: Annotated[str, typer.Argument(help="Examples, such as revised_examples.")] = EXAMPLES,
+    artifact: Annotated[str, typer.Argument(help="Examples, such as revised_examples.")] = "examples",
     against: Annotated[
         str | None, typer.Option("--against", help="Another run: have this one's teacher compare.", metavar="RUN2")
     ] = None,
@@ -20,9 +18,12 @@ def quality(
     ] = None,
 ) -> None:
     """Measure a run's examples: yield, repetition, diversity, lengths, languages; margins; win rate."""
+    from rich.console import Console
+
     from speed_ray.console.judge_report import gate_table
     from speed_ray.console.quality_report import margin_tables, quality_tables, win_rate_tables
     from speed_ray.evaluation.quality import measure_margins, measure_quality, sample_rows
+    from speed_ray.storage.run import ARTIFACTS, Run
 
     if artifact not in ARTIFACTS:
         raise UserError(f"there is no artifact {artifact!r}; a run has: {', '.join(ARTIFACTS)}")

@@ -5,11 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from speed_ray.console.judge_report import judge_lines
 from speed_ray.console.spending_report import spending_lines
@@ -24,9 +20,11 @@ from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact, Commit, Counts
 from speed_ray.storage.spending import Spending, Usage
 from speed_ray.storage.store import read_if_exists
-from speed_ray.storage.trained_models import Model
+from speed_ray.storage.trained_models import EMBEDDER, TUNED, Model
 from speed_ray.training.model_card import describe_choice
-from speed_ray.training.plan import EMBEDDER, TUNED
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # What GPT-4o was asked for 25K drafts, 10K judgements, 10K revisions, brainstorming not counted (SPEED, section 4.5).
 PAPERS_CALLS, PAPERS_TOKENS = 45_000, 32_000_000
@@ -115,7 +113,7 @@ def measured(artifact: Artifact, standing: ArtifactStatus) -> list[str]:
     return [*_parsed(artifact), *places, *_kept(artifact), *judge_lines(artifact)]
 
 
-def watch_status(run: Run, console: Console) -> None:
+def watch_status(run: Run, console: "Console") -> None:
     """Show a run's status every 5 s until interrupted: in place on a terminal, elsewhere a block for each change."""
     if not console.is_terminal:
         shown = ""
@@ -125,6 +123,9 @@ def watch_status(run: Run, console: Console) -> None:
                 console.print(report, markup=False, highlight=False, soft_wrap=True)
             shown = status
         return
+    from rich.live import Live
+    from rich.text import Text
+
     with Live(Text(), console=console, auto_refresh=False) as live:
         for report in _reports(run):
             live.update(Text(report), refresh=True)

@@ -1,13 +1,16 @@
 """Build inference engines: vLLM, an OpenAI-compatible endpoint, a simulated engine, the scripted teacher."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from speed_ray.engines.base import Engine
-from speed_ray.engines.budget import Ledger
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, ScriptedEngine, SimulatedEngine, VllmEngine
 
+if TYPE_CHECKING:
+    from speed_ray.engines.budget import Ledger  # brings asyncio, which `status` does without
 
-def build_engine(configs: Sequence[EngineConfig], ledger: Ledger | None, role: str) -> Engine:
+
+def build_engine(configs: Sequence[EngineConfig], ledger: "Ledger | None", role: str) -> Engine:
     """Build the engine for a role ("teacher"); an endpoint's calls are covered by its ledger.
 
     Several configs are one engine that answers with several adapters; they differ in nothing else. Engines are

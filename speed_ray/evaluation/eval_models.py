@@ -23,9 +23,8 @@ from speed_ray.records import content_id, format_query
 from speed_ray.storage.fingerprint import code_digests
 from speed_ray.storage.rounds import of_round, round_name
 from speed_ray.storage.run import Run
-from speed_ray.storage.trained_models import FOLDER, Model
+from speed_ray.storage.trained_models import EMBEDDER, FOLDER, TUNED, Model
 from speed_ray.text import bm25
-from speed_ray.training.plan import EMBEDDER, TUNED
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

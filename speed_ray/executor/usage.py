@@ -1,9 +1,9 @@
 """Add up a run's calls and tokens by role, over all its stages and drivers, from storage alone."""
 
-from speed_ray.engines.budget import Ledger
+from typing import TYPE_CHECKING
+
 from speed_ray.executor.reply_journal import replay
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine
-from speed_ray.storage.holder import Holder
 from speed_ray.storage.run import (
     CANDIDATES,
     DRAFTS,
@@ -23,6 +23,9 @@ from speed_ray.storage.run import (
 from speed_ray.storage.shards import Artifact
 from speed_ray.storage.spending import Spending, Usage
 
+if TYPE_CHECKING:
+    from speed_ray.engines.budget import Ledger
+
 ARTIFACTS_OF = {
     "teacher": (PROPOSED_TASKS, DRAFTS, VERDICTS, REVISIONS, RELEVANCE),
     "generator": (
@@ -31,13 +34,16 @@ ARTIFACTS_OF = {
 }
 
 
-def open_ledger(run: Run, config: EngineConfig, role: str) -> Ledger | None:
+def open_ledger(run: Run, config: EngineConfig, role: str) -> "Ledger | None":
     """Open this process's ledger for a role ("teacher"), as storage has it now; None where calls cost nothing.
 
     A sample is paid for from the budget of the run that it is to plan.
     """
     if not isinstance(config, OpenAIEngine):
         return None
+    from speed_ray.engines.budget import Ledger
+    from speed_ray.storage.holder import Holder
+
     payer = run.payer
     return Ledger(config.budget, config.price, spending_of(payer, role), Holder(payer.store), role)
 

@@ -13,7 +13,7 @@ from speed_ray.export.table import ExportedTable
 from speed_ray.export.target_folder import is_finished, new_folder
 from speed_ray.export.trained_embedder import export_embedder
 from speed_ray.storage.run import Run
-from speed_ray.training.plan import EMBEDDER
+from speed_ray.storage.trained_models import EMBEDDER
 
 
 @dataclass(frozen=True)

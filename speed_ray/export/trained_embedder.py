@@ -15,8 +15,8 @@ from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.rounds import best_embedder
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
+from speed_ray.storage.trained_models import EMBEDDER
 from speed_ray.training.model_card import describe_choice, table_of_shares
-from speed_ray.training.plan import EMBEDDER
 
 CARD = "README.md"
 

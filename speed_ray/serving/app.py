@@ -33,7 +33,7 @@ from speed_ray.recipes.training_settings import Workers
 from speed_ray.serving.replica import Embed
 from speed_ray.storage.rounds import best_embedder
 from speed_ray.storage.run import Run
-from speed_ray.training.plan import EMBEDDER
+from speed_ray.storage.trained_models import EMBEDDER
 
 APPLICATION = "speed-ray"
 MAX_ONGOING = 256  # requests at a replica; more wait at the proxy

@@ -10,9 +10,7 @@ from typing import Any
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import LATER_ROUNDS, Run
 from speed_ray.storage.store import read_if_exists
-from speed_ray.storage.trained_models import Model
-
-EMBEDDER = "embedder"
+from speed_ray.storage.trained_models import EMBEDDER, Model
 
 
 def of_round(run: Run, recipe: Recipe, number: int) -> tuple[Run, Recipe]:

@@ -29,6 +29,7 @@ from speed_ray.storage.store import LocalFolder, cache_folder, read_json
 log = logging.getLogger(__name__)
 
 FOLDER = "models"
+EMBEDDER, TUNED = "embedder", "tuned_embedder"  # the second: as it was trained, where it is merged with its base
 
 
 class Model:

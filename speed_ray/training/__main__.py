@@ -15,6 +15,7 @@ from speed_ray import recipes
 from speed_ray.errors import Interrupted, UserError, nearest
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.run import Run
+from speed_ray.storage.trained_models import EMBEDDER
 from speed_ray.training import distributed, plan
 from speed_ray.training.plan import TrainingPlan
 from speed_ray.training.train_model import train_model
@@ -43,12 +44,12 @@ def main(
 
 
 def _plan(model: str, run: Run, recipe: Recipe) -> TrainingPlan:
-    planners = {plan.JUNIOR: plan.plan_junior, plan.SENIOR: plan.plan_senior, plan.EMBEDDER: plan.plan_embedder}
+    planners = {plan.JUNIOR: plan.plan_junior, plan.SENIOR: plan.plan_senior, EMBEDDER: plan.plan_embedder}
     if model in planners:
         return planners[model](run, recipe)
     revisors = {training.name: training for training in plan.plan_revisor(run, recipe)}
     if model not in revisors:
-        valid = [plan.JUNIOR, plan.SENIOR, *revisors, plan.EMBEDDER]
+        valid = [plan.JUNIOR, plan.SENIOR, *revisors, EMBEDDER]
         raise UserError(f"{model}: this recipe trains no such model{nearest(model, valid)}")
     return revisors[model]
 

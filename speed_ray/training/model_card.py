@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from speed_ray.training import plan
-from speed_ray.training.plan import TrainingPlan
+if TYPE_CHECKING:
+    from speed_ray.training.plan import TrainingPlan  # brings the stages, which `status` does without
 
 METHODS = {
     "sft": "supervised fine-tuning",
@@ -17,7 +17,7 @@ METHODS = {
 
 
 def publish_with_card(
-    training: TrainingPlan,
+    training: "TrainingPlan",
     folder: Path,
     rows: dict[str, Any],
     history: list[dict[str, Any]],
@@ -29,9 +29,11 @@ def publish_with_card(
     The facts are the identity that the training began with, its row counts, the last value of each metric in
     `history`, and how weights were merged. `replaces` is as `Model.publish` has it.
     """
+    from speed_ray.training.plan import training_identity
+
     last = {name: value for logged in history for name, value in logged.items()}
     timeless = {name: value for name, value in sorted(last.items()) if not re.search("runtime|per_second", name)}
-    begun = training.model.plan() or plan.training_identity(training)
+    begun = training.model.plan() or training_identity(training)
     facts = {**begun, "base_model": training.base, "rows": rows, "metrics": timeless}
     facts |= {"merge": merge} if merge else {}
     (folder / "README.md").write_text(_render(training, facts), encoding="utf-8")
@@ -77,7 +79,7 @@ def table_of_shares(merge: dict[str, Any]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _render(training: TrainingPlan, facts: dict[str, Any]) -> str:
+def _render(training: "TrainingPlan", facts: dict[str, Any]) -> str:
     lora = training.settings.lora
     weights = f"A LoRA adapter (rank {lora.r}) on" if lora else "All weights of"
     start = training.base_weights if lora else None

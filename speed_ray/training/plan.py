@@ -41,12 +41,11 @@ from speed_ray.storage.run import (
 )
 from speed_ray.storage.shard_plan import Plan
 from speed_ray.storage.shards import Artifact
-from speed_ray.storage.trained_models import Model, base_weights_of
+from speed_ray.storage.trained_models import EMBEDDER, Model, base_weights_of
 
 Report = Callable[[dict[str, Any]], None]  # takes the metrics of a step
 
 JUNIOR, SENIOR, REVISOR, REVISOR_SFT = "junior", "senior", "revisor", "revisor_sft"
-EMBEDDER, TUNED = "embedder", "tuned_embedder"  # the second: as it was trained, where it is merged with its base
 GUIDE_KEY = "embedder.guide.model"  # of the recipe, for messages
 
 

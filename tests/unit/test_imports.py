@@ -77,6 +77,18 @@ def test_only_some_rooms_know_ray(module: str) -> None:
 SIMULATED = ["--recipe", "miniature", "--set", "generator={engine: simulated}", "--set", "teacher={engine: simulated}"]
 
 
+HELP_DOES_WITHOUT = (*HEAVY, "numpy", "pandas", "pyarrow", "pydantic", "obstore", "jinja2", "yaml")
+
+
+def test_help_loads_what_it_prints_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "speed_ray", "--help"], capture_output=True, text=True
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "speed_ray.cli" in loaded and "align-junior" in done.stdout
+    assert not loaded & set(HELP_DOES_WITHOUT)
+
+
 @pytest.mark.parametrize("command", ["--help", "status", "verify", "show", "quality", "report", "doctor", "plan"])
 def test_looking_loads_no_model_library(command: str, tmp_path: Path) -> None:
     other = {"--help": [], "doctor": [], "show": [str(tmp_path), "examples"], "plan": SIMULATED}

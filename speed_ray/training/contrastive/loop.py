@@ -23,6 +23,7 @@ from speed_ray.engines.embedder_folder import check_trainable_folder
 from speed_ray.engines.model_folder import fetch_model_folder
 from speed_ray.errors import Interrupted, UserError
 from speed_ray.recipes.training_settings import Embedder
+from speed_ray.storage.trained_models import TUNED
 from speed_ray.training import distributed, model_card, plan
 from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
 from speed_ray.training.contrastive import batches, encoder, judge_scores, loader
@@ -334,7 +335,7 @@ def _publish(loop: TrainingLoop, model: SentenceTransformer) -> None:
         return
     merged, merged_folder = merge_with_base(training, folder, loop.held_out, state.instructed), loop.scratch / "merged"
     encoder.save_encoder(merged.model, merged_folder)
-    tuned = replace(training, name=plan.TUNED)
+    tuned = replace(training, name=TUNED)
     model_card.publish_with_card(tuned, folder, rows, state.history, replaces=True)
     rows |= {"instructed": merged.instructed}
     model_card.publish_with_card(training, merged_folder, rows, state.history, merged.facts)

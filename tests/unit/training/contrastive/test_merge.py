@@ -12,7 +12,7 @@ from speed_ray.errors import UserError
 from speed_ray.evaluation import eval_models
 from speed_ray.recipes.training_settings import Merge
 from speed_ray.storage.run import Run
-from speed_ray.storage.trained_models import Model
+from speed_ray.storage.trained_models import EMBEDDER, TUNED, Model
 from speed_ray.training import model_card, plan
 from speed_ray.training.contrastive import encoder, loop, merge
 from speed_ray.training.contrastive.merge import ShareScores, choose_share
@@ -86,7 +86,7 @@ def test_without_held_out_queries_it_is_the_share_of_the_recipe_or_a_smaller_one
 def test_the_weights_are_the_mean_of_the_shares(base, tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "choose_share", lambda *_: 0.5)
     model = trained(a_run(tmp_path / "run", rows()), recipe(base))
-    tuned = weights(Model(Run(str(tmp_path / "run")), plan.TUNED).fetch())
+    tuned = weights(Model(Run(str(tmp_path / "run")), TUNED).fetch())
     before, after = weights(base), weights(model.fetch())
     moved = max((tuned[name] - before[name]).abs().max() for name in before)
     assert moved > 1e-4
@@ -146,7 +146,7 @@ def test_a_merge_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path, monk
         pass
 
     def kill(training, *arguments, **keywords):
-        if training.name == plan.EMBEDDER:
+        if training.name == EMBEDDER:
             raise Killed
         return publish(training, *arguments, **keywords)
 
@@ -156,7 +156,7 @@ def test_a_merge_that_was_cut_short_ends_as_an_unbroken_one(base, tmp_path, monk
         patched.setattr(f"speed_ray.training.contrastive.loop.{killed_at}", kill)
         with pytest.raises(Killed):
             trained(run, wanted)
-    assert Model(run, plan.EMBEDDER).manifest() is None
+    assert Model(run, EMBEDDER).manifest() is None
     assert trained(run, wanted).published()["digest"] == unbroken.published()["digest"]
 
 
@@ -177,7 +177,7 @@ def test_rows_of_which_two_in_five_are_wrong_leave_the_base_as_it_was(tmp_path):
         asked, answers = (model.encode(list(texts), normalize_embeddings=True) for texts in zip(*pairs, strict=True))
         return ((asked @ answers.T).argmax(1) // 2 == torch.arange(len(pairs)).numpy() // 2).mean()
 
-    assert found(Model(run, plan.TUNED).fetch()) < found(MINILM) == found(model.fetch())
+    assert found(Model(run, TUNED).fetch()) < found(MINILM) == found(model.fetch())
     assert facts(model)["merge"]["share"] == 0.0
 
 
@@ -190,7 +190,7 @@ def test_workers_together_merge_as_one_does(base, tmp_path, settings):
     run = a_run(tmp_path / "two", rows())
     workers = start_training(together, run, "embedder", 2)
     assert workers.wait() == 0, workers.said()
-    one, other = facts(alone), facts(Model(run, plan.EMBEDDER))
+    one, other = facts(alone), facts(Model(run, EMBEDDER))
     assert [one["rows"]["best_step"], one["merge"]["share"]] == [other["rows"]["best_step"], other["merge"]["share"]]
 
 
@@ -199,16 +199,16 @@ def test_a_killed_merge_ends_as_an_unbroken_one(base, tmp_path):
     wanted = recipe(base, merge={"shares": [number / 100 for number in range(101)]})
     run, unbroken = a_run(tmp_path / "cut", rows()), a_run(tmp_path / "unbroken", rows())
     killed = start_training(wanted, run, "embedder", 1)
-    while not list(Path(run.uri, "models", plan.EMBEDDER).glob("checkpoints/*/rank-0.json")):
+    while not list(Path(run.uri, "models", EMBEDDER).glob("checkpoints/*/rank-0.json")):
         assert killed.processes[0].is_alive(), killed.said()
         time.sleep(0.02)
     killed.kill()
     killed.wait()
-    assert Model(run, plan.EMBEDDER).manifest() is None
+    assert Model(run, EMBEDDER).manifest() is None
     for each in (run, unbroken):
         worker = start_training(wanted, each, "embedder", 1)
         assert worker.wait() == 0, worker.said()
-    resumed, whole = (Model(each, plan.EMBEDDER).published() for each in (run, unbroken))
+    resumed, whole = (Model(each, EMBEDDER).published() for each in (run, unbroken))
     assert resumed["digest"] == whole["digest"]
 
 
