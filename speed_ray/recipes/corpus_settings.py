@@ -11,8 +11,8 @@ class Columns(Strict):
     """Names the columns of a table, or the keys of its JSON objects."""
 
     id: str = "_id"  # where there is none, `id`; where that is missing too, a hash of title and text
-    title: str = "title"
-    text: str = "text"
+    title: str = "title"  # the column of the title
+    text: str = "text"  # the column of the text
 
 
 class Corpus(Strict):
@@ -28,7 +28,7 @@ class Corpus(Strict):
     overlap: NonNegativeInt = 0  # tokens that a passage repeats of the one before it, in whole sentences
     examples: RuntimeOnly[LocalPath | None] = None  # a table of your own queries with their passages, shown in prompts
     workers: RuntimeOnly[Workers] = Workers()  # with more than one, files are read and documents split on Ray
-    shard_rows: PositiveInt = 1_024
+    shard_rows: PositiveInt = 1_024  # documents, or passages, that are committed together
 
     @validates("overlap")
     @classmethod

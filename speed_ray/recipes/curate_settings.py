@@ -13,8 +13,8 @@ Retriever = Literal["reference", "bm25"]
 class FoundAgain(Strict):
     """Keeps an example whose passage its query finds again among the first of the whole corpus."""
 
-    top: PositiveInt = 20
-    by: Annotated[list[Retriever], Field(min_length=1)] = ["reference", "bm25"]
+    top: PositiveInt = 20  # the ranks that count as found
+    by: Annotated[list[Retriever], Field(min_length=1)] = ["reference", "bm25"]  # which look for it
     all: bool = False  # by each of these, else by one
 
 
@@ -51,7 +51,7 @@ class Curate(Strict):
     duplicate_similarity: Similarity | None = 0.6  # Jaccard of word pairs from which an example repeats another
     max_overlap: Similarity | None = 0.8  # of a text's word triples, found in its query or positive; not for sts
     min_words: PositiveInt | None = None  # of query and positive together
-    max_words: PositiveInt | None = None
+    max_words: PositiveInt | None = None  # of both together
     check_language: bool = False  # once more: 25 to 50 microseconds a text
     decontaminate: RuntimeOnly[list[str]] = []  # evaluation sets, files or folders, whose texts may not be learnt from
     reference: LocalPath | None = None  # a folder or hub name of sentence-transformers
@@ -62,7 +62,7 @@ class Curate(Strict):
     found_again: FoundAgain | None = None  # of examples about passages
     mine_negatives: MineNegatives = MineNegatives()
     workers: RuntimeOnly[Workers] = Workers()  # with more than one, or with GPUs, the reference is on Ray
-    shard_rows: PositiveInt = 2_048
+    shard_rows: PositiveInt = 2_048  # examples that are committed together
 
     @model_validator(mode="after")
     def margin_and_semantics_have_a_reference(self) -> "Curate":

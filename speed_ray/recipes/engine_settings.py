@@ -24,17 +24,17 @@ VLLM_RESOURCES = RuntimeMark(
 class Budget(Strict):
     """A hard limit on what an endpoint may be asked for, over the whole run and all its restarts."""
 
-    calls: PositiveInt | None = None
-    tokens: PositiveInt | None = None
-    dollars: PositiveFloat | None = None
+    calls: PositiveInt | None = None  # the most, over the whole run
+    tokens: PositiveInt | None = None  # the most, of prompts and replies
+    dollars: PositiveFloat | None = None  # the most, by the engine's price
     ask_above: PositiveFloat | None = None  # dollars that `run` is to cost from which on it asks first, on a terminal
 
 
 class Price(Strict):
     """Dollars per million tokens."""
 
-    input: NonNegativeFloat
-    output: NonNegativeFloat
+    input: NonNegativeFloat  # dollars per million tokens of prompts
+    output: NonNegativeFloat  # dollars per million tokens of replies
 
 
 class VllmEngine(Strict):
@@ -44,12 +44,12 @@ class VllmEngine(Strict):
 
     engine: Literal["vllm"]
     model: LocalPath
-    revision: str | None = None
+    revision: str | None = None  # the hub's branch, tag or commit
     adapter: LocalPath | None = None  # a LoRA folder
     chat_template: LocalPath | None = None  # Jinja text or file, for a model without one
     completion: bool = False  # continue a plain text by a line, without a chat template: for base and tiny models
     structured_outputs: bool = True  # hold replies to the kind's JSON schema
-    max_concurrency: RuntimeOnly[PositiveInt] = 256
+    max_concurrency: RuntimeOnly[PositiveInt] = 256  # calls at once of one engine
     engine_kwargs: Annotated[dict[str, Any], VLLM_RESOURCES] = {}
 
 
@@ -60,9 +60,9 @@ class OpenAIEngine(Strict):
 
     engine: Literal["openai"]
     model: str
-    base_url: RuntimeOnly[str]
-    api_key_env: RuntimeOnly[str | None] = None
-    structured_outputs: bool = True
+    base_url: RuntimeOnly[str]  # up to /v1
+    api_key_env: RuntimeOnly[str | None] = None  # the variable that holds the key
+    structured_outputs: bool = True  # replies are held to a JSON schema
     max_concurrency: RuntimeOnly[PositiveInt] = 64  # the most at once; lowered by itself when the endpoint pushes back
     timeout: RuntimeOnly[PositiveFloat] = 600.0  # seconds for one answer
     extra_body: dict[str, Any] = {}  # fields of every request beside ours, or over them: {"reasoning_effort": "low"}
@@ -75,9 +75,9 @@ class OpenAIEngine(Strict):
 class Faults(Strict):
     """Sets a simulated engine's faults, as shares of its replies. Drawn from the request's seed."""
 
-    malformed: Share = 0.0
+    malformed: Share = 0.0  # of replies that follow no schema
     die: Share = 0.0  # the whole engine dies, once per row
-    hang: Share = 0.0
+    hang: Share = 0.0  # of calls that are never answered
 
 
 class SimulatedEngine(Strict):
@@ -87,11 +87,11 @@ class SimulatedEngine(Strict):
 
     engine: Literal["simulated"]
     model: str = "simulated"
-    max_concurrency: RuntimeOnly[PositiveInt] = 256
+    max_concurrency: RuntimeOnly[PositiveInt] = 256  # calls at once of one engine
     prefill: PositiveFloat = 50_000.0  # prompt tokens a second
     decode: PositiveFloat = 6_400.0  # output tokens a second with all requests in flight
     max_tokens_per_stream: PositiveFloat = 100.0  # output tokens a second of one request alone
-    output_tokens: PositiveInt = 350
+    output_tokens: PositiveInt = 350  # of a reply
     spread: Share = 0.0  # of output_tokens, by which an answer may be longer or shorter
     faults: RuntimeOnly[Faults] = Faults()
     request_log: RuntimeOnly[str | None] = None  # a folder: gets each asked row's id, so that work done twice shows
@@ -105,7 +105,7 @@ class ScriptedEngine(Strict):
 
     engine: Literal["scripted"]
     model: str = "scripted-teacher"
-    max_concurrency: RuntimeOnly[PositiveInt] = 64
+    max_concurrency: RuntimeOnly[PositiveInt] = 64  # calls at once of one engine
 
 
 EngineConfig = Annotated[VllmEngine | OpenAIEngine | SimulatedEngine | ScriptedEngine, Field(discriminator="engine")]

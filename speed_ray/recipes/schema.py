@@ -33,15 +33,15 @@ from speed_ray.recipes.training_settings import Dpo, Embedder, Revisor, Sft, Wor
 class Topics(Strict):
     """Names the source of topics: a file or URI (one path a line, or a table with a `topic` column)."""
 
-    source: RuntimeOnly[str]
-    limit: PositiveInt | None = None
+    source: RuntimeOnly[str]  # a file or a URI
+    limit: PositiveInt | None = None  # the first so many; all, by default
 
 
 class Brainstorm(SampledStage):
     """Topics to tasks. About five are asked for, one is kept: 62.6 MTEB; three 61.6, five 60.9 (SPEED, table 3)."""
 
-    tasks_per_prompt: PositiveInt = 5
-    tasks_per_topic: PositiveInt = 1
+    tasks_per_prompt: PositiveInt = 5  # that the teacher is asked for at once
+    tasks_per_topic: PositiveInt = 1  # that are kept of each topic and kind
     duplicate_similarity: Similarity = 0.7  # Jaccard of word pairs above which a task repeats another of its kind
 
 
@@ -114,9 +114,9 @@ class EvaluationSet(Strict):
 class ClassificationSet(Strict):
     """Two tables of text and label: a regression learns from a few rows of the one and is tested on the other."""
 
-    train: str
-    test: str
-    instruction: str | None = None
+    train: str  # the table to fit a classifier on
+    test: str  # the table to score it on
+    instruction: str | None = None  # before each text
 
 
 class Evaluate(Strict):
@@ -137,7 +137,7 @@ class Recipe(Strict):
     corpus: Corpus | None = None  # without topics: what queries are written about
     reuse: RuntimeOnly[str | None] = None  # a run's folder, whose replies to the same prompts are taken over
     teacher: EngineConfig  # where it is left out, the generator
-    generator: EngineConfig
+    generator: EngineConfig  # who writes the examples
     languages: LanguageNames[dict[str, PositiveInt]] = {"English": 1}  # weights
     mix: dict[str, NonNegativeInt] = {
         "classification": 7,

@@ -45,7 +45,7 @@ class Score(Strict):
     max_length: PositiveInt = 512  # tokens of a query and a text together that a cross-encoder reads
     batch_size: RuntimeOnly[PositiveInt] = 32  # pairs that a cross-encoder reads at once
     workers: RuntimeOnly[Workers] = Workers()  # more than one, or GPUs: the judges are on Ray
-    shard_rows: PositiveInt = 512
+    shard_rows: PositiveInt = 512  # examples that are committed together
 
     @model_validator(mode="after")
     def judges_are_known(self) -> "Score":

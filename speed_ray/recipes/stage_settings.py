@@ -11,8 +11,8 @@ from speed_ray.recipes.setting import RuntimeOnly, Strict
 class Pool(Resources):
     """The actors of one stage: how many engines, and what each takes."""
 
-    min_size: PositiveInt = 1
-    max_size: PositiveInt = 1
+    min_size: PositiveInt = 1  # the fewest engines
+    max_size: PositiveInt = 1  # the most engines
     grace_seconds: NonNegativeFloat = 20.0  # for shards at work to be committed when the job is told to end
 
     @model_validator(mode="after")
@@ -28,7 +28,7 @@ class Pool(Resources):
 class StageSettings(Strict):
     """Holds the settings that every stage with a model has."""
 
-    shard_rows: PositiveInt = 256
+    shard_rows: PositiveInt = 256  # rows that are committed together
     pool: RuntimeOnly[Pool] = Pool()
 
     @property
@@ -40,9 +40,9 @@ class StageSettings(Strict):
 class Sampling(Strict):
     """Sets how an engine samples tokens (SPEED, 4.1: temperature 1, top_p 1; appendix B: at most 800 new ones)."""
 
-    temperature: NonNegativeFloat = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: PositiveInt = 800
+    temperature: NonNegativeFloat = 1.0  # 0: always the likeliest token
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # the share of probability that is drawn from
+    max_tokens: PositiveInt = 800  # of a reply
 
 
 class SampledStage(StageSettings):

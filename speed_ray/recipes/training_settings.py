@@ -22,23 +22,23 @@ Loss = Literal["infonce", "kl", "margin_mse"]
 class Lora(Strict):
     """Low-rank adapters on the named modules; all others stay as they are."""
 
-    r: PositiveInt = 16
-    lora_alpha: PositiveInt = 32
-    lora_dropout: Share = 0.0
-    target_modules: str | list[str] = "all-linear"
+    r: PositiveInt = 16  # rank of the matrices
+    lora_alpha: PositiveInt = 32  # their product is scaled by lora_alpha / r
+    lora_dropout: Share = 0.0  # of their input
+    target_modules: str | list[str] = "all-linear"  # names of layers
 
 
 class Workers(Resources):
     """Sets the workers of one training, and what each takes."""
 
-    num_workers: PositiveInt = 1
+    num_workers: PositiveInt = 1  # processes, a GPU or CPUs each
     max_failures: NonNegativeInt = 3  # lost workers that are made up for before the job ends
 
 
 class TrainingWorkers(Workers):
     """The same, and whether fewer will do: then workers come and go with the nodes, each time from a checkpoint."""
 
-    min_workers: PositiveInt | None = None
+    min_workers: PositiveInt | None = None  # goes on with so few where nodes are lost
 
     @property
     def counts(self) -> range:
@@ -59,19 +59,19 @@ class TrainingWorkers(Workers):
 class TrainingConfig(Strict):
     """Holds the settings that every training has."""
 
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat  # the highest
     global_batch_size: PositiveInt = 16  # rows a step, over all workers (SPEED, appendix B)
     micro_batch_size: RuntimeOnly[PositiveInt] = 4  # rows a worker at once: TRL's per_device_train_batch_size
-    num_train_epochs: PositiveFloat = 1.0
-    max_steps: PositiveInt | None = None
+    num_train_epochs: PositiveFloat = 1.0  # passes over the rows
+    max_steps: PositiveInt | None = None  # ends it earlier
     warmup_ratio: Share = 0.03  # of the steps
-    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    weight_decay: NonNegativeFloat = 0.0
-    max_grad_norm: PositiveFloat = 1.0
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"  # after the warmup
+    weight_decay: NonNegativeFloat = 0.0  # of AdamW
+    max_grad_norm: PositiveFloat = 1.0  # gradients are clipped to it
     max_length: PositiveInt = 2_048  # tokens; a longer row is counted and left out, never cut
     lora: Lora | None = Lora()  # null: all weights are trained
-    precision: Literal["bf16", "fp32"] = "bf16"
-    gradient_checkpointing: RuntimeOnly[bool] = False
+    precision: Literal["bf16", "fp32"] = "bf16"  # of the computation
+    gradient_checkpointing: RuntimeOnly[bool] = False  # less memory, more time
     zero_stage: RuntimeOnly[Annotated[int, Field(ge=0, le=3)]] = 0  # DeepSpeed's stage
     offload_optimizer: RuntimeOnly[bool] = False  # to the CPU's memory; from stage 1 on
     offload_param: RuntimeOnly[bool] = False  # to the CPU's memory; stage 3
@@ -107,14 +107,14 @@ class Dpo(Alignment):
 
     learning_rate: PositiveFloat = 1e-5  # SPEED, appendix B
     beta: PositiveFloat = 0.1  # the best of .05 to .3 (SPEED, section 4.3.4)
-    loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"  # TRL's name
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # the share of wrong preferences that is assumed
 
 
 class Revisor(Strict):
     """The revisor: SFT on revisions, of the unaligned base as in the paper or of the junior, then DPO or none."""
 
-    start: Literal["base", "junior"] = "base"
+    start: Literal["base", "junior"] = "base"  # the model that is trained
     sft: Sft = Sft(learning_rate=5e-6, global_batch_size=24)  # SPEED, appendix B
     dpo: Dpo | Literal[False] = Dpo()
 
@@ -149,12 +149,12 @@ class Embedder(TrainingConfig):
     """The embedder: a loss over a global batch. What SPEED leaves open is as in E5 (arXiv 2401.00368)."""
 
     model: LocalPath  # a folder or hub name: one of sentence-transformers, or a language model
-    revision: str | None = None
+    revision: str | None = None  # the hub's branch, tag or commit
     pooling: Literal["last", "mean", "cls"] | None = None  # null: as the folder says
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: PositiveFloat = 1e-4  # the highest
     global_batch_size: PositiveInt = 1_536  # SPEED, appendix B
     micro_batch_size: RuntimeOnly[PositiveInt] = 32  # texts a worker embeds at once: with GradCache any batch fits
-    weight_decay: NonNegativeFloat = 0.1
+    weight_decay: NonNegativeFloat = 0.1  # of AdamW
     max_length: PositiveInt = 512  # tokens; a longer text is cut, in training as in use, and counted
     temperature: PositiveFloat = 0.02  # an embedder's logit is a cosine over this
     loss: Loss = "infonce"
