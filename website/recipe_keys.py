@@ -187,5 +187,5 @@ def _own_comments(model: Model) -> dict[str, str]:
 
 def _renamed() -> str:
     rows = [f"| `{old}` | `{new}` |" for new, old in sorted(PREVIOUS_NAMES.items(), key=lambda names: names[1])]
-    said = "Up to 0.1.0 keys had other names. A recipe that has an old one is refused, and told the new one."
+    said = "Some keys had other names before. A recipe that has an old one is refused, and told the new one."
     return "\n\n".join(["## Renamed keys", said, "\n".join(["| old | new |", "|---|---|", *rows])])
