@@ -24,7 +24,7 @@ def check_python() -> Finding:
 
 def check_packages(extras: Collection[str]) -> Iterator[Finding]:
     """Find packages that are missing, of those that speed_ray and some of its extras name, or of other versions."""
-    installed = {_canonical(each.name): each.version for each in metadata.distributions()}
+    installed = _installed()
     if "speed_ray" not in {each.replace("-", "_") for each in installed}:
         yield Finding("packages", "warn", "speed_ray itself is not installed", "Run `pip install --no-deps -e .`.")
         return
@@ -65,6 +65,17 @@ def _against_pins(installed: dict[str, str], said: Collection[str]) -> Finding:
     if not others:
         return Finding("packages", "ok", of)
     return Finding("packages", "warn", f"{of}; others: {_listed(others)}", MENDED)
+
+
+def _installed() -> dict[str, str]:
+    """Read the version of each package that an import takes: of two copies, the one that is earlier on the path.
+
+    `import setuptools` puts older copies of three packages at the path's end.
+    """
+    found: dict[str, str] = {}
+    for each in metadata.distributions():
+        found.setdefault(_canonical(each.name), each.version)
+    return found
 
 
 def _required() -> Iterator[tuple[str, str, str]]:

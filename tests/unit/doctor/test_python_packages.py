@@ -21,10 +21,18 @@ def test_this_environment_is_as_pinned():
     assert [each.level for each in python_packages.check_packages(["train", "models"])] == ["ok"]
 
 
+def test_copies_later_on_the_path_are_not_what_is_imported(tmp_path, monkeypatch):
+    copy = tmp_path / "packaging-1.0.dist-info" / "METADATA"
+    copy.parent.mkdir()
+    copy.write_text("Metadata-Version: 2.1\nName: packaging\nVersion: 1.0\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert [each.level for each in python_packages.check_packages([])] == ["ok"]
+
+
 @pytest.fixture
 def installed(monkeypatch):
     def change(**versions: str | None) -> None:
-        found = {each.name.lower(): each for each in metadata.distributions()}
+        found = {each.name.lower(): each for each in reversed(list(metadata.distributions()))}
         for name, version in versions.items():
             found.pop(name)
             if version is not None:
