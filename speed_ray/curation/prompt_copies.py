@@ -14,7 +14,7 @@ import numpy as np
 from speed_ray import kinds
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts.own_examples import FORM, read_own_examples
-from speed_ray.prompts.render import A_PASSAGE, Prompts
+from speed_ray.prompts.render import A_PASSAGE, Prompts, load_prompts
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import PassageRow, Row
 from speed_ray.text.token_hashes import Hashes, hash_tokens
@@ -27,7 +27,7 @@ NO_PASSAGE: PassageRow = {**A_PASSAGE, "title": "", "headings": "", "text": ""}
 
 def prompt_triples(recipe: Recipe) -> Hashes:
     """Hash the word triples of all prompts for examples that a recipe can ask -> sorted, each once."""
-    prompts = Prompts(recipe.prompts)
+    prompts = load_prompts(recipe.prompts)
     asked = [name for name, weight in sorted(recipe.mix.items()) if weight]
     said = (_grounded_prompts if recipe.is_grounded else _task_prompts)(recipe, prompts, asked)
     return np.unique(hash_tokens(list(dict.fromkeys(said))).grams(3).hashes)

@@ -30,7 +30,7 @@ from speed_ray.executor.reply_journal import Journal, replay
 from speed_ray.executor.stage import artifact_identity
 from speed_ray.executor.usage import open_ledger
 from speed_ray.prompts.parse import parse_verdict, verdict_schema
-from speed_ray.prompts.render import Prompts
+from speed_ray.prompts.render import load_prompts
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import ExampleRow, Rejected, content_id, seed_of
 from speed_ray.stages.example_request import SYNTHESIZE, from_columns, prompt_context, sample_slots, to_json
@@ -142,7 +142,9 @@ def _request(recipe: Recipe, pair: tuple[ExampleRow, ExampleRow]) -> Request:
     context = prompt_context("judge", kind, topic, task, slots, language)
     return Request(
         row_id=row["id"],
-        messages=Prompts(recipe.prompts).judge(kind, slots, topic, task, language, list(map(to_json, shown)), rng),
+        messages=load_prompts(recipe.prompts).judge(
+            kind, slots, topic, task, language, list(map(to_json, shown)), rng
+        ),
         **recipe.judge.sampling.model_dump(),
         schema=verdict_schema(len(shown)),
         context={**context, "candidates": shown, "order": order},

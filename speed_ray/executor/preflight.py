@@ -8,7 +8,7 @@ from speed_ray.engines import cross_encoder_folder, embedder_folder, endpoint, m
 from speed_ray.engines.base import Request
 from speed_ray.errors import UserError
 from speed_ray.executor.stage import Stage
-from speed_ray.prompts.render import Prompts
+from speed_ray.prompts.render import load_prompts
 from speed_ray.recipes.engine_settings import EngineConfig, OpenAIEngine, VllmEngine
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.planned_rows import PlannedRow
@@ -22,7 +22,7 @@ def check_recipe(recipe: Recipe, shortest: Iterable[Request]) -> None:
 
     The generator's prompts are about tasks, which are paid for first; they are longer than the `shortest`.
     """
-    Prompts(recipe.prompts)
+    load_prompts(recipe.prompts)
     if recipe.embedder:
         embedder_folder.check_embedder_model(recipe.embedder.model, recipe.embedder.pooling)
     reference = recipe.curate.reference

@@ -1,6 +1,5 @@
 """Define `Stage`, the base class of every step that asks a model; its subclasses are in `stages/`, one a file."""
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from operator import attrgetter
@@ -43,7 +42,7 @@ class Stage(ABC, Generic[Parent, Record]):
         self.recipe = recipe
         self.engine: EngineConfig = engine or getattr(recipe, self.role)
         self.settings: StageSettings = attrgetter(self.key)(recipe)
-        self.prompts = _package_prompts() if recipe.prompts is None else render.Prompts(recipe.prompts)
+        self.prompts = render.load_prompts(recipe.prompts)
         sampled = self.settings if isinstance(self.settings, SampledStage) else None
         self.sampling = sampled.sampling if sampled else ONE_TOKEN
         self.max_retries = sampled.max_retries if sampled else 0
@@ -111,12 +110,6 @@ class Stage(ABC, Generic[Parent, Record]):
             "slots": recipe.slots,
             "seed": recipe.seed,
         }
-
-
-@functools.cache
-def _package_prompts() -> render.Prompts:
-    """Return the package's own templates, which are tried out once in a process: 0.2 s."""
-    return render.Prompts()
 
 
 def artifact_identity(source: Artifact) -> dict[str, Any]:

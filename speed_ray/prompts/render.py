@@ -26,6 +26,7 @@ from speed_ray.records import Message, PassageRow, titled_text
 
 OURS = Path(__file__).parent
 MINIATURE = OURS.parent / "miniature" / "prompts"  # a fifth of our tokens: its model is trained on them, on a CPU
+MINIATURE_URI = "miniature://prompts"
 A_PASSAGE: PassageRow = {  # to try templates with
     "id": "",
     "parent_id": "",
@@ -54,7 +55,7 @@ class Prompts:
         self._origins = ["recipe/", "package/"] if folder is not None else ["package/"]
         loaders = {"package": FileSystemLoader(OURS)}
         if folder is not None:
-            own = MINIATURE if folder == "miniature://prompts" else Path(folder)
+            own = MINIATURE if folder == MINIATURE_URI else Path(folder)
             _refuse_unknown_files(own)
             loaders["recipe"] = FileSystemLoader(own)
         self._loader = PrefixLoader(loaders)
@@ -65,6 +66,7 @@ class Prompts:
             lstrip_blocks=True,
             auto_reload=False,
         )
+        self._parse = lru_cache(self._environment.parse)  # one template serves several kinds
         self._templates: dict[tuple[str, str], Template] = {}
         self._sentences: dict[str, Template] = {}
         self._cached_sentences = lru_cache(maxsize=4096)(self._sentences_of)
@@ -230,7 +232,7 @@ class Prompts:
 
     def _add_included(self, text: str, path: Path) -> None:
         """Add the digests of the templates that a template includes, imports or extends, and of all that these do."""
-        for name in find_referenced_templates(self._environment.parse(text)):
+        for name in find_referenced_templates(self._parse(text)):
             if name is None:
                 raise UserError(
                     f"{path} includes a template by a name that is computed, so a change of it would go unseen.\n"
@@ -249,7 +251,7 @@ class Prompts:
 
     def _refuse_unknown_variables(self, text: str, path: Path, values: dict[str, Any]) -> None:
         """Raise UserError for an unknown variable in any branch, also in one that no row may take for hours."""
-        tree = self._environment.parse(text)
+        tree = self._parse(text)
         unknown = find_undeclared_variables(tree) - set(values)
         for used in tree.find_all(nodes.Name):
             if used.name in unknown:
@@ -270,6 +272,26 @@ class Prompts:
             slots = kind.grounded.slots(rng)
             for completion, neighbour in itertools.product((False, True), ("", "another text")):
                 self.ground(kind.grounded, slots, A_PASSAGE, "English", kind.grounded.shots, completion, neighbour)
+
+
+def load_prompts(folder: str | None) -> Prompts:
+    """Return a recipe's prompts, tried out once in a process while its `folder` holds the same files."""
+    return _prompts_of(folder, _contents(folder))
+
+
+@lru_cache(maxsize=8)
+def _prompts_of(folder: str | None, _contents: tuple[tuple[str, str], ...]) -> Prompts:
+    return Prompts(folder)
+
+
+def _contents(folder: str | None) -> tuple[tuple[str, str], ...]:
+    """Return names and digests of a recipe's own templates; the package's do not change."""
+    own = Path(folder or "")
+    if folder in (None, MINIATURE_URI) or not own.is_dir():
+        return ()
+    return tuple(
+        (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(own.iterdir()) if path.is_file()
+    )
 
 
 def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from speed_ray.executor.stage import artifact_identity, count_records
 from speed_ray.kinds.kind import Shot
 from speed_ray.prompts.own_examples import FORM, read_own_examples
 from speed_ray.prompts.parse import parse_grounded
-from speed_ray.prompts.render import A_PASSAGE, Prompts
+from speed_ray.prompts.render import A_PASSAGE, load_prompts
 from speed_ray.recipes.engine_settings import continues_lines
 from speed_ray.recipes.schema import Recipe
 from speed_ray.records import HELD_OUT, SFT_EXAMPLE, TRAIN, PassageRow, Rejected, SftRow, content_id, titled_text
@@ -78,7 +78,7 @@ class LessonWriter:
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.corpus is not None  # by the recipe's check
         self.recipe = recipe
-        self.prompts = Prompts(recipe.prompts)
+        self.prompts = load_prompts(recipe.prompts)
         self.own = read_own_examples(recipe.corpus.examples)
         self.one_line = continues_lines(recipe.generator)
 

@@ -15,7 +15,7 @@ from speed_ray import kinds
 from speed_ray.errors import UserError
 from speed_ray.kinds.kind import Kind
 from speed_ray.prompts import render
-from speed_ray.prompts.render import Prompts
+from speed_ray.prompts.render import Prompts, load_prompts
 from speed_ray.records import PassageRow
 from tests.helpers.paths import GOLDEN
 
@@ -232,6 +232,14 @@ def test_a_template_that_is_included_is_in_the_digests(tmp_path: Path, include: 
         (tmp_path / ".rules.jinja").write_text(rule)
         digests.append(Prompts(str(tmp_path)).digests)
     assert {name for name in digests[0] if digests[0][name] != digests[1][name]} == {"recipe/.rules.jinja"}
+
+
+def test_prompts_are_loaded_once_while_their_folder_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "synthesize.jinja").write_text("one {{ task }}")
+    first = load_prompts(str(tmp_path))
+    assert load_prompts(str(tmp_path)) is first
+    (tmp_path / "synthesize.jinja").write_text("two {{ task }}")
+    assert load_prompts(str(tmp_path)).digests != first.digests
 
 
 @pytest.mark.parametrize(
