@@ -28,6 +28,8 @@ from speed_ray.text import bm25
 SHARE_OF_BM25 = 0.3
 WRITTEN = (DOCUMENTS, PASSAGES, EXAMPLES)  # what the arms of a seed share
 LAST = ("embedder.load_best_model_at_end=false", "embedder.merge=null")  # the trained weights as they are at the end
+KL = ("embedder.loss=kl", "embedder.judge=mixture")
+EIGHT = ("curate.mine_negatives.count=4",)  # by each of two miners
 UNSCORED = ("score=null", *LAST)
 ARMS = {
     "InfoNCE on all queries": (*UNSCORED, "curate.found_again=null", "curate.mine_negatives=0"),
@@ -35,7 +37,9 @@ ARMS = {
     "+ mined": UNSCORED,
     "+ guided mask": (*UNSCORED, "embedder.guide={}"),
     "mined and gated": LAST,
-    "mined and gated, KL from the mixture": ("embedder.loss=kl", "embedder.judge=mixture", *LAST),
+    "mined and gated, KL from the mixture": (*KL, *LAST),
+    "8 mined and gated": (*EIGHT, *LAST),
+    "8 mined and gated, KL from the mixture": (*EIGHT, *KL, *LAST),
     "mined and gated, best and merged": (),  # the recipe as it is
 }
 Scores = dict[str, float]  # nDCG@10 by query

@@ -160,7 +160,7 @@ class Embedder(TrainingConfig):
     loss: Loss = "infonce"
     infonce_weight: NonNegativeFloat = 0.1  # of InfoNCE beside kl or margin_mse (CADET, arXiv 2505.19274)
     judge: str | None = None  # of those that scored the rows, the one to learn from; null: there is only one
-    teacher_temperature: PositiveFloat = 1.0  # of its scores, in their standard deviations within a row
+    teacher_temperature: PositiveFloat = 1.0  # of its scores; at 1 as sharp as the base's logits, above 1 flatter
     weight_by_score: bool = False  # a row weighs as much as the judge is sure of its positive
     guide: Guide | None = None  # null: masked are copies of the positive and of the query alone
     load_best_model_at_end: bool = False  # the checkpoint with the best nDCG@10 on held-out queries, not the last one

@@ -1,9 +1,10 @@
 """Turn the scores that a judge gave a training's rows into what the loss learns from, and refuse scores of no use.
 
-Every judge has a scale of its own: cosines lie between -1 and 1, a cross-encoder's logits between -11 and 11. For
-listwise KL scores are divided by the judge's standard deviation within a row, over all rows, so that one
-`teacher_temperature` does for any judge; MarginMSE takes them as they are. A row's weight is the probability that the
-judge, by the same logits, gives the positive among the row's candidates, over its mean of all rows with negatives.
+Every judge has a scale of its own: cosines lie between -1 and 1, a cross-encoder's logits between -11 and 11. Scores
+are therefore divided by the judge's standard deviation within a row, over all rows. Listwise KL multiplies them by
+that of the embedder's own logits before training (logit_spread.py): the judge teaches an order, and neither more nor
+less contrast. MarginMSE takes scores as they are. A row's weight is the probability that the judge gives the positive
+among the row's candidates, over its mean of all rows with negatives.
 """
 
 import math
@@ -44,10 +45,11 @@ class JudgeScale:
     """Makes targets of a judge's scores; the same for all rows of a training."""
 
     judge: str
-    unit: float  # the difference of two scores that counts as one logit
+    unit: float  # the difference of two scores that weighs as one logit
     mean_share: float  # of the positives among a row's candidates, over all rows with negatives
     is_raw: bool  # a target holds scores, not logits
     weighs_rows: bool
+    spread: float = 1.0  # what the scores' standard deviation within a row is as logits
 
     def target(self, scores: Sequence[JudgeScores]) -> Target:
         """Return the target of a row with these scores."""
@@ -58,7 +60,7 @@ class JudgeScale:
         odds = [math.exp(min(logit - logits[0], MAX_EXPONENT)) for logit in logits]
         share = sum(odds[: len(positives)]) / sum(odds)
         weight = share / self.mean_share if self.weighs_rows and found["negatives"] else 1.0
-        return Target(tuple(values if self.is_raw else logits), weight)
+        return Target(tuple(values if self.is_raw else (logit * self.spread for logit in logits)), weight)
 
 
 class _Candidates(NamedTuple):

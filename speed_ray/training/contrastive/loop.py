@@ -26,7 +26,7 @@ from speed_ray.recipes.training_settings import Embedder
 from speed_ray.storage.trained_models import TUNED
 from speed_ray.training import distributed, model_card, plan
 from speed_ray.training.checkpoints import LOGGED_STEPS, Checkpoints, MetricsLog, divergence_error, resume_training
-from speed_ray.training.contrastive import batches, encoder, judge_scores, loader
+from speed_ray.training.contrastive import batches, encoder, judge_scores, loader, logit_spread
 from speed_ray.training.contrastive.batch_loss import ContrastiveConfig
 from speed_ray.training.contrastive.batches import WindowBatches
 from speed_ray.training.contrastive.encoder import Encoder
@@ -173,6 +173,9 @@ def make_reader(
         groups = [corpus.groups(shard) for shard in range(len(files))] if distributed.rank() == 0 else []
         groups = distributed.broadcast(groups)
         counts = [sum(map(len, rows.values())) for rows in groups]
+        if judge and settings.loss == "kl":
+            tables = map(corpus.table, range(len(files)))
+            judge = replace(judge, spread=logit_spread.measure_spread(model, tables, settings))
         plan.check_enough_rows(
             training, sum(counts), "Counted are rows that are not held out and have a negative to contrast with.\n"
         )

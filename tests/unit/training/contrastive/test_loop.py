@@ -181,6 +181,20 @@ def test_other_losses_go_down_too(base, tmp_path, settings):
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
 
 
+def test_a_judge_that_agrees_with_the_base_teaches_nothing_whatever_its_scale(base, tmp_path):
+    model = encoder.load_encoder(base, "last", max_length=64)
+    rows = scored(examples(64))
+    for row in rows:
+        row["negatives"] = [f"{int(row['positive']) + 1:04d}", "one two three"]
+        query = model.encode(f"Instruct: {INSTRUCTION}\nQuery: {row['query']}")
+        cosines = model.similarity(query, model.encode([row["positive"], *row["negatives"]]))[0].tolist()
+        positive, *negatives = [10 * cosine + 7 for cosine in cosines]
+        row["scores"] = [{"judge": "a", "positive": positive, "further_positives": [], "negatives": negatives}]
+    settings = {"loss": "kl", "infonce_weight": 0, "temperature": 0.01, "num_train_epochs": 1}
+    first, *_ = history(trained(a_run(tmp_path / "run", rows), a_recipe(base, **settings)))
+    assert first["loss"] < 1e-4
+
+
 def test_a_guide_that_is_no_embedder(base, tmp_path):
     with pytest.raises(UserError, match=r"embedder\.guide\.model: .* holds no modules\.json"):
         plan.plan_embedder(a_run(tmp_path / "run", examples(32)), a_recipe(base, guide={"model": str(base)}))
