@@ -181,7 +181,7 @@ def export(
         str,
         typer.Option(
             "--as",
-            help="hub, beir, sentence-transformers, flagembedding, tevatron, jsonl; embedder: the model.",
+            help="hub, beir, sentence-transformers, flagembedding, tevatron, jsonl; the model: embedder, onnx, int8.",
             metavar="FORM",
         ),
     ],
@@ -194,7 +194,7 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="Let everybody see what is pushed.")] = False,
 ) -> None:
     """Write a run's rows, with a card, in the form that another tool reads; push them to the hub if asked."""
-    from speed_ray.export.forms import EMBEDDER, export_run
+    from speed_ray.export.forms import MODEL_FORMS, export_run
     from speed_ray.export.push import check_push, push_folder
     from speed_ray.storage.run import Run
 
@@ -208,7 +208,7 @@ def export(
     said = export_run(Run(run), folder, form, artifact)
     print(*said, f"in {to}" if said else f"{to} holds this export already", sep="\n")
     if push is not None:
-        print(f"pushed to {push_folder(folder, push, 'model' if form == EMBEDDER else 'dataset', public)}")
+        print(f"pushed to {push_folder(folder, push, 'model' if form in MODEL_FORMS else 'dataset', public)}")
 
 
 @app.command()

@@ -11,9 +11,8 @@ from speed_ray.export.dataset_card import render_card
 from speed_ray.export.source import Source, all_artifacts, examples_alone, examples_and_corpus, named_artifact
 from speed_ray.export.table import ExportedTable
 from speed_ray.export.target_folder import is_finished, new_folder
-from speed_ray.export.trained_embedder import export_embedder
+from speed_ray.export.trained_embedder import MODEL_FORMS, export_embedder
 from speed_ray.storage.run import Run
-from speed_ray.storage.trained_models import EMBEDDER
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,12 @@ def export_run(run: Run, to: Path, name: str, artifact: str | None = None) -> li
     Nothing is said, or written, where the folder is this very export already. Raises UserError for an unknown form,
     for what is not finished, and where another thing lies in the folder's place.
     """
-    if name == EMBEDDER and artifact is None:
-        return export_embedder(run, to)
+    if name in MODEL_FORMS and artifact is None:
+        return export_embedder(run, to, name)
     if name not in FORMS:
-        if name == EMBEDDER:
-            raise UserError(f"--artifact {artifact} is of rows, and --as {EMBEDDER} writes none.")
-        raise UserError(f"--as {name}: there is no such form{nearest(name, [*FORMS, EMBEDDER])}")
+        if name in MODEL_FORMS:
+            raise UserError(f"--artifact {artifact} is of rows, and --as {name} writes none.")
+        raise UserError(f"--as {name}: there is no such form{nearest(name, [*FORMS, *MODEL_FORMS])}")
     return [line for table in export_rows(run, to, name, artifact) for line in table.describe()]
 
 

@@ -1,8 +1,9 @@
-"""Write a run's embedder as a sentence-transformers folder of its own, with a card that others can judge it by."""
+"""Write a run's embedder as a folder of its own, of sentence-transformers or ONNX, with a card to judge it by."""
 
 import hashlib
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from speed_ray import __version__
 from speed_ray.console.status import score_lines
 from speed_ray.errors import UserError
 from speed_ray.export.card import identity_yaml, languages_of, render, to_yaml
+from speed_ray.export.onnx_model import FILES, refuse_without_packages, write_onnx
 from speed_ray.export.target_folder import is_finished, new_folder
 from speed_ray.recipes.schema import Recipe
 from speed_ray.storage.rounds import best_embedder
@@ -19,21 +21,25 @@ from speed_ray.storage.trained_models import EMBEDDER
 from speed_ray.training.model_card import describe_choice, table_of_shares
 
 CARD = "README.md"
+MODEL_FORMS = (EMBEDDER, *FILES)
+CHECKED_ROWS = 32  # whose queries and positives a converted model embeds as the original does
 
 
-def export_embedder(run: Run, to: Path) -> list[str]:
-    """Copy the trained embedder, of several rounds the best one's, into a new folder with its card.
+def export_embedder(run: Run, to: Path, form: str = EMBEDDER) -> list[str]:
+    """Write the trained embedder, of several rounds the best one's, into a new folder with its card.
 
     Says what was written, or nothing where the folder is this export already. Raises UserError before the embedder
     is trained, or where another thing lies there.
     """
+    if form != EMBEDDER:
+        refuse_without_packages(form)
     recipe, model = run.recipe(), best_embedder(run)
     if recipe.embedder is None:
         raise UserError(f"{run.uri} trains no embedder: its recipe has no such section.")
     manifest = model.published()
     scores = score_lines(run)
     contents = {
-        "form": EMBEDDER,
+        "form": form,
         "speed_ray": __version__,
         "model": manifest["digest"],
         "scores": hashlib.sha256(json.dumps(scores).encode()).hexdigest(),
@@ -42,13 +48,24 @@ def export_embedder(run: Run, to: Path) -> list[str]:
     if is_finished(to, contents):
         return []
     weights = model.fetch()
+    said = f"{EMBEDDER}: {manifest['digest'][:16]}, as {model.where} has it"
     with new_folder(to, contents) as folder:
-        shutil.copytree(weights, folder, dirs_exist_ok=True)
-        (folder / CARD).write_text(_card(run, recipe, manifest["facts"], scores), encoding="utf-8")
-    return [f"{EMBEDDER}: {manifest['digest'][:16]}, as {model.where} has it", *scores]
+        left_out = shutil.ignore_patterns("*.safetensors*") if form in FILES else None
+        shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=left_out)
+        checked = ""
+        if form in FILES:
+            checked = write_onnx(weights, folder, form, _texts(run, manifest["facts"]))
+        (folder / CARD).write_text(_card(run, recipe, manifest["facts"], scores, form, checked), encoding="utf-8")
+    return [said, *([checked] if checked else []), *scores]
 
 
-def _card(run: Run, recipe: Recipe, facts: dict[str, Any], scores: list[str]) -> str:
+def _texts(run: Run, facts: dict[str, Any]) -> list[str]:
+    """Return queries and positives of some rows that the embedder was trained on."""
+    rows = islice(run.artifact(facts["data"]["artifact"]).records(), CHECKED_ROWS)
+    return [text for row in rows for text in (row["query"], row["positive"])]
+
+
+def _card(run: Run, recipe: Recipe, facts: dict[str, Any], scores: list[str], form: str, checked: str) -> str:
     base = facts["base_model"]
     is_of_hub = "://" not in base and not base.startswith(("/", ".", "~"))
     metadata = {
@@ -72,6 +89,8 @@ def _card(run: Run, recipe: Recipe, facts: dict[str, Any], scores: list[str]) ->
         left_out={name.partition("/")[2]: count for name, count in rows.items() if name.startswith("left_out/")},
         choice=describe_choice(facts),
         shares=table_of_shares(facts["merge"]) if "merge" in facts else "",
+        file=FILES.get(form),
+        checked=checked,
         scores=scores,
         is_evaluated=read_if_exists(run.store, f"evaluation/{EMBEDDER}.json") is not None,
         max_length=recipe.embedder.max_length if recipe.embedder else 0,

@@ -53,10 +53,10 @@ def third_party(folder: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("speed_ray", ["cpu", "gpu", "train", "pdf"]),
+        ("speed_ray", ["cpu", "gpu", "train", "onnx", "pdf"]),
         ("jobs", ["cpu", "gpu", "train"]),
         ("benchmarks", ["cpu", "gpu", "train", "models", "dev"]),
-        ("tests", ["cpu", "gpu", "train", "models", "dev"]),
+        ("tests", ["cpu", "gpu", "train", "models", "onnx", "dev"]),
         ("website", ["docs"]),
     ],
 )
