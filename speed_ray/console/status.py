@@ -21,6 +21,7 @@ from speed_ray.storage.shards import Artifact, Commit, Counts
 from speed_ray.storage.spending import Spending, Usage
 from speed_ray.storage.store import read_if_exists
 from speed_ray.storage.trained_models import EMBEDDER, TUNED, Model
+from speed_ray.text.durations import spell_seconds
 from speed_ray.training.model_card import describe_choice
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ArtifactStatus:
             return "published"
         if self.idle is None:
             return "planned"
-        return f"last commit {self.idle:,.0f} s ago"
+        return f"last commit {spell_seconds(self.idle)} ago"
 
 
 def artifact_statuses(run: Run) -> list[ArtifactStatus]:

@@ -7,7 +7,7 @@ script puts in as text alone, and the page's policy lets nothing run or load but
 import base64
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,12 @@ from speed_ray.storage.run import ARTIFACTS, Run
 from speed_ray.storage.shards import Counts
 from speed_ray.storage.spending import Spending, Usage
 from speed_ray.storage.verify import VerifyResult, verify
+from speed_ray.text.durations import spell_seconds
 
 MAX_BYTES = 2_000_000  # of the page
 FEWEST_BYTES = 200_000  # that examples may take, whatever the rest does
 QUIET = 300.0  # seconds without a commit after which nobody seems to drive the run
+DAMAGED = "damaged"  # the state of a run
 HERE = Path(__file__).parent
 LANGUAGES = 20
 
@@ -74,6 +76,8 @@ def render_report(run: Run, proven: bool = False) -> str:
         room = max(FEWEST_BYTES, MAX_BYTES - rest - 20_000)  # for faults that are found on the way
         by_name = {leg.name: leg for leg in legs}
         packed = faults.read("the examples to look through", packed, pack_examples, run, by_name, drawn, faults, room)
+    if faults.found and shown["state"][0] != DAMAGED:
+        render = partial(render, state=("unreadable", "Parts of the run cannot be read: they are named below."))
     html = render(faults=faults.found, data=as_json(packed), examples=len(packed["examples"]))
     return html.encode(errors="replace").decode()  # halves of characters, which no file can hold
 
@@ -112,16 +116,8 @@ def _template() -> Any:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"bar": charts.share_bar, "histogram": charts.histogram, "buckets": _buckets()}
-    environment.filters |= {"number": "{:,}".format, "spell": _spell}
+    environment.filters |= {"number": "{:,}".format, "spell": spell_seconds}
     return environment.get_template("page.html.jinja")
-
-
-def _spell(seconds: float) -> str:
-    """Write seconds as a person would."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _hash(text: str) -> str:
@@ -162,7 +158,7 @@ def _content(run: Run, legs: Sequence[Leg], faults: Faults, proven: bool) -> dic
 def _state(legs: Sequence[Leg], damaged: Sequence[str]) -> tuple[str, str]:
     """Return a word for how the run stands, and a sentence."""
     if damaged:
-        return "damaged", f"Files were damaged after they were made: {', '.join(damaged)}."
+        return DAMAGED, f"Files were damaged after they were made: {', '.join(damaged)}."
     open_legs = [leg for leg in legs if not leg.standing.published]
     if not open_legs:
         return "whole", "All that was begun is published."
@@ -203,18 +199,23 @@ def _of_examples(run: Run, drawn: DrawnExamples | None, legs: Sequence[Leg], fau
     small = all(leg.standing.counts.records <= ENOUGH for leg in legs)
     quality = faults.read(f"quality of {name}", None, measure_quality, run, name, shards_apart(drawn.leg))
     topics = faults.read("kinds and topics", {}, count_topics, drawn)
-    areas = sum(len(inside) for inside in topics.values())
     return {
         "drawn": {"name": name, "rows": len(drawn.rows), "one_shard_in": drawn.one_shard_in},
         "quality": quality,
         "languages": most(quality.languages, LANGUAGES) if quality else [],
         "words": _words(quality) if quality else [],
         "topics": topics,
-        "tree": charts.treemap(topics) if areas > 1 else "",  # one area tells nothing
+        "tree": charts.treemap(topics) if _tells_apart(topics) else "",
         "margins": faults.read("margins", [], measure_judged_margins, drawn),
         "gates": faults.read("gates", [], _gates, run) if small else [],
         "gates_elsewhere": not small and any(leg.name == "scored_examples" for leg in legs),
     }
+
+
+def _tells_apart(topics: Mapping[str, Mapping[str, int]]) -> bool:
+    """Test whether kinds and topics make a picture: not where one area takes most of it, as all other documents do."""
+    counts = [count for inside in topics.values() for count in inside.values()]
+    return bool(counts) and max(counts) <= sum(counts) / 2
 
 
 def _gates(run: Run) -> list[GateRefusals]:

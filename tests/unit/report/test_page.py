@@ -86,6 +86,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_told(job):
     assert f"{EXAMPLES}/commits/00000003.0.json is damaged" in faults(html)
     rows = {row.attributes["data-artifact"] for row in LexborHTMLParser(html).css("[data-artifact]")}
     assert {TASKS} <= rows and EXAMPLES not in rows
+    assert LexborHTMLParser(html).css_first(".state").text() == "unreadable"
 
 
 def test_damaged_examples_are_named_and_the_others_shown(job):
@@ -154,3 +155,9 @@ def test_a_notebook_is_given_a_frame_and_nothing_else(fixture, request):
     assert (frame.attributes["title"], frame.attributes["srcdoc"]) == (shown.path, shown.html)
     assert frame.attributes["sandbox"] == "allow-scripts"  # not allow-same-origin, which would give it the notebook
     assert Path(shown.path).read_text() == shown.html
+
+
+def test_a_picture_of_topics_is_drawn_where_it_tells_topics_apart():
+    assert page._tells_apart({"retrieval": {"bees": 5, "lamps": 5}})
+    assert not page._tells_apart({"retrieval": {"bees": 5, "1,244 others": 1_300}})
+    assert not page._tells_apart({"retrieval": {"bees": 5}}) and not page._tells_apart({})
