@@ -289,9 +289,8 @@ def _contents(folder: str | None) -> tuple[tuple[str, str], ...]:
     own = Path(folder or "")
     if folder in (None, MINIATURE_URI) or not own.is_dir():
         return ()
-    return tuple(
-        (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(own.iterdir()) if path.is_file()
-    )
+    files = (path for path in sorted(own.rglob("*")) if path.is_file())  # what a template includes may lie below
+    return tuple((str(path), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
 
 
 def _brainstorm_values(kind: Kind, topic: str, ask: int, language: str, rng: random.Random) -> dict[str, Any]:

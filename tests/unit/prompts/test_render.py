@@ -242,6 +242,16 @@ def test_prompts_are_loaded_once_while_their_folder_stays_as_it_is(tmp_path: Pat
     assert load_prompts(str(tmp_path)).digests != first.digests
 
 
+def test_prompts_are_loaded_anew_where_an_included_file_below_the_folder_changed(tmp_path: Path) -> None:
+    (tmp_path / ".parts").mkdir()
+    (tmp_path / "synthesize.jinja").write_text("{{ task }}{% include 'recipe/.parts/rules.jinja' %}")
+    digests = []
+    for rule in ("one rule", "another rule"):
+        (tmp_path / ".parts" / "rules.jinja").write_text(rule)
+        digests.append(load_prompts(str(tmp_path)).digests)
+    assert digests[0] != digests[1]
+
+
 @pytest.mark.parametrize(
     ("include", "said"),
     [("{% include task %}", "by a name that is computed"), ("{% include 'recipe/.bad.jinja' %}", "cannot be read")],
