@@ -128,6 +128,8 @@ def _cosines(model: Any, path: Path, texts: Sequence[str]) -> np.ndarray[Any, np
     """Compute the cosines of the file's vectors of texts with the original's -> (texts,)."""
     import onnxruntime
 
+    from speed_ray.evaluation.metrics import unit
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     length, found = model.get_max_seq_length(), []
     for begin in range(0, len(texts), TEXTS_AT_ONCE):
@@ -135,6 +137,5 @@ def _cosines(model: Any, path: Path, texts: Sequence[str]) -> np.ndarray[Any, np
         tokens = model.tokenizer(some, padding=True, truncation=True, max_length=length, return_tensors="np")
         ours = session.run(["sentence_embedding"], {name: tokens[name].astype(np.int64) for name in INPUTS})[0]
         theirs = model.encode(some, show_progress_bar=False)
-        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        found.append((ours * theirs).sum(1) / lengths)
+        found.append((unit(ours) * unit(theirs)).sum(1))
     return np.concatenate(found).astype(np.float64)

@@ -1,5 +1,6 @@
 """Write a run's embedder as a folder of its own, of sentence-transformers or ONNX, with a card to judge it by."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -14,6 +15,7 @@ from speed_ray.export.card import identity_yaml, languages_of, render, to_yaml
 from speed_ray.export.onnx_model import FILES, refuse_without_packages, write_onnx
 from speed_ray.export.target_folder import is_finished, new_folder
 from speed_ray.recipes.schema import Recipe
+from speed_ray.recipes.training_settings import Embedder
 from speed_ray.storage.rounds import best_embedder
 from speed_ray.storage.run import Run
 from speed_ray.storage.store import read_if_exists
@@ -50,13 +52,23 @@ def export_embedder(run: Run, to: Path, form: str = EMBEDDER) -> list[str]:
     weights = model.fetch()
     said = f"{EMBEDDER}: {manifest['digest'][:16]}, as {model.where} has it"
     with new_folder(to, contents) as folder:
-        left_out = shutil.ignore_patterns("*.safetensors*") if form in FILES else None
-        shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=left_out)
-        checked = ""
-        if form in FILES:
-            checked = write_onnx(weights, folder, form, _texts(run, manifest["facts"]))
-        (folder / CARD).write_text(_card(run, recipe, manifest["facts"], scores, form, checked), encoding="utf-8")
-    return [said, *([checked] if checked else []), *scores]
+        if form == EMBEDDER:
+            shutil.copytree(weights, folder, dirs_exist_ok=True)
+            checked = []
+        else:
+            shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors*"))
+            checked = [write_onnx(weights, folder, form, _texts(run, manifest["facts"]))]
+        use = {"file": FILES.get(form), "checked": checked, "max_length": _max_length(weights, recipe.embedder)}
+        (folder / CARD).write_text(_card(run, recipe, manifest["facts"], scores, use), encoding="utf-8")
+    return [said, *checked, *scores]
+
+
+def _max_length(weights: Path, settings: Embedder) -> int:
+    """Return how many tokens of a text the model reads: its base may read fewer than the recipe lets it."""
+    with contextlib.suppress(FileNotFoundError, KeyError):  # static embeddings have no such limit
+        named = json.loads((weights / "tokenizer_config.json").read_bytes())["model_max_length"]
+        return min(int(named), settings.max_length)
+    return settings.max_length
 
 
 def _texts(run: Run, facts: dict[str, Any]) -> list[str]:
@@ -65,7 +77,7 @@ def _texts(run: Run, facts: dict[str, Any]) -> list[str]:
     return [text for row in rows for text in (row["query"], row["positive"])]
 
 
-def _card(run: Run, recipe: Recipe, facts: dict[str, Any], scores: list[str], form: str, checked: str) -> str:
+def _card(run: Run, recipe: Recipe, facts: dict[str, Any], scores: list[str], use: dict[str, Any]) -> str:
     base = facts["base_model"]
     is_of_hub = "://" not in base and not base.startswith(("/", ".", "~"))
     metadata = {
@@ -89,10 +101,8 @@ def _card(run: Run, recipe: Recipe, facts: dict[str, Any], scores: list[str], fo
         left_out={name.partition("/")[2]: count for name, count in rows.items() if name.startswith("left_out/")},
         choice=describe_choice(facts),
         shares=table_of_shares(facts["merge"]) if "merge" in facts else "",
-        file=FILES.get(form),
-        checked=checked,
+        **use,
         scores=scores,
         is_evaluated=read_if_exists(run.store, f"evaluation/{EMBEDDER}.json") is not None,
-        max_length=recipe.embedder.max_length if recipe.embedder else 0,
         recipe=identity_yaml(recipe),
     )

@@ -37,7 +37,6 @@ def test_the_cards_code_gives_the_vectors_of_the_original(tmp_path, pooling, for
     card = (tmp_path / "to" / "README.md").read_text()
     assert f"{checked[1:]}." in card
     code = re.search("```python\\n(.*?)```", card, re.DOTALL)[1].replace("FOLDER", str(tmp_path / "to"))
-    code = re.sub(r"enable_truncation\(\d+\)", "enable_truncation(32)", code)  # the run's recipe is of another model
     assert "torch" not in code
     names = {}
     exec(code, names)
